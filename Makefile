@@ -1,0 +1,85 @@
+# The front door. `make` alone prints the targets. Needs a POSIX shell, make, and any Node >= 20
+# with npm: `npm ci` brings the Node that brewctl itself runs on (see docs/decisions).
+
+# The pinned Node comes first, for npm's scripts as for ours.
+export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
+
+BREWCTL := bin/brewctl
+SOURCES := $(shell find src -name '*.ts') package.json rolldown.config.ts
+# As in: make run-subscribe ARGS="-limit=0"
+ARGS ?=
+
+.PHONY: help
+help: ## print this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "  make %-16s %s\n", $$1, $$2 }'
+
+# ── set-up: every target below sees to it ──
+
+.PHONY: install build
+install: node_modules/.installed ## install the dependencies as package-lock.json has them
+
+node_modules/.installed: package.json package-lock.json
+	npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+build: dist/brewctl.cjs ## bundle src/ into dist/ if it changed
+
+dist/brewctl.cjs: node_modules/.installed $(SOURCES)
+	@npm run --silent build
+	@touch $@
+
+# ── the lesson ──
+
+.PHONY: demo run-server run-subscribe run-upload run-chat
+demo: build ## play the lesson: a server and its three clients
+	@$(BREWCTL) demo $(ARGS)
+
+run-server: build ## the server, on :50052 until Ctrl+C
+	@exec $(BREWCTL) serve $(ARGS)
+
+run-subscribe: build ## server stream: five orders, one a second
+	@exec $(BREWCTL) subscribe $(ARGS)
+
+run-upload: build ## client stream: 20 records, 3 of them bad
+	@exec $(BREWCTL) upload $(ARGS)
+
+run-chat: build ## bidirectional stream: five pings
+	@exec $(BREWCTL) chat $(ARGS)
+
+# ── checks ──
+
+.PHONY: test lint types lint-proto check-generate scenarios test-system ci
+test: build ## all tests that need nothing but Node
+	@npx --no-install vitest run $(ARGS)
+
+lint: install ## format and lint
+	@npx --no-install biome check .
+
+types: install ## type check
+	@npx --no-install tsc -p .
+
+lint-proto: install ## lint the protobuf contract
+	@npx --no-install buf lint
+
+check-generate: install ## is src/gen what proto/ generates?
+	@sh scripts/check-generate
+
+scenarios: build ## run every script in scenarios/
+	@sh scripts/run-scenarios
+
+test-system: build ## what needs more than Node: old Nodes, a real npm pack, tmux, strace
+	@sh scripts/test-system
+
+ci: install lint types lint-proto check-generate test scenarios test-system ## all of it, as CI runs it
+
+# ── work ──
+
+.PHONY: format generate clean
+format: install ## fix what the formatter and linter can fix
+	@npx --no-install biome check --write .
+
+generate: install ## src/gen from proto/
+	@npx --no-install buf generate
+
+clean: ## remove what was built and installed
+	rm -rf dist node_modules

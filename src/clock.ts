@@ -1,0 +1,80 @@
+/**
+ * Time and chance. Everything that waits, reads the time or rolls dice takes a `Clock` or a
+ * `Random` as an argument, so that a test decides both and never sleeps.
+ */
+
+export interface Clock {
+  /** Unix time in milliseconds; may jump when the machine's clock is set. */
+  now(): number;
+  /** Milliseconds since some fixed point; never goes back. For differences only. */
+  monotonic(): number;
+  /**
+   * Resolves after `ms` milliseconds (0 or less: on the next turn of the event loop). Rejects at
+   * once with the signal's reason when it aborts.
+   */
+  sleep(ms: number, options: { signal: AbortSignal }): Promise<void>;
+}
+
+/** From 0 up to, not including, 1. */
+export type Random = () => number;
+
+export const systemRandom: Random = Math.random;
+
+export const systemClock: Clock = {
+  now: () => Date.now(),
+  monotonic: () => performance.now(),
+  sleep(ms, { signal }) {
+    return new Promise((resolve, reject) => {
+      if (signal.aborted) {
+        reject(signal.reason);
+        return;
+      }
+      const onAbort = () => {
+        clearTimeout(timer);
+        reject(signal.reason);
+      };
+      const timer = setTimeout(() => {
+        signal.removeEventListener("abort", onAbort);
+        resolve();
+      }, ms);
+      signal.addEventListener("abort", onAbort, { once: true });
+    });
+  },
+};
+
+/**
+ * Resolves when `clock.monotonic()` has reached `instant`; at once if that is past. Rejects like
+ * `sleep`. A timer may fire a fraction of a millisecond early, hence the loop.
+ */
+export async function sleepUntil(
+  clock: Clock,
+  instant: number,
+  { signal }: { signal: AbortSignal },
+): Promise<void> {
+  for (let left = instant - clock.monotonic(); left > 0; left = instant - clock.monotonic()) {
+    await clock.sleep(Math.ceil(left), { signal });
+  }
+}
+
+/**
+ * Yields the Unix time of each tick, the first after one period, for ever. The ticks lie on a grid,
+ * so a late one does not delay those behind it; ticks that the consumer had no time for are
+ * skipped, as with Go's `time.Ticker`. A period of 0 ticks as fast as it is consumed.
+ *
+ * Throws the signal's reason when it aborts.
+ */
+export async function* ticks(
+  clock: Clock,
+  periodMs: number,
+  { signal }: { signal: AbortSignal },
+): AsyncGenerator<number, never> {
+  let due = clock.monotonic();
+  for (;;) {
+    if (periodMs > 0) {
+      due += periodMs * Math.max(1, Math.ceil((clock.monotonic() - due) / periodMs));
+      await sleepUntil(clock, due, { signal });
+    }
+    signal.throwIfAborted();
+    yield clock.now();
+  }
+}

@@ -1,0 +1,167 @@
+/**
+ * `brewctl chat`: the bidirectional stream. Sending and receiving are two loops that do not know
+ * of each other; they meet only in the call.
+ *
+ * rpc: orders.v1.StreamingService/Chat (proto/orders/v1/streaming.proto)
+ * handler: `chat` in server/streaming.ts
+ * story: test/story/lesson.test.ts
+ *
+ *     make run-server
+ *     make run-chat ARGS="-count=20 -interval=10ms"     # all sends leave before the echoes tick in
+ */
+
+import { create, toJsonString } from "@bufbuild/protobuf";
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { Command, Option } from "commander";
+import { sleepUntil } from "../clock.ts";
+import {
+  type ChatMessage,
+  ChatMessageSchema,
+  StreamingService,
+} from "../gen/orders/v1/streaming_pb.ts";
+import { type CommandContext, makeClientCall } from "./client-call.ts";
+import { type ClientFlags, duration, integer, withClientFlags } from "./flags.ts";
+import { checkInput, lines, parseJson, parseMessage } from "./input.ts";
+import { checkStopFlags, type Exit, Stop, type StopFlags, withStopFlags } from "./stop-rules.ts";
+import { plain } from "./terminal.ts";
+
+export interface ChatFlags extends ClientFlags, StopFlags {
+  readonly from: string;
+  readonly count: number;
+  readonly interval?: number;
+  readonly input?: string;
+  readonly limit?: number;
+  /** False for --no-half-close. */
+  readonly halfClose: boolean;
+}
+
+const defaultIntervalMs = 50;
+
+export const command = withStopFlags(
+  withClientFlags(
+    new Command("chat")
+      .description("send and receive at the same time (bidirectional stream)")
+      .option("--from <name>", "who is speaking", "client-1")
+      .addOption(
+        new Option("-n, --count <n>", "how many pings to send").default(5).argParser(integer(0)),
+      )
+      .option(
+        "--interval <duration>",
+        "time from one message to the next (default: 50ms; 0 with --input)",
+        duration,
+      )
+      .addOption(
+        new Option(
+          "--input <file>",
+          "send the lines of a file, or of stdin with -, as they come; a line that begins with { is NDJSON",
+        ).conflicts("count"),
+      )
+      .option("--limit <n>", "stop when n echoes came", integer(1))
+      .option("--no-half-close", "never say that the last message was sent: the common mistake"),
+  ),
+  "echoes",
+);
+
+export const examples = `\
+  brewctl chat                                     five pings, and their echoes as they come
+  brewctl chat --count 20 --interval 10ms          all sent before the first echo: two directions
+  brewctl chat --input -                           type lines; Ctrl+D half-closes
+  (echo hello; sleep 1; echo bye) | brewctl chat --input -
+  brewctl chat --no-half-close --deadline 2s       the server waits until the deadline (exit 68)`;
+
+export async function run(flags: ChatFlags, context: CommandContext): Promise<Exit> {
+  const { terminal, clock, stdin } = context;
+  const { input, from } = flags;
+  checkStopFlags(flags, flags.limit);
+  if (input !== undefined) {
+    await checkInput(input);
+  }
+  let sent = 0;
+  let received = 0;
+
+  return makeClientCall({
+    service: StreamingService,
+    flags,
+    context,
+    tally: () => `got ${received} ${received === 1 ? "echo" : "echoes"}`,
+    readsTerminal: input === "-",
+    async run(call) {
+      const { signal } = call;
+      let startedAt: number | undefined;
+      let lastSendMs = 0;
+      let firstEchoMs: number | undefined;
+      const sinceStart = () => clock.monotonic() - (startedAt ?? clock.monotonic());
+      if (input === "-" && stdin.isTTY) {
+        terminal.say("type a line; Ctrl+D to finish, Ctrl+C to abort");
+      }
+
+      async function* sending(): AsyncGenerator<ChatMessage, void> {
+        const intervalMs = flags.interval ?? (input === undefined ? defaultIntervalMs : 0);
+        let due: number | undefined;
+        for await (const message of input === undefined ? pings() : typed(input, signal)) {
+          // An absolute schedule: a late message does not delay those behind it.
+          due = due === undefined ? clock.monotonic() : due + intervalMs;
+          await sleepUntil(clock, due, { signal });
+          startedAt ??= clock.monotonic();
+          yield message;
+          lastSendMs = sinceStart();
+          sent += 1;
+          if (flags.output === "text") {
+            await terminal.print(`${terminal.out.dim(">")} sent: ${plain(message.text)}`);
+          }
+        }
+        if (!flags.halfClose) {
+          terminal.say("not half-closing: the server does not know that this was all, and waits");
+          await new Promise((_, reject) => {
+            signal.addEventListener("abort", () => reject(signal.reason));
+          });
+        }
+      }
+
+      for await (const echo of call.client.chat(sending(), call)) {
+        received += 1;
+        firstEchoMs ??= sinceStart();
+        await terminal.print(
+          flags.output === "ndjson"
+            ? toJsonString(ChatMessageSchema, echo, { alwaysEmitImplicit: true })
+            : `${terminal.out.cyan("<")} echo from ${plain(echo.from)}: ${plain(echo.text)}`,
+        );
+        call.count();
+        if (received === flags.limit) {
+          throw new Stop("limit reached");
+        }
+      }
+      if (firstEchoMs !== undefined) {
+        const [last, first] = [lastSendMs, firstEchoMs].map((ms) => `${Math.round(ms)} ms`);
+        terminal.say(`last of ${sent} sends after ${last}, first echo after ${first}`);
+      }
+      return { why: "after our half-close" };
+    },
+  });
+
+  async function* pings(): AsyncGenerator<ChatMessage> {
+    for (let i = 1; i <= flags.count; i += 1) {
+      yield message(`ping ${i}`);
+    }
+  }
+
+  async function* typed(path: string, signal: AbortSignal): AsyncGenerator<ChatMessage> {
+    for await (const line of lines(path, { stdin, signal })) {
+      if (line.text.startsWith("{")) {
+        const expected = 'a plain line, or {"text":"hello"}';
+        const parsed = parseMessage(ChatMessageSchema, parseJson(line, expected), line.where);
+        yield {
+          ...message(parsed.text),
+          ...(parsed.from && { from: parsed.from }),
+          ...(parsed.sentAt && { sentAt: parsed.sentAt }),
+        };
+      } else {
+        yield message(line.text);
+      }
+    }
+  }
+
+  function message(text: string): ChatMessage {
+    return create(ChatMessageSchema, { from, text, sentAt: timestampFromMs(clock.now()) });
+  }
+}

@@ -1,0 +1,91 @@
+/** Flags that several commands have, and what their values must be. */
+
+import { type Command, InvalidArgumentError, Option } from "commander";
+import { type Address, parseAddress } from "../address.ts";
+import { parseDuration } from "../duration.ts";
+import { messageOf } from "../errors.ts";
+import type { TerminalFlags } from "./terminal.ts";
+
+/** A parser whose complaint, "expected ...", commander puts behind the flag and its value. */
+function parser<T>(parse: (text: string) => T): (text: string) => T {
+  return (text) => {
+    try {
+      return parse(text);
+    } catch (error) {
+      throw new InvalidArgumentError(messageOf(error));
+    }
+  };
+}
+
+/** Milliseconds from a Go duration. */
+export const duration = parser(parseDuration);
+
+/** As `duration`, but more than nothing: a limit of 0 would end what it limits at once. */
+export const positiveDuration = parser((text) => {
+  const ms = parseDuration(text);
+  if (ms <= 0) {
+    throw new RangeError("expected a duration of more than 0");
+  }
+  return ms;
+});
+
+export const listenAddress = parser(parseAddress);
+
+export const dialAddress = parser((text): Address => {
+  const address = parseAddress(text);
+  if (address.kind === "tcp" && address.port === 0) {
+    throw new RangeError("expected the port that the server listens on, not 0");
+  }
+  return address;
+});
+
+export const maxInt32 = 2 ** 31 - 1;
+
+/** A whole number within bounds. */
+export const integer = (min: number, max = maxInt32) =>
+  parser((text) => {
+    const number = Number(text);
+    if (!/^[+-]?\d+$/.test(text) || number < min || number > max) {
+      throw new RangeError(`expected a whole number from ${min} to ${max}`);
+    }
+    return number;
+  });
+
+export const outputs = ["text", "ndjson"] as const;
+
+/** What every command that talks to a server can be told. */
+export interface ClientFlags extends TerminalFlags {
+  readonly addr: Address;
+  readonly output: (typeof outputs)[number];
+  readonly waitReady?: number;
+  readonly deadline?: number;
+}
+
+export function withClientFlags(command: Command): Command {
+  return withTerminalFlags(command)
+    .addOption(
+      new Option("--addr <address>", "the server: host:port, :port or unix:/path")
+        .default(parseAddress("localhost:50052"), "localhost:50052")
+        .env("BREWCTL_ADDR")
+        .argParser(dialAddress),
+    )
+    .addOption(
+      new Option("-o, --output <format>", "how data is printed; ndjson is one object a line")
+        .choices(outputs)
+        .default("text")
+        .env("BREWCTL_OUTPUT"),
+    )
+    .option("--wait-ready <duration>", "wait so long for the server to come up", positiveDuration)
+    .option(
+      "--deadline <duration>",
+      "end the whole call after so long (exit 68)",
+      positiveDuration,
+    );
+}
+
+export function withTerminalFlags(command: Command): Command {
+  return command
+    .option("-q, --quiet", "print data and errors only")
+    .option("--no-color", "no colour; NO_COLOR=1 does the same")
+    .option("--no-progress", "no spinner and no progress lines; CI=1 does the same");
+}

@@ -1,0 +1,140 @@
+/**
+ * Live input, `--input FILE` or `--input -`: lines of a file or of standard input, each handed on
+ * as soon as it is complete. Nothing is read unless the flag asks for it.
+ */
+
+import { createReadStream } from "node:fs";
+import { open } from "node:fs/promises";
+import { addAbortSignal, type Readable } from "node:stream";
+import { TextDecoder } from "node:util";
+import { type DescMessage, fromJson, type JsonValue, type MessageShape } from "@bufbuild/protobuf";
+import { messageOf, UsageError } from "../errors.ts";
+
+/** A line of input and where it stands: `orders.ndjson:17`, `stdin:17`. */
+export interface Line {
+  readonly text: string;
+  readonly where: string;
+}
+
+/** A line that is longer has no end that we could wait for; the size of the largest message. */
+const maxLineBytes = 4 * 1024 * 1024;
+
+const newline = 0x0a;
+
+/** Fails early: throws `UsageError` if the file cannot be read. `-` is not touched. */
+export async function checkInput(path: string): Promise<void> {
+  if (path === "-") {
+    return;
+  }
+  const file = await open(path).catch((error: NodeJS.ErrnoException) => {
+    throw new UsageError(
+      `--input ${path}: ${error.code === "ENOENT" ? "no such file" : messageOf(error)}`,
+      {
+        hint: "expected a file of lines, or - for standard input",
+      },
+    );
+  });
+  try {
+    if ((await file.stat()).isDirectory()) {
+      throw new UsageError(`--input ${path}: expected a file, not a folder`);
+    }
+  } finally {
+    await file.close();
+  }
+}
+
+/**
+ * The lines that are not blank, without their line ends; a last line need not have one. Throws
+ * `UsageError` naming the line for one that is too long or not UTF-8, and the signal's reason when
+ * it aborts, also while nothing comes.
+ */
+export async function* lines(
+  path: string,
+  { stdin, signal }: { stdin: NodeJS.ReadStream; signal: AbortSignal },
+): AsyncGenerator<Line, void> {
+  const [source, name]: [Readable, string] =
+    path === "-" ? [stdin, "stdin"] : [createReadStream(path), path];
+  addAbortSignal(signal, source);
+  const decoder = new TextDecoder("utf-8", { fatal: true });
+  let number = 0;
+  let rest: Buffer[] = [];
+  let restBytes = 0;
+
+  const take = (bytes: Buffer): Line | undefined => {
+    number += 1;
+    const where = `${name}:${number}`;
+    const text = readText(decoder, bytes, where);
+    return text.trim() === "" ? undefined : { text, where };
+  };
+
+  try {
+    for await (const chunk of source as AsyncIterable<Buffer>) {
+      let from = 0;
+      for (let to = chunk.indexOf(newline); to >= 0; to = chunk.indexOf(newline, from)) {
+        const line = take(Buffer.concat([...rest, chunk.subarray(from, to)]));
+        rest = [];
+        restBytes = 0;
+        from = to + 1;
+        if (line !== undefined) {
+          yield line;
+        }
+      }
+      rest.push(chunk.subarray(from));
+      restBytes += chunk.length - from;
+      if (restBytes > maxLineBytes) {
+        throw new UsageError(`${name}:${number + 1}: a line of more than ${maxLineBytes} bytes`);
+      }
+    }
+    const last = restBytes > 0 ? take(Buffer.concat(rest)) : undefined;
+    if (last !== undefined) {
+      yield last;
+    }
+  } catch (error) {
+    // The stream, torn down by the signal, reports an AbortError.
+    signal.throwIfAborted();
+    if (error instanceof UsageError) {
+      throw error;
+    }
+    throw new UsageError(`--input ${path}: ${messageOf(error)}`, { cause: error });
+  } finally {
+    source.destroy();
+  }
+}
+
+function readText(decoder: TextDecoder, bytes: Buffer, where: string): string {
+  try {
+    // A byte-order mark is dropped by the decoder, a carriage return here.
+    return decoder.decode(bytes).replace(/\r$/, "");
+  } catch {
+    throw new UsageError(`${where}: not valid UTF-8`);
+  }
+}
+
+/**
+ * A message from a line of ProtoJSON. Throws `UsageError` naming the line and the field for one
+ * that is not JSON, has a field that the message lacks, or a value of another type.
+ */
+export function parseMessage<M extends DescMessage>(
+  schema: M,
+  json: JsonValue,
+  where: string,
+): MessageShape<M> {
+  try {
+    return fromJson(schema, json);
+  } catch (error) {
+    throw new UsageError(`${where}: ${messageOf(error)}`);
+  }
+}
+
+export function parseJson({ text, where }: Line, what: string): { [name: string]: JsonValue } {
+  let json: JsonValue;
+  try {
+    json = JSON.parse(text) as JsonValue;
+  } catch (error) {
+    throw new UsageError(`${where}: not JSON: ${messageOf(error)}`, { hint: `expected ${what}` });
+  }
+  if (typeof json !== "object" || json === null || Array.isArray(json)) {
+    throw new UsageError(`${where}: expected a JSON object`, { hint: `expected ${what}` });
+  }
+  return json;
+}

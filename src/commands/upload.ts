@@ -1,0 +1,219 @@
+/**
+ * `brewctl upload`: the client stream. Records go out one after another; the half-close after the
+ * last one is what makes the server answer, once, with the summary.
+ *
+ * rpc: orders.v1.StreamingService/UploadOrders (proto/orders/v1/streaming.proto)
+ * handler: `uploadOrders` in server/streaming.ts
+ * story: test/story/lesson.test.ts
+ *
+ *     make run-server
+ *     make run-upload ARGS="-bad=5"     # rejected=5, and the rest accepted all the same
+ */
+
+import { create, toJsonString } from "@bufbuild/protobuf";
+import { Command, Option } from "commander";
+import { sleepUntil } from "../clock.ts";
+import {
+  OrderEventSchema,
+  type OrderInput,
+  OrderInputSchema,
+  StreamingService,
+  type UploadSummary,
+  UploadSummarySchema,
+} from "../gen/orders/v1/streaming_pb.ts";
+import { type CommandContext, makeClientCall } from "./client-call.ts";
+import { type ClientFlags, duration, integer, maxInt32, withClientFlags } from "./flags.ts";
+import { checkInput, type Line, lines, parseJson, parseMessage } from "./input.ts";
+import { checkStopFlags, type Exit, type StopFlags, withStopFlags } from "./stop-rules.ts";
+import { describeProgress, plain } from "./terminal.ts";
+
+export interface UploadFlags extends ClientFlags, StopFlags {
+  readonly count: number;
+  readonly bad: number;
+  readonly pause?: number;
+  readonly interval?: number;
+  readonly input?: string;
+  readonly limit?: number;
+  readonly failOnRejected?: boolean;
+}
+
+/** Records were rejected and `--fail-on-rejected` asked to know. */
+const rejectedExit = 3;
+
+const defaultPauseMs = 50;
+
+export const command = withStopFlags(
+  withClientFlags(
+    new Command("upload")
+      .description("import a batch of orders, get one summary (client stream)")
+      .addOption(
+        new Option("-n, --count <n>", "how many records to make up")
+          .default(20)
+          .argParser(integer(0)),
+      )
+      .addOption(
+        new Option("--bad <n>", "how many of them, the first, are bad")
+          .default(3)
+          .argParser(integer(0)),
+      )
+      .addOption(
+        new Option(
+          "--pause <duration>",
+          "time from one record to the next (default: 50ms; 0 with --input)",
+        ).argParser(duration),
+      )
+      .addOption(
+        new Option("--interval <duration>", "another name of --pause")
+          .argParser(duration)
+          .conflicts("pause"),
+      )
+      .addOption(
+        new Option(
+          "--input <file>",
+          "send the NDJSON records of a file, or of stdin with -, as they come",
+        ).conflicts(["count", "bad"]),
+      )
+      .option("--limit <n>", "send at most n records", integer(1))
+      .option("--fail-on-rejected", "exit 3 if the server rejected any"),
+  ),
+  "records",
+);
+
+export const examples = `\
+  brewctl upload                                   20 records, the first 3 of them bad
+  brewctl upload --bad 5 --fail-on-rejected        exit 3: some were rejected
+  brewctl upload --count 100000 --pause 0 -q
+  brewctl upload --input orders.ndjson -o ndjson   {"customerId":"cus-001","amountCents":"250","currency":"USD"}
+  brewctl subscribe --limit 10 -o ndjson | brewctl upload --input -`;
+
+export const notes = `\
+Here --for, --idle and --limit end the sending: the stream is half-closed and the summary comes.
+--idle looks at the records of --input. --expect counts the records that the server accepted.`;
+
+export async function run(flags: UploadFlags, context: CommandContext): Promise<Exit> {
+  const { terminal, clock, stdin } = context;
+  const { input, limit } = flags;
+  checkStopFlags(flags);
+  if (input !== undefined) {
+    await checkInput(input);
+  }
+  let sent = 0;
+  let summary: UploadSummary | undefined;
+  const enough = new AbortController();
+
+  return makeClientCall({
+    service: StreamingService,
+    flags,
+    context,
+    tally: () => `sent ${sent} ${sent === 1 ? "record" : "records"}`,
+    readsTerminal: input === "-",
+    onRuleMet: () => enough.abort(),
+    async run(call) {
+      const startedAt = clock.monotonic();
+      const total = input === undefined ? Math.min(flags.count, limit ?? maxInt32) : limit;
+      // On a terminal the lines about the records are progress enough.
+      const showsRecords = flags.output === "text";
+      const isBusyLine = input === "-" || (showsRecords && terminal.showsData);
+      const progress = isBusyLine ? undefined : terminal.progress("uploading");
+
+      async function* sending(): AsyncGenerator<OrderInput, void> {
+        for await (const record of paced(records(signal), signal)) {
+          yield record;
+          // The wire took it: the call asks for the next.
+          const { customerId, amountCents } = record;
+          if (showsRecords) {
+            await terminal.print(
+              `sent #${sent} customer=${plain(customerId)} amount=${amountCents}`,
+            );
+          }
+          sent += 1;
+          call.touch();
+          progress?.update(`sent ${describeProgress(sent, clock.monotonic() - startedAt, total)}`);
+          if (sent === limit) {
+            return;
+          }
+        }
+      }
+
+      const signal = AbortSignal.any([call.signal, enough.signal]);
+      try {
+        summary = await call.client.uploadOrders(untilAborted(sending(), enough.signal), call);
+      } finally {
+        progress?.stop();
+      }
+      if (showsRecords) {
+        await terminal.print("---");
+      }
+      await terminal.print(flags.output === "ndjson" ? ndjson(summary) : text(summary));
+      call.count(summary.accepted);
+      const isFailed = flags.failOnRejected === true && summary.rejected > 0;
+      return {
+        why: isFailed ? `${summary.rejected} rejected` : "summary received",
+        exit: isFailed ? rejectedExit : 0,
+      };
+    },
+  });
+
+  function records(signal: AbortSignal): AsyncIterable<OrderInput> {
+    return input === undefined ? madeUp(flags) : fromInput(lines(input, { stdin, signal }));
+  }
+
+  /** Record i goes out at i times the pause after the first, however long the others took. */
+  async function* paced(source: AsyncIterable<OrderInput>, signal: AbortSignal) {
+    const pauseMs = flags.pause ?? flags.interval ?? (input === undefined ? defaultPauseMs : 0);
+    let due: number | undefined;
+    for await (const record of source) {
+      due = due === undefined ? clock.monotonic() : due + pauseMs;
+      await sleepUntil(clock, due, { signal });
+      yield record;
+    }
+  }
+}
+
+/** The source until the signal aborts, which is then an end and not an error. */
+async function* untilAborted<T>(source: AsyncIterable<T>, signal: AbortSignal) {
+  try {
+    for await (const item of source) {
+      if (signal.aborted) {
+        return;
+      }
+      yield item;
+    }
+  } catch (error) {
+    if (!signal.aborted) {
+      throw error;
+    }
+  }
+}
+
+/** The lesson's records: five customers in turn, amounts that grow by 10, the first ones bad. */
+async function* madeUp({ count, bad }: UploadFlags): AsyncGenerator<OrderInput> {
+  for (let i = 0; i < count; i += 1) {
+    yield create(OrderInputSchema, {
+      customerId: `cus-${String(i % 5).padStart(3, "0")}`,
+      amountCents: i < bad ? 0n : BigInt(100 + 10 * i),
+      currency: "USD",
+    });
+  }
+}
+
+async function* fromInput(source: AsyncIterable<Line>): AsyncGenerator<OrderInput> {
+  for await (const line of source) {
+    const json = parseJson(line, '{"customerId":"cus-001","amountCents":"250","currency":"USD"}');
+    if ("orderId" in json || "order_id" in json) {
+      // What subscribe prints. An event has no currency.
+      const { customerId, amountCents } = parseMessage(OrderEventSchema, json, line.where);
+      yield create(OrderInputSchema, { customerId, amountCents, currency: "USD" });
+    } else {
+      yield parseMessage(OrderInputSchema, json, line.where);
+    }
+  }
+}
+
+function ndjson(summary: UploadSummary): string {
+  return toJsonString(UploadSummarySchema, summary, { alwaysEmitImplicit: true });
+}
+
+function text({ received, accepted, rejected, totalCents }: UploadSummary): string {
+  return `summary: received=${received} accepted=${accepted} rejected=${rejected} total_cents=${totalCents}`;
+}

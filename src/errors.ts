@@ -1,0 +1,82 @@
+/**
+ * What can go wrong, in the words of gRPC.
+ *
+ * `StatusError` is the one error that a call can end with, on either side of the wire:
+ * `grpc/status.ts` turns it into a wire status and back, `exit-code.ts` turns it into the exit
+ * code of the process. Anything else that is thrown is a fault of ours.
+ */
+
+/** The canonical gRPC status codes. The numbers are the wire's. */
+export const statusCodes = {
+  OK: 0,
+  CANCELLED: 1,
+  UNKNOWN: 2,
+  INVALID_ARGUMENT: 3,
+  DEADLINE_EXCEEDED: 4,
+  NOT_FOUND: 5,
+  ALREADY_EXISTS: 6,
+  PERMISSION_DENIED: 7,
+  RESOURCE_EXHAUSTED: 8,
+  FAILED_PRECONDITION: 9,
+  ABORTED: 10,
+  OUT_OF_RANGE: 11,
+  UNIMPLEMENTED: 12,
+  INTERNAL: 13,
+  UNAVAILABLE: 14,
+  DATA_LOSS: 15,
+  UNAUTHENTICATED: 16,
+} as const;
+
+export type StatusCode = keyof typeof statusCodes;
+
+export interface StatusErrorOptions {
+  /** What the person at the terminal can do about it; never sent over the wire. */
+  readonly hint?: string;
+  readonly cause?: unknown;
+}
+
+/** A call that did not end with OK, or that must not. */
+export class StatusError extends Error {
+  override readonly name: string = "StatusError";
+  readonly code: Exclude<StatusCode, "OK">;
+  readonly hint: string | undefined;
+
+  constructor(
+    code: Exclude<StatusCode, "OK">,
+    message: string,
+    { hint, cause }: StatusErrorOptions = {},
+  ) {
+    super(message, cause === undefined ? undefined : { cause });
+    this.code = code;
+    this.hint = hint;
+  }
+}
+
+/**
+ * The user's own input is wrong: a flag, a file, a line. The message names it and says what was
+ * expected. Raised before anything is sent, or, for a line of a live input, after cancelling.
+ */
+export class UsageError extends StatusError {
+  override readonly name = "UsageError";
+
+  constructor(message: string, options: StatusErrorOptions = {}) {
+    super("INVALID_ARGUMENT", message, options);
+  }
+}
+
+/**
+ * Whether the same call may succeed if it is made again later.
+ *
+ * CANCELLED belongs here although it sounds final: a server that is forced down resets its streams
+ * with CANCEL, so a CANCELLED that we did not ask for means "the server went away".
+ */
+export function isTransient(error: unknown): boolean {
+  return (
+    error instanceof StatusError && (error.code === "UNAVAILABLE" || error.code === "CANCELLED")
+  );
+}
+
+/** The message of whatever was thrown. */
+export function messageOf(thrown: unknown): string {
+  return thrown instanceof Error ? thrown.message : String(thrown);
+}

@@ -1,0 +1,85 @@
+/**
+ * What a handler is: a plain async function or generator, typed from the service's descriptor.
+ *
+ * It never sees grpc-js. It reads its request (or loops over its requests), returns or yields plain
+ * objects, refuses by throwing `StatusError`, and watches one signal.
+ */
+
+import type {
+  DescMethod,
+  DescMethodBiDiStreaming,
+  DescMethodClientStreaming,
+  DescMethodServerStreaming,
+  DescMethodUnary,
+  DescService,
+  MessageInitShape,
+  MessageShape,
+} from "@bufbuild/protobuf";
+
+/** What a handler knows of its call beside the request. */
+export interface CallContext {
+  /**
+   * Aborts when the call is over before the handler is; nothing can be sent any more. The reason
+   * is a `StatusError` whose message says why: `client gone`, `deadline exceeded`, `server shutting
+   * down`, or what is malformed about a request.
+   */
+  readonly signal: AbortSignal;
+  /** The request's headers. A name may have several values; those of `-bin` names are bytes. */
+  readonly metadata: { get(name: string): readonly (string | Buffer)[] };
+  /** `address:port` of the client, or `unknown` on a unix socket. */
+  readonly peer: string;
+}
+
+/**
+ * The handler of a method, by its shape. A loop over requests ends when the client has half-closed
+ * and throws the signal's reason when it has gone: "the loop ended" means that the client meant it.
+ */
+export type Handler<M extends DescMethod> =
+  M extends DescMethodUnary<infer I, infer O>
+    ? (request: MessageShape<I>, context: CallContext) => Promise<MessageInitShape<O>>
+    : M extends DescMethodServerStreaming<infer I, infer O>
+      ? (request: MessageShape<I>, context: CallContext) => AsyncIterable<MessageInitShape<O>>
+      : M extends DescMethodClientStreaming<infer I, infer O>
+        ? (
+            requests: AsyncIterable<MessageShape<I>>,
+            context: CallContext,
+          ) => Promise<MessageInitShape<O>>
+        : M extends DescMethodBiDiStreaming<infer I, infer O>
+          ? (
+              requests: AsyncIterable<MessageShape<I>>,
+              context: CallContext,
+            ) => AsyncIterable<MessageInitShape<O>>
+          : never;
+
+/** A handler for each method; a missing, unknown or ill-typed one does not compile. */
+export type Handlers<S extends DescService> = {
+  readonly [K in keyof S["method"]]: Handler<S["method"][K]>;
+};
+
+/** A service with its handlers, as `listen` takes it. Made by `implement` alone. */
+export interface Implementation {
+  readonly service: DescService;
+  /** The name in the rpcs' paths. */
+  readonly typeName: string;
+  readonly handlers: Readonly<Record<string, UntypedHandler>>;
+}
+
+/**
+ * A handler of any shape, for the code that calls it. Whether `request` is a message or a loop, and
+ * which of the two the handler returns, is the descriptor's `methodKind`.
+ */
+export type UntypedHandler = (
+  request: unknown,
+  context: CallContext,
+) => Promise<object> | AsyncIterable<object>;
+
+/**
+ * `typeName` serves the same methods under another name, such as a protocol's older package.
+ */
+export function implement<S extends DescService>(
+  service: S,
+  handlers: Handlers<S>,
+  typeName: string = service.typeName,
+): Implementation {
+  return { service, typeName, handlers: handlers as Implementation["handlers"] };
+}

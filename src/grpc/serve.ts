@@ -1,0 +1,204 @@
+/** A server: where it listens, and how it stops. */
+
+import { lookup } from "node:dns/promises";
+import { stat, unlink } from "node:fs/promises";
+import { connect } from "node:net";
+import { logVerbosity, Server, ServerCredentials, setLogVerbosity } from "@grpc/grpc-js";
+import { type Address, formatAddress } from "../address.ts";
+import type { Clock } from "../clock.ts";
+import { messageOf, StatusError, UsageError } from "../errors.ts";
+import type { Logger } from "../log.ts";
+import { wireService } from "./definition.ts";
+import type { Implementation } from "./handlers.ts";
+import { serverOptions } from "./options.ts";
+import { RunningCalls } from "./running-calls.ts";
+
+export type { CallContext, Handlers, Implementation } from "./handlers.ts";
+export { implement } from "./handlers.ts";
+
+// grpc-js prints what it also throws; GRPC_VERBOSITY, its own switch, still works.
+if (process.env["GRPC_VERBOSITY"] === undefined) {
+  setLogVerbosity(logVerbosity.NONE);
+}
+
+export interface ListenOptions {
+  readonly address: Address;
+  readonly implementations: readonly Implementation[];
+  readonly log: Logger;
+  readonly clock: Clock;
+}
+
+export interface StopOptions {
+  /** How long running calls may go on, in milliseconds. */
+  readonly graceMs: number;
+  /** Ends the grace early. */
+  readonly force: AbortSignal;
+}
+
+export interface RunningServer {
+  /** The port, also when any free one was asked for; undefined on a unix socket. */
+  readonly port: number | undefined;
+  /**
+   * Takes no more calls. Calls that stream their answers end at once with UNAVAILABLE "server
+   * shutting down"; calls with one answer may finish within the grace and end the same way after
+   * it. What is left then, such as a stream whose client has stopped reading, is cut off, which its
+   * client sees as CANCELLED. Resolves when nothing runs any more.
+   */
+  stop(options: StopOptions): Promise<void>;
+}
+
+/** How long statuses may take to reach their clients after the grace, in milliseconds. */
+const lastWordsMs = 250;
+
+/** Throws `UsageError`, naming the address and what to do, if it cannot listen there. */
+export async function listen(options: ListenOptions): Promise<RunningServer> {
+  const { address, implementations, clock } = options;
+  const calls = new RunningCalls(options);
+  const server = new Server(serverOptions);
+  for (const { service, typeName, handlers } of implementations) {
+    server.addService(
+      wireService(service, typeName),
+      Object.fromEntries(
+        service.methods.map((method) => {
+          const handler = handlers[method.localName];
+          if (handler === undefined) {
+            throw new TypeError(`${service.typeName} has no handler for ${method.name}`);
+          }
+          return [method.localName, calls.handle(method, handler)];
+        }),
+      ),
+    );
+  }
+
+  let port: number | undefined;
+  try {
+    port = await bind(server, address);
+  } catch (error) {
+    server.forceShutdown();
+    throw error;
+  }
+
+  return {
+    port,
+    async stop({ graceMs, force }) {
+      const shuttingDown = new StatusError("UNAVAILABLE", "server shutting down");
+      calls.abort("streaming", shuttingDown);
+      const closed = new Promise<void>((resolve) => server.tryShutdown(() => resolve()));
+      const isClosedWithin = async (ms: number, signal: AbortSignal): Promise<boolean> => {
+        const timer = new AbortController();
+        const timeout = clock.sleep(ms, { signal: AbortSignal.any([signal, timer.signal]) }).then(
+          () => false,
+          () => false,
+        );
+        const isClosed = await Promise.race([
+          closed.then(() => calls.idle()).then(() => true),
+          timeout,
+        ]);
+        timer.abort();
+        return isClosed;
+      };
+      if (await isClosedWithin(graceMs, force)) {
+        return;
+      }
+      calls.abort("all", shuttingDown);
+      if (!(await isClosedWithin(lastWordsMs, new AbortController().signal))) {
+        server.forceShutdown();
+      }
+    },
+  };
+}
+
+/** Binds every address that the host stands for, so that no other server answers on one of them. */
+async function bind(server: Server, address: Address): Promise<number | undefined> {
+  if (address.kind === "unix") {
+    await removeStaleSocket(address.path);
+    await bindOne(server, formatAddress(address), address);
+    return undefined;
+  }
+  if (address.host === "") {
+    // `::` takes IPv4 too; a machine without IPv6 has only the other.
+    const port = await bindOne(server, `[::]:${address.port}`, address, "optional");
+    return port ?? bindOne(server, `0.0.0.0:${address.port}`, address);
+  }
+  const hosts = await lookup(address.host, { all: true, order: "ipv4first" }).catch((error) => {
+    throw new UsageError(`cannot listen on ${formatAddress(address)}: no such host`, {
+      hint: "use :PORT for all interfaces or localhost:PORT for this machine alone",
+      cause: error,
+    });
+  });
+  let { port } = address;
+  let isBound = false;
+  for (const [i, { address: ip }] of hosts.entries()) {
+    const isLast = i === hosts.length - 1;
+    const target = formatAddress({ kind: "tcp", host: ip, port });
+    const bound = await bindOne(
+      server,
+      target,
+      address,
+      isBound || !isLast ? "optional" : "needed",
+    );
+    port = bound ?? port;
+    isBound ||= bound !== undefined;
+  }
+  return port;
+}
+
+/**
+ * The port, or undefined if it is optional and the machine has no such interface (a hosts file may
+ * list ::1 where there is no IPv6).
+ */
+async function bindOne(
+  server: Server,
+  target: string,
+  asked: Address,
+  need: "optional" | "needed" = "needed",
+): Promise<number | undefined> {
+  try {
+    return await new Promise<number>((resolve, reject) => {
+      server.bindAsync(target, ServerCredentials.createInsecure(), (error, port) =>
+        error === null ? resolve(port) : reject(error),
+      );
+    });
+  } catch (error) {
+    const message = messageOf(error);
+    const has = (code: string) => message.includes(code);
+    if (need === "optional" && (has("EADDRNOTAVAIL") || has("EAFNOSUPPORT"))) {
+      return undefined;
+    }
+    const address = formatAddress(asked);
+    if (has("EADDRINUSE")) {
+      throw new UsageError(`cannot listen on ${address}: it is already in use`, {
+        hint: "stop the other server, or choose another with --addr, such as --addr :0 for any free port",
+        cause: error,
+      });
+    }
+    const why =
+      has("EACCES") || has("EPERM")
+        ? "permission denied"
+        : has("EADDRNOTAVAIL")
+          ? "this machine has no such address"
+          : has("ENOENT")
+            ? "no such folder"
+            : message;
+    throw new UsageError(`cannot listen on ${address}: ${why}`, { cause: error });
+  }
+}
+
+/** A server that was killed leaves its socket file behind, and nothing could be bound there again. */
+async function removeStaleSocket(path: string): Promise<void> {
+  const found = await stat(path).catch(() => undefined);
+  if (found === undefined) {
+    return;
+  }
+  if (!found.isSocket()) {
+    throw new UsageError(`cannot listen on unix:${path}: a file that is no socket is in the way`);
+  }
+  const isAlive = await new Promise<boolean>((resolve) => {
+    const socket = connect(path);
+    socket.once("connect", () => resolve(true)).once("error", () => resolve(false));
+    socket.once("connect", () => socket.destroy());
+  });
+  if (!isAlive) {
+    await unlink(path);
+  }
+}

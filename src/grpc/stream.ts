@@ -1,0 +1,138 @@
+/**
+ * The two directions of a stream, once for both sides: `receive` turns what a call emits into an
+ * async iterable, `send` writes an async iterable to a call. Iteration, backpressure and the end
+ * of a stream are decided here and nowhere else.
+ *
+ * Why not `for await (const m of call)`: leaving that loop early destroys both halves of a duplex
+ * call, so the last answers and the status never leave (github.com/grpc/grpc-node/issues/1839).
+ */
+
+import type { Readable, Writable } from "node:stream";
+
+export interface ReceiveOptions<T> {
+  /** Bytes of one message to the message; what it throws ends the loop. */
+  readonly decode: (bytes: Buffer) => T;
+  /**
+   * Called once when no more messages come. Resolves when the peer meant that, rejects with what
+   * has happened otherwise.
+   */
+  readonly ended: () => Promise<void>;
+  /** Called once when the consumer leaves the loop before its end. */
+  readonly left?: () => void;
+  readonly signal: AbortSignal;
+}
+
+/**
+ * The messages of a call in order, for one consumer. When the signal aborts, the pending and all
+ * later reads reject with its reason, and messages not yet taken are dropped.
+ *
+ * Reading starts with this call, not with the first `next`: a stream without a reader is not
+ * flow-controlled by grpc-js, and a peer could fill our memory (600 MB in 1.2 s, measured). After
+ * that at most 16 messages wait here, the high-water mark of a Node object stream.
+ */
+export function receive<T>(
+  call: Readable,
+  { decode, ended, left, signal }: ReceiveOptions<T>,
+): AsyncIterableIterator<T, void> {
+  let isAtEnd = false;
+  let isDone = false;
+  let wake: (() => void) | undefined;
+
+  const onReadable = () => wake?.();
+  const onEnd = () => {
+    isAtEnd = true;
+    wake?.();
+  };
+  call.on("readable", onReadable);
+  // A client call emits its failure as an error, after which "end" may not come.
+  call.on("end", onEnd).on("error", onEnd).on("close", onEnd);
+  signal.addEventListener("abort", onEnd);
+  call.read(0);
+
+  const finish = () => {
+    isDone = true;
+    call.off("readable", onReadable).off("end", onEnd).off("close", onEnd);
+    signal.removeEventListener("abort", onEnd);
+  };
+
+  const next = async (): Promise<IteratorResult<T, void>> => {
+    for (;;) {
+      if (isDone) {
+        return { done: true, value: undefined };
+      }
+      if (signal.aborted) {
+        finish();
+        throw signal.reason;
+      }
+      const bytes: Buffer | null = call.read();
+      if (bytes !== null) {
+        return { done: false, value: decode(bytes) };
+      }
+      if (isAtEnd) {
+        finish();
+        await ended();
+        return { done: true, value: undefined };
+      }
+      await new Promise<void>((resolve) => {
+        wake = resolve;
+      });
+      wake = undefined;
+    }
+  };
+
+  return {
+    next,
+    return: async () => {
+      if (!isDone) {
+        finish();
+        left?.();
+      }
+      return { done: true, value: undefined };
+    },
+    [Symbol.asyncIterator]() {
+      return this;
+    },
+  };
+}
+
+/**
+ * Writes each message to the call, waiting whenever the call's buffer is full. Does not half-close.
+ *
+ * Resolves when the source has ended, or as soon as the signal has aborted, after which nothing is
+ * written. Rejects with what the source throws. The source is closed in every case: its `finally`
+ * runs.
+ */
+export async function send<T>(
+  call: Writable,
+  messages: AsyncIterable<T>,
+  { encode, signal }: { encode: (message: T) => Buffer; signal: AbortSignal },
+): Promise<void> {
+  for await (const message of messages) {
+    if (signal.aborted) {
+      return;
+    }
+    if (!call.write(encode(message))) {
+      await drained(call, { signal });
+    }
+  }
+}
+
+/**
+ * Resolves when the call takes more, or when it never will: "drain" does not come after the call
+ * has ended, so that and the signal end the wait too.
+ */
+function drained(call: Writable, { signal }: { signal: AbortSignal }): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted || call.destroyed) {
+      resolve();
+      return;
+    }
+    const done = () => {
+      call.off("drain", done).off("close", done);
+      signal.removeEventListener("abort", done);
+      resolve();
+    };
+    call.on("drain", done).on("close", done);
+    signal.addEventListener("abort", done);
+  });
+}

@@ -1,0 +1,230 @@
+/**
+ * The program: which commands there are, how the command line is read, and the one place where an
+ * error becomes an exit code.
+ *
+ * Start-up time is most of what a short call takes, so this file imports next to nothing: a
+ * command's module, and with it grpc-js, is loaded when that command runs.
+ */
+
+import { Command, CommanderError } from "commander";
+import packageJson from "../package.json" with { type: "json" };
+import { systemClock, systemRandom } from "./clock.ts";
+import type { CommandContext } from "./commands/client-call.ts";
+import type { Exit } from "./commands/stop-rules.ts";
+import type { TerminalFlags } from "./commands/terminal.ts";
+import { messageOf, StatusError, statusCodes, UsageError } from "./errors.ts";
+import { dieBy, onStopSignals } from "./shutdown.ts";
+
+/** What a file in commands/ exports. */
+interface CommandModule {
+  /** Its name, flags, defaults and checks. */
+  readonly command: Command;
+  /** Shown first in its help. */
+  readonly examples: string;
+  /** Shown last in its help. */
+  readonly notes?: string;
+  /** Whether a second Ctrl+C hurries the command on instead of ending the process. */
+  readonly takesSecondInterrupt?: boolean;
+  // biome-ignore lint/suspicious/noExplicitAny: commander's flags are checked by the command's own parsers
+  run(flags: any, context: CommandContext): Promise<Exit>;
+}
+
+const commands: Readonly<Record<string, () => Promise<CommandModule>>> = {
+  serve: () => import("./commands/serve.ts"),
+  subscribe: () => import("./commands/subscribe.ts"),
+  upload: () => import("./commands/upload.ts"),
+  chat: () => import("./commands/chat.ts"),
+  demo: () => import("./commands/demo.ts"),
+};
+
+const exitCodes = `\
+Exit codes
+  0        the server ended the call with OK, or a stop rule was met, or the reader closed the pipe
+  1        a fault inside brewctl
+  2        usage or bad input, with the flag, or the file and line
+  3        done, but records were rejected, and --fail-on-rejected asked to know
+  4        --expect was not met in time
+  64 + n   the call ended with gRPC status n:
+           ${Object.entries(statusCodes)
+             .filter(([, number]) => number > 0)
+             .map(([name, number]) => `${64 + number} ${name}`)
+             .join(", ")
+             .replace(/(.{1,70})(?:, |$)/g, "$1\n           ")
+             .trimEnd()}
+  130, 143 Ctrl+C, SIGTERM: brewctl dies by the signal itself, so a shell loop ends too
+           (serve stops gracefully instead, with 0)`;
+
+const rootExamples = `\
+  brewctl demo                     the lesson in one terminal
+  brewctl serve                    the server; then, in a second terminal:
+  brewctl subscribe                  server stream: orders as they come
+  brewctl upload --bad 5             client stream: a batch, one summary
+  brewctl chat --count 20            bidirectional stream: both talk at once`;
+
+const faultExit = 1;
+const usageExit = 2;
+/** As grpcurl does it: clear of the codes above, and the status can be read off. */
+const statusExitBase = 64;
+
+/** Runs one command line. `argv` is without node and script. */
+async function main(argv: readonly string[]): Promise<Exit> {
+  let exit: Exit = 0;
+  const program = new Command("brewctl")
+    .description("gRPC streams you can watch: the Brew lessons' server and clients")
+    .version(packageJson.version, "-V, --version")
+    .addHelpText("before", `Examples:\n${rootExamples}\n`)
+    .addHelpText("after", "\nMore: brewctl help <command>, brewctl help exit-codes")
+    .helpCommand(false)
+    .showSuggestionAfterError()
+    .configureOutput({
+      outputError: (text, write) => write(text.replace(/^error: /, "brewctl: ")),
+    })
+    .exitOverride((error) => {
+      throw error;
+    });
+
+  const words = hoistFlags(argv);
+  const wanted = words.find((word) => Object.hasOwn(commands, word));
+  const isVersion = words[0] === "--version" || words[0] === "-V";
+  const names = wanted === undefined ? Object.keys(commands) : [wanted];
+  const modules = isVersion ? [] : await Promise.all(names.map((name) => commands[name]?.()));
+  for (const module of modules) {
+    if (module !== undefined) {
+      addCommand(program, module, (ended) => {
+        exit = ended;
+      });
+    }
+  }
+  addHelpCommand(program);
+
+  try {
+    const chosen = program.commands.find((command) => command.name() === wanted);
+    await program.parseAsync(chosen ? doubleDashes(words, chosen) : words, { from: "user" });
+  } catch (error) {
+    if (error instanceof CommanderError) {
+      return error.exitCode === 0 ? 0 : usageExit;
+    }
+    return complain(error);
+  }
+  return exit;
+}
+
+function addCommand(
+  program: Command,
+  { command, examples, notes, takesSecondInterrupt = false, run }: CommandModule,
+  onEnd: (exit: Exit) => void,
+): void {
+  command
+    .copyInheritedSettings(program)
+    .addHelpText("before", `Examples:\n${examples}\n`)
+    .addHelpText("after", notes === undefined ? "" : `\n${notes}`)
+    .showHelpAfterError(`see: brewctl help ${command.name()}`)
+    .action(async (flags: TerminalFlags) => {
+      onEnd(await runCommand(flags, run, takesSecondInterrupt));
+    });
+  program.addCommand(command);
+}
+
+async function runCommand(
+  flags: TerminalFlags,
+  run: CommandModule["run"],
+  takesSecondInterrupt: boolean,
+): Promise<Exit> {
+  const { openTerminal } = await import("./commands/terminal.ts");
+  const { Stop } = await import("./commands/stop-rules.ts");
+  const first = new AbortController();
+  const second = new AbortController();
+  const stopListening = onStopSignals(
+    (signal) => first.abort(new Stop(signal === "SIGINT" ? "Ctrl+C" : signal, signal)),
+    takesSecondInterrupt ? () => second.abort() : dieBy,
+  );
+  try {
+    return await run(flags, {
+      terminal: openTerminal(flags, process),
+      clock: systemClock,
+      random: systemRandom,
+      stdin: process.stdin,
+      interrupted: first.signal,
+      interruptedTwice: second.signal,
+    });
+  } finally {
+    stopListening();
+  }
+}
+
+function addHelpCommand(program: Command): void {
+  program
+    .command("help [topic]")
+    .description("help for a command, or for exit-codes")
+    .action((topic?: string) => {
+      const command = program.commands.find((known) => known.name() === topic);
+      if (topic === "exit-codes") {
+        process.stdout.write(`${exitCodes}\n`);
+      } else if (topic === undefined || command !== undefined) {
+        (command ?? program).outputHelp();
+      } else {
+        throw new UsageError(`no help for ${topic}`, {
+          hint: `there is help for: ${[...Object.keys(commands), "exit-codes"].join(", ")}`,
+        });
+      }
+    });
+}
+
+/** Flags before the command belong to it too: `brewctl -q chat` is `brewctl chat -q`. */
+function hoistFlags(argv: readonly string[]): string[] {
+  const at = argv.findIndex((word) => Object.hasOwn(commands, word));
+  const before = argv.slice(0, Math.max(0, at));
+  return at > 0 && before.every((word) => word.startsWith("-"))
+    ? [...argv.slice(at, at + 1), ...before, ...argv.slice(at + 1)]
+    : [...argv];
+}
+
+/**
+ * The lesson's commands are Go's, which writes long flags with one dash: `-limit=0`, `-bad 5`.
+ * Words that spell a long flag of the command get their second dash; values and short flags stay.
+ */
+function doubleDashes(words: readonly string[], command: Command): string[] {
+  const flags = new Map(command.options.map((option) => [option.long, option]));
+  const result: string[] = [];
+  let isValue = false;
+  for (const [i, word] of words.entries()) {
+    if (word === "--") {
+      return [...result, ...words.slice(i)];
+    }
+    const name = /^--?([a-z][a-z-]+)(?==|$)/.exec(word)?.[1];
+    const option = flags.get(`--${name}`);
+    if (isValue || (option === undefined && name !== "help")) {
+      const short = command.options.find(({ short }) => short === word);
+      isValue = !isValue && short?.required === true;
+      result.push(word);
+    } else {
+      isValue = option?.required === true && !word.includes("=");
+      result.push(`--${word.replace(/^-+/, "")}`);
+    }
+  }
+  return result;
+}
+
+/** Says what went wrong, and what can be done about it, and returns the exit code. */
+function complain(error: unknown): Exit {
+  if (!(error instanceof StatusError)) {
+    const stack = error instanceof Error ? error.stack : undefined;
+    process.stderr.write(`brewctl: a fault inside brewctl: ${stack ?? messageOf(error)}\n`);
+    return faultExit;
+  }
+  const isUsage = error instanceof UsageError;
+  process.stderr.write(`brewctl: ${isUsage ? "" : `${error.code}: `}${error.message}\n`);
+  if (error.hint !== undefined) {
+    process.stderr.write(`  ${error.hint}\n`);
+  }
+  return isUsage ? usageExit : statusExitBase + statusCodes[error.code];
+}
+
+main(process.argv.slice(2)).then((exit) => {
+  if (typeof exit === "number") {
+    // Not process.exit: it would cut off output that a pipe has not taken yet.
+    process.exitCode = exit;
+  } else {
+    process.stdout.write("", () => dieBy(exit));
+  }
+});

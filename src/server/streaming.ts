@@ -1,0 +1,126 @@
+/**
+ * StreamingService (proto/orders/v1/streaming.proto): the three streams of the Brew lesson. The
+ * clients are commands/subscribe.ts, commands/upload.ts and commands/chat.ts.
+ *
+ * Each handler logs how it began or ended in the words of the original lesson: who closed whom.
+ */
+
+import { create } from "@bufbuild/protobuf";
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { type Clock, type Random, ticks } from "../clock.ts";
+import { StatusError } from "../errors.ts";
+import {
+  type ChatMessage,
+  ChatMessageSchema,
+  type OrderEvent,
+  OrderEventSchema,
+  StreamingService,
+  UploadSummarySchema,
+} from "../gen/orders/v1/streaming_pb.ts";
+import { type Handlers, type Implementation, implement } from "../grpc/serve.ts";
+import type { Logger } from "../log.ts";
+import { readAhead } from "../read-ahead.ts";
+
+export interface StreamingOptions {
+  /** The time from one event of a subscription to the next, in milliseconds; 0: no wait. */
+  readonly tickMs: number;
+  /** The time before each echo, in milliseconds. */
+  readonly echoDelayMs: number;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Logger;
+}
+
+/** A customer id goes into every event, so its length is bounded; in bytes. */
+const maxCustomerIdBytes = 128;
+
+/** Messages of a chat that wait for their echo; then the handler stops reading. */
+const maxEchoesAhead = 64;
+
+const maxInt64 = 2n ** 63n - 1n;
+
+export function streaming(options: StreamingOptions): Implementation {
+  const { tickMs, echoDelayMs, clock, random, log } = options;
+  let orders = 0;
+
+  const orderEvent = (customerId: string, at: number): OrderEvent => {
+    orders += 1;
+    return create(OrderEventSchema, {
+      // Two subscribers tick in the same millisecond; the counter keeps their orders apart.
+      orderId: `ord-${at}-${orders}`,
+      customerId: customerId || `cus-${String(Math.floor(random() * 100)).padStart(3, "0")}`,
+      amountCents: BigInt(100 + Math.floor(random() * 9900)),
+      emittedAt: timestampFromMs(at),
+    });
+  };
+
+  const handlers: Handlers<typeof StreamingService> = {
+    async *subscribe({ customerId, limit }, { signal }) {
+      if (Buffer.byteLength(customerId) > maxCustomerIdBytes) {
+        throw new StatusError(
+          "INVALID_ARGUMENT",
+          `customer_id has ${Buffer.byteLength(customerId)} bytes; at most ${maxCustomerIdBytes} are allowed`,
+        );
+      }
+      log.info("subscribe started", { customer_id: customerId, limit });
+      let sent = 0;
+      try {
+        for await (const at of ticks(clock, tickMs, { signal })) {
+          yield orderEvent(customerId, at);
+          sent += 1;
+          if (sent === limit) {
+            return;
+          }
+        }
+      } finally {
+        log.info(`subscribe ended: ${endOf(signal, "limit reached")}`, { sent });
+      }
+    },
+
+    async uploadOrders(orders, { signal }) {
+      const summary = create(UploadSummarySchema);
+      try {
+        for await (const { customerId, amountCents } of orders) {
+          summary.received += 1;
+          const totalCents = summary.totalCents + amountCents;
+          if (amountCents <= 0n || customerId === "" || totalCents > maxInt64) {
+            summary.rejected += 1;
+            continue;
+          }
+          summary.accepted += 1;
+          summary.totalCents = totalCents;
+        }
+        return summary;
+      } finally {
+        const { received, accepted, rejected } = summary;
+        const why = signal.aborted ? `: ${endOf(signal, "")}` : "";
+        log.info(`upload ended${why}`, { received, accepted, rejected });
+      }
+    },
+
+    async *chat(messages, { signal }) {
+      try {
+        for await (const message of readAhead(messages, maxEchoesAhead)) {
+          await clock.sleep(echoDelayMs, { signal });
+          yield echo(message, clock.now());
+        }
+      } finally {
+        log.info(`chat ended: ${endOf(signal, "client closed send")}`);
+      }
+    },
+  };
+  return implement(StreamingService, handlers);
+}
+
+function echo({ text }: ChatMessage, at: number): ChatMessage {
+  return create(ChatMessageSchema, {
+    from: "server",
+    text: `echo: ${text}`,
+    sentAt: timestampFromMs(at),
+  });
+}
+
+/** Why a handler has ended, for the log: what ended the call from outside, else `own`. */
+function endOf(signal: AbortSignal, own: string): string {
+  return signal.aborted ? (signal.reason as StatusError).message : own;
+}
