@@ -1,0 +1,73 @@
+/** Real servers for tests: this process, a free port of loopback, stopped at the end of the scope. */
+
+import type { Address } from "../../src/address.ts";
+import { type Clock, systemClock } from "../../src/clock.ts";
+import { StreamingService } from "../../src/gen/orders/v1/streaming_pb.ts";
+import { type Client, type Connection, dial } from "../../src/grpc/dial.ts";
+import { type Implementation, listen, type RunningServer } from "../../src/grpc/serve.ts";
+import { startServer } from "../../src/server/index.ts";
+import { type TestLog, testLog } from "./test-log.ts";
+
+/** For calls that nothing but their own end stops. */
+export const never = new AbortController().signal;
+
+const anyPort: Address = { kind: "tcp", host: "127.0.0.1", port: 0 };
+
+export interface TestServer extends AsyncDisposable {
+  readonly server: RunningServer;
+  readonly port: number;
+  readonly address: Address;
+  readonly log: TestLog;
+  /** A connection to the server, or to whatever stands in front of it. */
+  dial(port?: number): Connection;
+}
+
+function testServer(server: RunningServer, log: TestLog): TestServer {
+  const port = server.port ?? 0;
+  const connections: Connection[] = [];
+  return {
+    server,
+    port,
+    address: { ...anyPort, port },
+    log,
+    dial(at = port) {
+      const connection = dial({ ...anyPort, port: at });
+      connections.push(connection);
+      return connection;
+    },
+    async [Symbol.asyncDispose]() {
+      for (const connection of connections) {
+        connection.close();
+      }
+      await server.stop({ graceMs: 0, force: AbortSignal.abort() });
+    },
+  };
+}
+
+/** A server with handlers of the test's own. */
+export async function serveImplementations(
+  ...implementations: Implementation[]
+): Promise<TestServer> {
+  const log = testLog();
+  const options = { address: anyPort, implementations, log, clock: systemClock };
+  return testServer(await listen(options), log);
+}
+
+export interface LessonOptions {
+  readonly tickMs?: number;
+  readonly echoDelayMs?: number;
+  readonly clock?: Clock;
+}
+
+/** The lesson's server, and a client of it. */
+export async function serveLesson({
+  tickMs = 1,
+  echoDelayMs = 1,
+  clock = systemClock,
+}: LessonOptions = {}): Promise<TestServer & { client: Client<typeof StreamingService> }> {
+  const log = testLog();
+  const random = () => 0.5;
+  const options = { address: anyPort, tickMs, echoDelayMs, clock, random, log };
+  const started = testServer(await startServer(options), log);
+  return Object.assign(started, { client: started.dial().client(StreamingService) });
+}

@@ -1,0 +1,58 @@
+/** A clock that stands still until the test moves it. */
+
+import type { Clock } from "../../src/clock.ts";
+
+export interface TestClock extends Clock {
+  /** Moves time on, waking who is due in order; lets them run in between. */
+  advance(ms: number): Promise<void>;
+  /** Resolves when somebody waits for a time still to come. */
+  sleeping(): Promise<void>;
+}
+
+const turn = () => new Promise<void>((resolve) => setImmediate(resolve));
+
+export function testClock(startMs = Date.UTC(2026, 0, 2, 3, 4, 5)): TestClock {
+  let now = 0;
+  const sleepers = new Set<{ due: number; wake: () => void }>();
+  return {
+    now: () => startMs + now,
+    monotonic: () => now,
+    sleep: (ms, { signal }) =>
+      new Promise((resolve, reject) => {
+        signal.throwIfAborted();
+        const sleeper = {
+          due: now + Math.max(0, ms),
+          wake() {
+            sleepers.delete(sleeper);
+            signal.removeEventListener("abort", onAbort);
+            resolve();
+          },
+        };
+        const onAbort = () => {
+          sleepers.delete(sleeper);
+          reject(signal.reason);
+        };
+        signal.addEventListener("abort", onAbort, { once: true });
+        sleepers.add(sleeper);
+      }),
+    async advance(ms) {
+      const until = now + ms;
+      for (;;) {
+        await turn();
+        const next = Array.from(sleepers).sort((a, b) => a.due - b.due)[0];
+        if (next === undefined || next.due > until) {
+          break;
+        }
+        now = Math.max(now, next.due);
+        next.wake();
+      }
+      now = until;
+      await turn();
+    },
+    async sleeping() {
+      while (sleepers.size === 0) {
+        await turn();
+      }
+    },
+  };
+}
