@@ -86,7 +86,8 @@ export function start(args: readonly string[], options: RunOptions = {}): Runnin
         child.stderr?.on("data", look);
         if (!look()) {
           ended.then(
-            () => look() || reject(new Error(`ended without ${pattern}: ${JSON.stringify(written)}`)),
+            () =>
+              look() || reject(new Error(`ended without ${pattern}: ${JSON.stringify(written)}`)),
           );
         }
       });
@@ -110,7 +111,10 @@ export interface Served extends Running {
 }
 
 /** `brewctl serve` on a free port of loopback, ready to be called. */
-export async function serve(args: readonly string[] = [], options: RunOptions = {}): Promise<Served> {
+export async function serve(
+  args: readonly string[] = [],
+  options: RunOptions = {},
+): Promise<Served> {
   const running = start(["serve", "--addr", "127.0.0.1:0", ...args], options);
   const [, port] = await running.output(/port"?[=:](\d+)/);
   return Object.assign(Object.create(null, Object.getOwnPropertyDescriptors(running)), {

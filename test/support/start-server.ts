@@ -11,7 +11,7 @@ import { type TestLog, testLog } from "./test-log.ts";
 /** For calls that nothing but their own end stops. */
 export const never = new AbortController().signal;
 
-const anyPort: Address = { kind: "tcp", host: "127.0.0.1", port: 0 };
+const loopback = (port: number): Address => ({ kind: "tcp", host: "127.0.0.1", port });
 
 export interface TestServer extends AsyncDisposable {
   readonly server: RunningServer;
@@ -28,10 +28,10 @@ function testServer(server: RunningServer, log: TestLog): TestServer {
   return {
     server,
     port,
-    address: { ...anyPort, port },
+    address: loopback(port),
     log,
     dial(at = port) {
-      const connection = dial({ ...anyPort, port: at });
+      const connection = dial(loopback(at));
       connections.push(connection);
       return connection;
     },
@@ -49,7 +49,7 @@ export async function serveImplementations(
   ...implementations: Implementation[]
 ): Promise<TestServer> {
   const log = testLog();
-  const options = { address: anyPort, implementations, log, clock: systemClock };
+  const options = { address: loopback(0), implementations, log, clock: systemClock };
   return testServer(await listen(options), log);
 }
 
@@ -67,7 +67,7 @@ export async function serveLesson({
 }: LessonOptions = {}): Promise<TestServer & { client: Client<typeof StreamingService> }> {
   const log = testLog();
   const random = () => 0.5;
-  const options = { address: anyPort, tickMs, echoDelayMs, clock, random, log };
+  const options = { address: loopback(0), tickMs, echoDelayMs, clock, random, log };
   const started = testServer(await startServer(options), log);
   return Object.assign(started, { client: started.dial().client(StreamingService) });
 }
