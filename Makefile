@@ -48,7 +48,7 @@ run-chat: build ## bidirectional stream: five pings
 
 # ── checks ──
 
-.PHONY: test lint types lint-proto check-generate scenarios test-system ci
+.PHONY: test lint types lint-proto check-generate scenarios scenario test-system ci
 test: build ## all tests that need nothing but Node
 	@npx --no-install vitest run $(ARGS)
 
@@ -67,8 +67,11 @@ check-generate: install ## is src/gen what proto/ generates?
 scenarios: build ## run every script in scenarios/
 	@sh scripts/run-scenarios
 
-test-system: build ## what needs more than Node: old Nodes, a real npm pack, tmux, strace
-	@sh scripts/test-system
+scenario: build ## run one of them: make scenario NAME=client-gone
+	@sh scripts/run-scenarios $(NAME)
+
+test-system: build ## tests that need npm, git, make and old Nodes
+	@npx --no-install vitest run --config vitest.system.config.ts $(ARGS)
 
 ci: install lint types lint-proto check-generate test scenarios test-system ## all of it, as CI runs it
 

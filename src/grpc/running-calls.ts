@@ -3,7 +3,6 @@
  * calls are running, so that a server can stop without leaving one of them without a status.
  */
 
-import { setImmediate as nextTurn } from "node:timers/promises";
 import type { DescMethod } from "@bufbuild/protobuf";
 import type {
   ServerDuplexStream,
@@ -11,11 +10,12 @@ import type {
   sendUnaryData,
   UntypedHandleCall,
 } from "@grpc/grpc-js";
-import type { Clock } from "../clock.ts";
+import { systemClock } from "../clock.ts";
 import { messageOf, StatusError } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import { decode, encode } from "./definition.ts";
 import type { UntypedHandler } from "./handlers.ts";
+import { cancelFollowsMs, deadlineSlackMs } from "./options.ts";
 import { toWireStatus } from "./status.ts";
 import { receive, send } from "./stream.ts";
 
@@ -35,11 +35,9 @@ interface RunningCall {
 export class RunningCalls {
   readonly #running = new Set<RunningCall>();
   readonly #log: Logger;
-  readonly #clock: Clock;
 
-  constructor({ log, clock }: { log: Logger; clock: Clock }) {
+  constructor({ log }: { log: Logger }) {
     this.#log = log;
-    this.#clock = clock;
   }
 
   /**
@@ -102,7 +100,7 @@ export class RunningCalls {
       // Also emitted after every proper end; then nobody listens any more.
       call.on("cancelled", () => {
         isOver = true;
-        const isLate = Number(call.getDeadline()) <= this.#clock.now();
+        const isLate = Number(call.getDeadline()) <= systemClock.now() + deadlineSlackMs;
         gone.abort(
           isLate
             ? new StatusError("DEADLINE_EXCEEDED", "deadline exceeded")
@@ -150,12 +148,11 @@ export class RunningCalls {
 }
 
 /**
- * The end of a request stream is the client's half-close, or its death: a cancelled call, or one
- * whose connection broke, ends just the same, and says so only on the next turn of the event loop.
+ * Resolves when the end of a request stream was the client's half-close; rejects with the signal's
+ * reason when it was its death. See `cancelFollowsMs`.
  */
-async function halfClosed(signal: AbortSignal): Promise<void> {
-  await nextTurn();
-  signal.throwIfAborted();
+function halfClosed(signal: AbortSignal): Promise<void> {
+  return systemClock.sleep(cancelFollowsMs, { signal });
 }
 
 function isAbortError(error: unknown): boolean {

@@ -1,0 +1,111 @@
+/** Handlers of the test's own for the lesson's rpcs, and what tests of streams have in common. */
+
+import { create } from "@bufbuild/protobuf";
+import {
+  type ChatMessage,
+  ChatMessageSchema,
+  type OrderInput,
+  OrderInputSchema,
+  StreamingService,
+} from "../../src/gen/orders/v1/streaming_pb.ts";
+import type { Client } from "../../src/grpc/dial.ts";
+import { type Handlers, implement } from "../../src/grpc/serve.ts";
+import { never, serveImplementations, type TestServer } from "./start-server.ts";
+
+export type Lesson = Client<typeof StreamingService>;
+
+/** A server of these handlers, and a client of it. An rpc left out answers with nothing. */
+export async function serveHandlers(
+  handlers: Partial<Handlers<typeof StreamingService>>,
+): Promise<TestServer & { client: Lesson }> {
+  const server = await serveImplementations(
+    implement(StreamingService, {
+      async *subscribe() {},
+      async uploadOrders() {
+        return {};
+      },
+      async *chat() {},
+      ...handlers,
+    }),
+  );
+  return Object.assign(server, { client: server.dial().client(StreamingService) });
+}
+
+/** Reads a call to its end, whichever it is. */
+export async function collect<T>(
+  answers: AsyncIterable<T>,
+): Promise<{ messages: T[]; error: unknown }> {
+  const messages: T[] = [];
+  try {
+    for await (const message of answers) {
+      messages.push(message);
+    }
+  } catch (error) {
+    return { messages, error };
+  }
+  return { messages, error: undefined };
+}
+
+/** What a call that must not succeed rejects with. */
+export async function failure(outcome: Promise<unknown>): Promise<unknown> {
+  return await outcome.then(
+    (value) => {
+      throw new Error(`expected a failure, got ${value}`);
+    },
+    (error) => error,
+  );
+}
+
+export const order = (customerId = "cus-001", amountCents = 100n): OrderInput =>
+  create(OrderInputSchema, { customerId, amountCents, currency: "USD" });
+
+export const chat = (text: string): ChatMessage =>
+  create(ChatMessageSchema, { from: "test", text });
+
+/** These messages, and then the end of the stream. */
+export async function* each<T>(messages: Iterable<T>): AsyncGenerator<T> {
+  yield* messages;
+}
+
+/** These messages, and then silence until `until` resolves. */
+export async function* thenWait<T>(messages: Iterable<T>, until: Promise<void>): AsyncGenerator<T> {
+  yield* messages;
+  await until;
+}
+
+/** A source that counts what was taken from it, and knows when it was closed. */
+export function counted<T>(make: (i: number) => T, max: number) {
+  const closed = Promise.withResolvers<void>();
+  const source = {
+    taken: 0,
+    closed: closed.promise,
+    messages: (async function* () {
+      try {
+        while (source.taken < max) {
+          source.taken += 1;
+          yield make(source.taken);
+        }
+      } finally {
+        closed.resolve();
+      }
+    })(),
+  };
+  return source;
+}
+
+/**
+ * Resolves with `count` when it has come to rest: unchanged while calls on another connection went
+ * to the server and back ten times. That is time enough for whoever is not held up, and no sleep.
+ */
+export async function atRest(server: TestServer, count: () => number): Promise<number> {
+  const other = server.dial().client(StreamingService);
+  for (;;) {
+    const before = count();
+    for (let i = 0; i < 10; i++) {
+      await collect(other.chat(each([]), { signal: never }));
+    }
+    if (count() === before) {
+      return before;
+    }
+  }
+}

@@ -1,0 +1,58 @@
+/** Things that tests borrow from the machine and give back. */
+
+import { mkdtempSync, rmSync } from "node:fs";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+export interface TempFolder extends Disposable {
+  readonly path: string;
+  /** The path of a file in it. */
+  file(name: string): string;
+}
+
+/** A folder of its own for a test, removed at the end of the scope. */
+export function tempFolder(prefix = "brewctl-"): TempFolder {
+  const path = mkdtempSync(join(tmpdir(), prefix));
+  return {
+    path,
+    file: (name) => join(path, name),
+    [Symbol.dispose]() {
+      rmSync(path, { recursive: true, force: true });
+    },
+  };
+}
+
+/** A port of loopback on which nobody listens. */
+export async function closedPort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const { port } = server.address() as { port: number };
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
+export interface MuteServer extends AsyncDisposable {
+  readonly addr: string;
+  /** Resolves when somebody has connected. */
+  readonly dialled: Promise<void>;
+}
+
+/** Accepts connections, as TCP does, and never says anything. */
+export async function muteServer(): Promise<MuteServer> {
+  const dialled = Promise.withResolvers<void>();
+  const server = createServer((socket) => {
+    socket.on("error", () => {});
+    socket.resume();
+    dialled.resolve();
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const { port } = server.address() as { port: number };
+  return {
+    addr: `127.0.0.1:${port}`,
+    dialled: dialled.promise,
+    async [Symbol.asyncDispose]() {
+      await new Promise((resolve) => server.close(resolve));
+    },
+  };
+}
