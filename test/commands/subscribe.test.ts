@@ -1,6 +1,7 @@
 /** `brewctl subscribe`: its flags, what it prints, and every way in which it ends. */
 
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { StatusError } from "../../src/errors.ts";
 import { brewctl, type Served, serve, start } from "../support/brewctl.ts";
 import { serveHandlers } from "../support/serve-handlers.ts";
 import { shell } from "../support/shell.ts";
@@ -227,7 +228,7 @@ describe("environment", () => {
     const { stdout, code } = await brewctl(["subscribe", "--addr", addr, "-o", "text", "-n", "1"], {
       env,
     });
-    expect(stdout).toMatch(eventLine);
+    expect(stdout.trimEnd()).toMatch(eventLine);
     expect(code).toBe(0);
   });
 
@@ -252,7 +253,7 @@ describe("environment", () => {
   test("an empty variable is no variable", async () => {
     const env = { BREWCTL_ADDR: addr, BREWCTL_OUTPUT: "" };
     const { stdout, code } = await brewctl(["subscribe", "-n", "1"], { env });
-    expect(stdout).toMatch(eventLine);
+    expect(stdout.trimEnd()).toMatch(eventLine);
     expect(code).toBe(0);
   });
 
@@ -409,7 +410,6 @@ describe("verdicts", () => {
   });
 
   test("control characters in the server's words are spelled out", async () => {
-    const { StatusError } = await import("../../src/errors.ts");
     await using own = await serveHandlers({
       // biome-ignore lint/correctness/useYield: it fails before the first event
       async *subscribe() {
