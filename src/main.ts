@@ -138,15 +138,26 @@ async function runCommand(
     (signal) => first.abort(new Stop(signal === "SIGINT" ? "Ctrl+C" : signal, signal)),
     takesSecondInterrupt ? () => second.abort() : dieBy,
   );
+  const interrupted = first.signal;
+  const terminal = openTerminal(flags, {
+    stdout: process.stdout,
+    stderr: process.stderr,
+    env: process.env,
+    interrupted,
+  });
   try {
-    return await run(flags, {
-      terminal: openTerminal(flags, process),
+    const exit = await run(flags, {
+      terminal,
       clock: systemClock,
       random: systemRandom,
       stdin: process.stdin,
-      interrupted: first.signal,
+      interrupted,
       interruptedTwice: second.signal,
     });
+    if (typeof exit === "number") {
+      await terminal.flush();
+    }
+    return exit;
   } finally {
     stopListening();
   }
@@ -225,6 +236,6 @@ main(process.argv.slice(2)).then((exit) => {
     // Not process.exit: it would cut off output that a pipe has not taken yet.
     process.exitCode = exit;
   } else {
-    process.stdout.write("", () => dieBy(exit));
+    dieBy(exit);
   }
 });

@@ -131,7 +131,7 @@ export async function run(flags: ChatFlags, context: CommandContext): Promise<Ex
           throw new Stop("limit reached");
         }
       }
-      if (firstEchoMs !== undefined) {
+      if (firstEchoMs !== undefined && sent > 1) {
         const [last, first] = [lastSendMs, firstEchoMs].map((ms) => `${Math.round(ms)} ms`);
         terminal.say(`last of ${sent} sends after ${last}, first echo after ${first}`);
       }

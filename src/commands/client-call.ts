@@ -73,9 +73,9 @@ export async function makeClientCall<S extends DescService>(
   const over = new AbortController();
   const stop = (reason: Stop) => over.abort(reason);
   const onInterrupt = () => over.abort(interrupted.reason);
-  const onReaderGone = () => stop(new Stop("reader gone"));
+  const onOutputLost = () => over.abort(terminal.outputLost.reason);
   interrupted.addEventListener("abort", onInterrupt);
-  terminal.readerGone.addEventListener("abort", onReaderGone);
+  terminal.outputLost.addEventListener("abort", onOutputLost);
 
   const connection = dial(flags.addr, { clock });
   const { signal } = over;
@@ -133,7 +133,8 @@ export async function makeClientCall<S extends DescService>(
       return error.exit;
     }
     if (error instanceof UsageError) {
-      sayVerdict(terminal.err.yellow("stream cancelled by client"), "bad input");
+      const why = error === terminal.outputLost.reason ? "output lost" : "bad input";
+      sayVerdict(terminal.err.yellow("stream cancelled by client"), why);
     } else if (error instanceof StatusError && isConnected) {
       const [who, why] = blame(error, flags);
       sayVerdict(terminal.err.red(who), error.code, why);
@@ -147,7 +148,7 @@ export async function makeClientCall<S extends DescService>(
     // Lets go of everything that still waits: timers, a source that has more to send, stdin.
     over.abort(new Stop("over"));
     interrupted.removeEventListener("abort", onInterrupt);
-    terminal.readerGone.removeEventListener("abort", onReaderGone);
+    terminal.outputLost.removeEventListener("abort", onOutputLost);
     connection.close();
   }
 }

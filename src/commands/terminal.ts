@@ -9,6 +9,8 @@ import { Chalk, type ChalkInstance, supportsColor, supportsColorStderr } from "c
 import ora from "ora";
 import { type Clock, systemClock } from "../clock.ts";
 import { formatElapsed } from "../duration.ts";
+import { UsageError } from "../errors.ts";
+import { Stop } from "./stop-rules.ts";
 
 export interface TerminalFlags {
   /** No talk: neither notes nor progress nor the verdict. Errors are still said. */
@@ -32,12 +34,17 @@ export interface Terminal {
   readonly out: ChalkInstance;
   /** Colours for talk. */
   readonly err: ChalkInstance;
-  /** Aborts when the reader of our data has gone, as `head` does; nobody wants more then. */
-  readonly readerGone: AbortSignal;
+  /**
+   * Aborts when nobody takes our data any more: with a `Stop` when the reader has gone, as `head`
+   * does, with a `UsageError` when it cannot be written, as on a full disk.
+   */
+  readonly outputLost: AbortSignal;
   /** Whether a person sees the data as it comes. */
   readonly showsData: boolean;
-  /** A line of data, written at once. Waits while the reader is slow. */
+  /** A line of data, written at once. Waits while the reader is slow, but not after Ctrl+C. */
   print(line: string): Promise<void>;
+  /** Resolves when the data has been taken; throws what `outputLost` has for a `UsageError`. */
+  flush(): Promise<void>;
   /** A line of talk. */
   say(line: string): void;
   /** A line that even --quiet does not silence. */
@@ -53,20 +60,24 @@ export interface TerminalOptions {
   readonly stdout: NodeJS.WriteStream;
   readonly stderr: NodeJS.WriteStream;
   readonly env: NodeJS.ProcessEnv;
+  readonly interrupted: AbortSignal;
   readonly clock?: Clock;
 }
 
 export function openTerminal(
   { quiet = false, color = true, progress = true }: TerminalFlags,
-  { stdout, stderr, env, clock = systemClock }: TerminalOptions,
+  { stdout, stderr, env, interrupted, clock = systemClock }: TerminalOptions,
 ): Terminal {
-  const readerGone = new AbortController();
-  stdout.on("error", (error: NodeJS.ErrnoException) => {
-    if (error.code !== "EPIPE") {
-      throw error;
-    }
-    readerGone.abort();
-  });
+  const lost = new AbortController();
+  const outputLost = lost.signal;
+  stdout.on("error", (error: NodeJS.ErrnoException) =>
+    lost.abort(
+      error.code === "EPIPE"
+        ? new Stop("reader gone")
+        : new UsageError(`cannot write to standard output: ${error.message}`),
+    ),
+  );
+  const noLongerWaits = AbortSignal.any([outputLost, interrupted]);
   // Nobody is left to tell.
   stderr.on("error", () => {});
 
@@ -81,11 +92,19 @@ export function openTerminal(
   return {
     out: chalkFor(supportsColor),
     err: chalkFor(supportsColorStderr),
-    readerGone: readerGone.signal,
+    outputLost,
     showsData: isTerminal(stdout),
     async print(line) {
-      if (!readerGone.signal.aborted && !stdout.write(`${line}\n`)) {
-        await once(stdout, "drain", { signal: readerGone.signal }).catch(() => {});
+      if (!outputLost.aborted && !stdout.write(`${line}\n`)) {
+        await once(stdout, "drain", { signal: noLongerWaits }).catch(() => {});
+      }
+    },
+    async flush() {
+      if (!outputLost.aborted) {
+        await new Promise<void>((resolve) => stdout.write("", () => resolve()));
+      }
+      if (outputLost.reason instanceof UsageError) {
+        throw outputLost.reason;
       }
     },
     say(line) {

@@ -4,6 +4,7 @@
  * An iterable that ends means that the server ended the call with OK; every other ending throws.
  */
 
+import { setMaxListeners } from "node:events";
 import type {
   DescMethod,
   DescMethodBiDiStreaming,
@@ -231,6 +232,8 @@ function startCall(
   { signal, deadline, metadata = {} }: CallOptions,
 ): AsyncIterable<object> | Promise<object> {
   signal.throwIfAborted();
+  // Any number of calls may share a signal.
+  setMaxListeners(0, signal);
   const { path, requestSerialize, responseDeserialize } = wireMethod(method);
   const call: ClientDuplexStream<Buffer, Buffer> = grpcClient.makeBidiStreamRequest(
     path,
