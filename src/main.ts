@@ -10,10 +10,10 @@ import { Command, CommanderError } from "commander";
 import packageJson from "../package.json" with { type: "json" };
 import { systemClock, systemRandom } from "./clock.ts";
 import type { CommandContext } from "./commands/client-call.ts";
-import type { Exit } from "./commands/stop-rules.ts";
 import type { TerminalFlags } from "./commands/terminal.ts";
 import { messageOf, StatusError, statusCodes, UsageError } from "./errors.ts";
-import { dieBy, onStopSignals } from "./shutdown.ts";
+import { plain } from "./plain.ts";
+import { dieBy, type Exit, onStopSignals, Stop } from "./shutdown.ts";
 
 /** What a file in commands/ exports. */
 interface CommandModule {
@@ -66,8 +66,29 @@ const usageExit = 2;
 /** As grpcurl does it: clear of the codes above, and the status can be read off. */
 const statusExitBase = 64;
 
+/**
+ * Aborts when standard output takes no more: with a `Stop` when its reader has gone, as `head`
+ * does, with a `UsageError` when it cannot be written, as on a full disk.
+ */
+const outputLost = new AbortController();
+process.stdout.on("error", (error: NodeJS.ErrnoException) =>
+  outputLost.abort(
+    error.code === "EPIPE"
+      ? new Stop("reader gone")
+      : new UsageError(`cannot write to standard output: ${error.message}`),
+  ),
+);
+// Nobody is left to tell.
+process.stderr.on("error", () => {});
+
 /** Runs one command line. `argv` is without node and script. */
 async function main(argv: readonly string[]): Promise<Exit> {
+  for (const name of Object.keys(process.env)) {
+    // commander would take an empty variable for a value.
+    if (name.startsWith("BREWCTL_") && process.env[name] === "") {
+      delete process.env[name];
+    }
+  }
   let exit: Exit = 0;
   const program = new Command("brewctl")
     .description("gRPC streams you can watch: the Brew lessons' server and clients")
@@ -85,7 +106,7 @@ async function main(argv: readonly string[]): Promise<Exit> {
 
   const words = hoistFlags(argv);
   const wanted = words.find((word) => Object.hasOwn(commands, word));
-  const isVersion = words[0] === "--version" || words[0] === "-V";
+  const isVersion = /^(-V|--?version)$/.test(words[0] ?? "");
   const names = wanted === undefined ? Object.keys(commands) : [wanted];
   const modules = isVersion ? [] : await Promise.all(names.map((name) => commands[name]?.()));
   for (const module of modules) {
@@ -98,8 +119,8 @@ async function main(argv: readonly string[]): Promise<Exit> {
   addHelpCommand(program);
 
   try {
-    const chosen = program.commands.find((command) => command.name() === wanted);
-    await program.parseAsync(chosen ? doubleDashes(words, chosen) : words, { from: "user" });
+    const chosen = program.commands.find((command) => command.name() === wanted) ?? program;
+    await program.parseAsync(doubleDashes(words, chosen), { from: "user" });
   } catch (error) {
     if (error instanceof CommanderError) {
       return error.exitCode === 0 ? 0 : usageExit;
@@ -131,7 +152,6 @@ async function runCommand(
   takesSecondInterrupt: boolean,
 ): Promise<Exit> {
   const { openTerminal } = await import("./commands/terminal.ts");
-  const { Stop } = await import("./commands/stop-rules.ts");
   const first = new AbortController();
   const second = new AbortController();
   const stopListening = onStopSignals(
@@ -143,10 +163,11 @@ async function runCommand(
     stdout: process.stdout,
     stderr: process.stderr,
     env: process.env,
+    outputLost: outputLost.signal,
     interrupted,
   });
   try {
-    const exit = await run(flags, {
+    return await run(flags, {
       terminal,
       clock: systemClock,
       random: systemRandom,
@@ -154,10 +175,6 @@ async function runCommand(
       interrupted,
       interruptedTwice: second.signal,
     });
-    if (typeof exit === "number") {
-      await terminal.flush();
-    }
-    return exit;
   } finally {
     stopListening();
   }
@@ -184,36 +201,50 @@ function addHelpCommand(program: Command): void {
 /** Flags before the command belong to it too: `brewctl -q chat` is `brewctl chat -q`. */
 function hoistFlags(argv: readonly string[]): string[] {
   const at = argv.findIndex((word) => Object.hasOwn(commands, word));
-  const before = argv.slice(0, Math.max(0, at));
-  return at > 0 && before.every((word) => word.startsWith("-"))
-    ? [...argv.slice(at, at + 1), ...before, ...argv.slice(at + 1)]
+  return at > 0 && argv[0]?.startsWith("-")
+    ? [...argv.slice(at, at + 1), ...argv.slice(0, at), ...argv.slice(at + 1)]
     : [...argv];
 }
 
 /**
- * The lesson's commands are Go's, which writes long flags with one dash: `-limit=0`, `-bad 5`.
- * Words that spell a long flag of the command get their second dash; values and short flags stay.
+ * The lesson's commands are Go's, which writes flags with one dash and values with `=`: `-limit=0`,
+ * `-bad 5`, `-n=3`. Such words get the second dash that commander expects, unless they are the value
+ * of the flag before them; short flags, also several in a word, stay as they are.
  */
 function doubleDashes(words: readonly string[], command: Command): string[] {
-  const flags = new Map(command.options.map((option) => [option.long, option]));
+  const find = (flag: string) =>
+    command.options.find(({ long, short }) => long === flag || short === flag);
   const result: string[] = [];
   let isValue = false;
   for (const [i, word] of words.entries()) {
+    if (isValue) {
+      isValue = false;
+      result.push(word);
+      continue;
+    }
     if (word === "--") {
       return [...result, ...words.slice(i)];
     }
-    const name = /^--?([a-z][a-z-]+)(?==|$)/.exec(word)?.[1];
-    const option = flags.get(`--${name}`);
-    if (isValue || (option === undefined && name !== "help")) {
-      const short = command.options.find(({ short }) => short === word);
-      isValue = !isValue && short?.required === true;
+    const [, dashes, name = "", value] = /^(--?)([A-Za-z][A-Za-z-]*)(=.*)?$/s.exec(word) ?? [];
+    const isShort = dashes === "-" && (name.length === 1 || isCluster(name));
+    const option = find(isShort ? `-${name.at(-1)}` : `--${name}`);
+    isValue = option?.required === true && value === undefined;
+    if (dashes === undefined) {
       result.push(word);
+    } else if (isShort) {
+      result.push(`-${name}${value?.slice(option?.required ? 1 : 0) ?? ""}`);
     } else {
-      isValue = option?.required === true && !word.includes("=");
-      result.push(`--${word.replace(/^-+/, "")}`);
+      result.push(`--${name}${value ?? ""}`);
     }
   }
   return result;
+
+  /** Whether all letters are short flags, as in `-qn`, and the word is no long flag. */
+  function isCluster(name: string): boolean {
+    return (
+      find(`--${name}`) === undefined && Array.from(name).every((letter) => find(`-${letter}`))
+    );
+  }
 }
 
 /** Says what went wrong, and what can be done about it, and returns the exit code. */
@@ -224,7 +255,7 @@ function complain(error: unknown): Exit {
     return faultExit;
   }
   const isUsage = error instanceof UsageError;
-  process.stderr.write(`brewctl: ${isUsage ? "" : `${error.code}: `}${error.message}\n`);
+  process.stderr.write(`brewctl: ${isUsage ? "" : `${error.code}: `}${plain(error.message)}\n`);
   if (error.hint !== undefined) {
     process.stderr.write(`  ${error.hint}\n`);
   }
@@ -232,10 +263,16 @@ function complain(error: unknown): Exit {
 }
 
 main(process.argv.slice(2)).then((exit) => {
-  if (typeof exit === "number") {
-    // Not process.exit: it would cut off output that a pipe has not taken yet.
-    process.exitCode = exit;
-  } else {
+  if (typeof exit !== "number") {
     dieBy(exit);
+    return;
   }
+  // Not process.exit: it would cut off output that a pipe has not taken yet.
+  process.exitCode = exit;
+  process.stdout.write("", () => {
+    const lost: unknown = outputLost.signal.reason;
+    if (lost instanceof UsageError && exit !== usageExit) {
+      process.exitCode = complain(lost) as number;
+    }
+  });
 });

@@ -1,6 +1,24 @@
-/** Signals: how a person or a service manager asks the process to end. */
+/** How the process is asked to end, and how it does. */
 
 export type StopSignal = "SIGINT" | "SIGTERM";
+
+/** How the process ends: with an exit code, or by the signal it was sent. */
+export type Exit = number | StopSignal;
+
+/**
+ * The reason of an `AbortSignal` that ends a command because somebody wants it to, be it by a flag,
+ * by Ctrl+C or by closing the pipe. Not a failure.
+ */
+export class Stop extends Error {
+  override readonly name = "Stop";
+  readonly exit: Exit;
+
+  /** `reason` goes into the verdict line. */
+  constructor(reason: string, exit: Exit = 0) {
+    super(reason);
+    this.exit = exit;
+  }
+}
 
 const stopSignals: readonly StopSignal[] = ["SIGINT", "SIGTERM"];
 

@@ -19,11 +19,12 @@ import {
   ChatMessageSchema,
   StreamingService,
 } from "../gen/orders/v1/streaming_pb.ts";
+import { plain } from "../plain.ts";
+import { type Exit, Stop } from "../shutdown.ts";
 import { type CommandContext, makeClientCall } from "./client-call.ts";
 import { type ClientFlags, duration, integer, withClientFlags } from "./flags.ts";
 import { checkInput, lines, parseJson, parseMessage } from "./input.ts";
-import { checkStopFlags, type Exit, Stop, type StopFlags, withStopFlags } from "./stop-rules.ts";
-import { plain } from "./terminal.ts";
+import { checkStopFlags, type StopFlags, withStopFlags } from "./stop-rules.ts";
 
 export interface ChatFlags extends ClientFlags, StopFlags {
   readonly from: string;

@@ -12,15 +12,10 @@ import type { Clock, Random } from "../clock.ts";
 import { formatDuration, formatElapsed } from "../duration.ts";
 import { StatusError, UsageError } from "../errors.ts";
 import { type CallOptions, type Client, dial } from "../grpc/dial.ts";
+import { plain } from "../plain.ts";
+import { type Exit, Stop } from "../shutdown.ts";
 import type { ClientFlags } from "./flags.ts";
-import {
-  type Exit,
-  Stop,
-  type StopFlags,
-  type StopRules,
-  startStopRules,
-  unmetExit,
-} from "./stop-rules.ts";
+import { type StopFlags, type StopRules, startStopRules, unmetExit } from "./stop-rules.ts";
 import type { Terminal } from "./terminal.ts";
 
 /** The world of a command; a test brings its own. */
@@ -53,7 +48,7 @@ export interface ClientCallOptions<S extends DescService> {
   /** A spinner would fight with the lines that a person types. */
   readonly readsTerminal?: boolean;
   /** What to do when a stop rule is met, if not to end the call. An unmet --expect always does. */
-  readonly onRuleMet?: () => void;
+  readonly onRuleMet?: (rule: Stop) => void;
   /**
    * Makes the call and handles its messages. Returns why the server ended it, for the verdict, and
    * the exit code; throws what the call threw.
@@ -81,7 +76,11 @@ export async function makeClientCall<S extends DescService>(
   const { signal } = over;
   const sayVerdict = (who: string, ...reasons: string[]) =>
     terminal.say(
-      [`${who}, ${tally()}`, ...reasons, formatElapsed(clock.monotonic() - startedAt)].join(" · "),
+      [
+        `${who}, ${tally()}`,
+        ...reasons.map(plain),
+        formatElapsed(clock.monotonic() - startedAt),
+      ].join(" · "),
     );
   const connect = async (waitMs: number | undefined) => {
     const spinner = readsTerminal
@@ -105,7 +104,8 @@ export async function makeClientCall<S extends DescService>(
     const rules = startStopRules(flags, {
       clock,
       signal,
-      stop: (reason) => (reason.exit === 0 && onRuleMet !== undefined ? onRuleMet() : stop(reason)),
+      stop: (reason) =>
+        reason.exit === 0 && onRuleMet !== undefined ? onRuleMet(reason) : stop(reason),
     });
     let counted = 0;
     const { why, exit = 0 } = await options.run({

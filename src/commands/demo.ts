@@ -9,10 +9,10 @@ import { Command } from "commander";
 import type { Address } from "../address.ts";
 import { createLogger } from "../log.ts";
 import { startServer } from "../server/index.ts";
+import type { Exit } from "../shutdown.ts";
 import { run as chat } from "./chat.ts";
 import type { CommandContext } from "./client-call.ts";
 import { type ClientFlags, withTerminalFlags } from "./flags.ts";
-import type { Exit } from "./stop-rules.ts";
 import { run as subscribe } from "./subscribe.ts";
 import { run as upload } from "./upload.ts";
 

@@ -4,7 +4,7 @@
  */
 
 import { createReadStream } from "node:fs";
-import { open } from "node:fs/promises";
+import { access, constants, stat } from "node:fs/promises";
 import { addAbortSignal, type Readable } from "node:stream";
 import { TextDecoder } from "node:util";
 import { type DescMessage, fromJson, type JsonValue, type MessageShape } from "@bufbuild/protobuf";
@@ -26,20 +26,17 @@ export async function checkInput(path: string): Promise<void> {
   if (path === "-") {
     return;
   }
-  const file = await open(path).catch((error: NodeJS.ErrnoException) => {
-    throw new UsageError(
-      `--input ${path}: ${error.code === "ENOENT" ? "no such file" : messageOf(error)}`,
-      {
-        hint: "expected a file of lines, or - for standard input",
-      },
-    );
-  });
   try {
-    if ((await file.stat()).isDirectory()) {
-      throw new UsageError(`--input ${path}: expected a file, not a folder`);
+    // Not opened: to open a named pipe and close it again would end its writer.
+    await access(path, constants.R_OK);
+    if ((await stat(path)).isDirectory()) {
+      throw new Error("expected a file, not a folder");
     }
-  } finally {
-    await file.close();
+  } catch (error) {
+    const isMissing = (error as NodeJS.ErrnoException).code === "ENOENT";
+    throw new UsageError(`--input ${path}: ${isMissing ? "no such file" : messageOf(error)}`, {
+      hint: "expected a file of lines, or - for standard input",
+    });
   }
 }
 

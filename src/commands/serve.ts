@@ -11,9 +11,9 @@ import { type Address, formatAddress, parseAddress } from "../address.ts";
 import { formatDuration } from "../duration.ts";
 import { createLogger, type LogFormat, logFormats } from "../log.ts";
 import { startServer } from "../server/index.ts";
+import type { Exit } from "../shutdown.ts";
 import type { CommandContext } from "./client-call.ts";
 import { duration, listenAddress } from "./flags.ts";
-import type { Exit } from "./stop-rules.ts";
 
 export interface ServeFlags {
   readonly addr: Address;

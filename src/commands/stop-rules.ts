@@ -1,32 +1,17 @@
 /**
- * Why a client ends a call by itself. Unlike a failure this is what the user asked for, be it by a
- * flag, by Ctrl+C or by closing the pipe.
+ * The rules by which a client ends a call itself: `--for`, `--idle`, `--expect`. Unlike a failure,
+ * that is what the user asked for.
  */
 
 import type { Command } from "commander";
 import type { Clock } from "../clock.ts";
 import { formatDuration } from "../duration.ts";
 import { UsageError } from "../errors.ts";
-import type { StopSignal } from "../shutdown.ts";
+import { Stop } from "../shutdown.ts";
 import { integer, positiveDuration } from "./flags.ts";
-
-/** How the process ends: with an exit code, or by the signal it was sent. */
-export type Exit = number | StopSignal;
 
 /** `--expect` was not met in time. */
 export const unmetExit = 4;
-
-/** The reason of a signal that ends a call because we want it to. */
-export class Stop extends Error {
-  override readonly name = "Stop";
-  readonly exit: Exit;
-
-  /** `reason` goes into the verdict line. */
-  constructor(reason: string, exit: Exit = 0) {
-    super(reason);
-    this.exit = exit;
-  }
-}
 
 export interface StopFlags {
   readonly for?: number;

@@ -21,10 +21,12 @@ import {
   OrderEventSchema,
   StreamingService,
 } from "../gen/orders/v1/streaming_pb.ts";
+import { plain } from "../plain.ts";
+import type { Exit } from "../shutdown.ts";
 import { type ClientCall, type CommandContext, makeClientCall } from "./client-call.ts";
 import { type ClientFlags, integer, maxInt32, withClientFlags } from "./flags.ts";
-import { checkStopFlags, type Exit, type StopFlags, withStopFlags } from "./stop-rules.ts";
-import { describeProgress, plain } from "./terminal.ts";
+import { checkStopFlags, type StopFlags, withStopFlags } from "./stop-rules.ts";
+import { describeProgress } from "./terminal.ts";
 
 export interface SubscribeFlags extends ClientFlags, StopFlags {
   readonly customer: string;

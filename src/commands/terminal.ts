@@ -9,8 +9,6 @@ import { Chalk, type ChalkInstance, supportsColor, supportsColorStderr } from "c
 import ora from "ora";
 import { type Clock, systemClock } from "../clock.ts";
 import { formatElapsed } from "../duration.ts";
-import { UsageError } from "../errors.ts";
-import { Stop } from "./stop-rules.ts";
 
 export interface TerminalFlags {
   /** No talk: neither notes nor progress nor the verdict. Errors are still said. */
@@ -43,8 +41,6 @@ export interface Terminal {
   readonly showsData: boolean;
   /** A line of data, written at once. Waits while the reader is slow, but not after Ctrl+C. */
   print(line: string): Promise<void>;
-  /** Resolves when the data has been taken; throws what `outputLost` has for a `UsageError`. */
-  flush(): Promise<void>;
   /** A line of talk. */
   say(line: string): void;
   /** A line that even --quiet does not silence. */
@@ -60,27 +56,16 @@ export interface TerminalOptions {
   readonly stdout: NodeJS.WriteStream;
   readonly stderr: NodeJS.WriteStream;
   readonly env: NodeJS.ProcessEnv;
+  readonly outputLost: AbortSignal;
   readonly interrupted: AbortSignal;
   readonly clock?: Clock;
 }
 
 export function openTerminal(
   { quiet = false, color = true, progress = true }: TerminalFlags,
-  { stdout, stderr, env, interrupted, clock = systemClock }: TerminalOptions,
+  { stdout, stderr, env, outputLost, interrupted, clock = systemClock }: TerminalOptions,
 ): Terminal {
-  const lost = new AbortController();
-  const outputLost = lost.signal;
-  stdout.on("error", (error: NodeJS.ErrnoException) =>
-    lost.abort(
-      error.code === "EPIPE"
-        ? new Stop("reader gone")
-        : new UsageError(`cannot write to standard output: ${error.message}`),
-    ),
-  );
   const noLongerWaits = AbortSignal.any([outputLost, interrupted]);
-  // Nobody is left to tell.
-  stderr.on("error", () => {});
-
   // chalk knows FORCE_COLOR, CI and TERM, but not NO_COLOR (https://no-color.org).
   const wantsColor = color && !env["NO_COLOR"] && env["TERM"] !== "dumb";
   const chalkFor = (support: typeof supportsColor) =>
@@ -97,14 +82,6 @@ export function openTerminal(
     async print(line) {
       if (!outputLost.aborted && !stdout.write(`${line}\n`)) {
         await once(stdout, "drain", { signal: noLongerWaits }).catch(() => {});
-      }
-    },
-    async flush() {
-      if (!outputLost.aborted) {
-        await new Promise<void>((resolve) => stdout.write("", () => resolve()));
-      }
-      if (outputLost.reason instanceof UsageError) {
-        throw outputLost.reason;
       }
     },
     say(line) {
@@ -161,16 +138,4 @@ export function describeProgress(done: number, elapsedMs: number, total?: number
     parts.push(`ETA ${formatElapsed(((total - done) / perSecond) * 1000)}`);
   }
   return parts.join(" · ");
-}
-
-/**
- * Text of a stranger, fit for one line of a terminal: control characters, which could move the
- * cursor, break the line or worse, are spelled out.
- */
-export function plain(text: string): string {
-  return text.replace(
-    // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what this is about
-    /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/g,
-    (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`,
-  );
 }

@@ -21,11 +21,13 @@ import {
   type UploadSummary,
   UploadSummarySchema,
 } from "../gen/orders/v1/streaming_pb.ts";
+import { plain } from "../plain.ts";
+import { type Exit, Stop } from "../shutdown.ts";
 import { type CommandContext, makeClientCall } from "./client-call.ts";
 import { type ClientFlags, duration, integer, maxInt32, withClientFlags } from "./flags.ts";
 import { checkInput, type Line, lines, parseJson, parseMessage } from "./input.ts";
-import { checkStopFlags, type Exit, type StopFlags, withStopFlags } from "./stop-rules.ts";
-import { describeProgress, plain } from "./terminal.ts";
+import { checkStopFlags, type StopFlags, withStopFlags } from "./stop-rules.ts";
+import { describeProgress } from "./terminal.ts";
 
 export interface UploadFlags extends ClientFlags, StopFlags {
   readonly count: number;
@@ -99,6 +101,7 @@ export async function run(flags: UploadFlags, context: CommandContext): Promise<
   }
   let sent = 0;
   let summary: UploadSummary | undefined;
+  // Aborts with the rule that was met: nothing more is sent, and the summary comes.
   const enough = new AbortController();
 
   return makeClientCall({
@@ -107,7 +110,7 @@ export async function run(flags: UploadFlags, context: CommandContext): Promise<
     context,
     tally: () => `sent ${sent} ${sent === 1 ? "record" : "records"}`,
     readsTerminal: input === "-",
-    onRuleMet: () => enough.abort(),
+    onRuleMet: (rule) => enough.abort(rule),
     async run(call) {
       const startedAt = clock.monotonic();
       const total = input === undefined ? Math.min(flags.count, limit ?? maxInt32) : limit;
@@ -130,7 +133,7 @@ export async function run(flags: UploadFlags, context: CommandContext): Promise<
           call.touch();
           progress?.update(`sent ${describeProgress(sent, clock.monotonic() - startedAt, total)}`);
           if (sent === limit) {
-            return;
+            enough.abort(new Stop("limit reached"));
           }
         }
       }
@@ -147,8 +150,9 @@ export async function run(flags: UploadFlags, context: CommandContext): Promise<
       await terminal.print(flags.output === "ndjson" ? ndjson(summary) : text(summary));
       call.count(summary.accepted);
       const isFailed = flags.failOnRejected === true && summary.rejected > 0;
+      const rule: Stop | undefined = enough.signal.reason;
       return {
-        why: isFailed ? `${summary.rejected} rejected` : "summary received",
+        why: isFailed ? `${summary.rejected} rejected` : (rule?.message ?? "summary received"),
         exit: isFailed ? rejectedExit : 0,
       };
     },

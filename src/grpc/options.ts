@@ -50,15 +50,6 @@ export const serverOptions = {
 } satisfies ChannelOptions;
 
 /**
- * A Node client that cancels a call half-closes it first: its END_STREAM reaches us alone, and the
- * RST_STREAM with the cancel 0.5 to 2.5 ms later (measured on loopback). So we wait this long, in
- * milliseconds, before we believe a half-close; what is due to be sent is sent meanwhile. Over a
- * bad network the reset may come later still: a stream that must be whole carries its own mark of
- * the end, such as a count.
- */
-export const cancelFollowsMs = 25;
-
-/**
  * A client counts its deadline from when it made the call, we from when it arrived, so its reset
  * comes a little before our own timer. One that comes so close to the deadline, in milliseconds, is
  * put down to the deadline.

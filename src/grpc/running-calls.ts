@@ -14,8 +14,9 @@ import { systemClock } from "../clock.ts";
 import { messageOf, StatusError } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import { decode, encode } from "./definition.ts";
+import { halfClosed } from "./half-close.ts";
 import type { UntypedHandler } from "./handlers.ts";
-import { cancelFollowsMs, deadlineSlackMs } from "./options.ts";
+import { deadlineSlackMs } from "./options.ts";
 import { toWireStatus } from "./status.ts";
 import { receive, send } from "./stream.ts";
 
@@ -111,7 +112,11 @@ export class RunningCalls {
       const run = async () => {
         try {
           const request = streamsRequests
-            ? receive(call, { decode: decodeRequest, ended: () => halfClosed(signal), signal })
+            ? receive(call, {
+                decode: decodeRequest,
+                ended: () => halfClosed(call, { signal }),
+                signal,
+              })
             : decodeRequest(call.request ?? Buffer.alloc(0));
           const answers = handler(request, {
             signal,
@@ -145,14 +150,6 @@ export class RunningCalls {
       this.#running.add(running);
     };
   }
-}
-
-/**
- * Resolves when the end of a request stream was the client's half-close; rejects with the signal's
- * reason when it was its death. See `cancelFollowsMs`.
- */
-function halfClosed(signal: AbortSignal): Promise<void> {
-  return systemClock.sleep(cancelFollowsMs, { signal });
 }
 
 function isAbortError(error: unknown): boolean {

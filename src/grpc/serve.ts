@@ -3,6 +3,7 @@
 import { lookup } from "node:dns/promises";
 import { stat, unlink } from "node:fs/promises";
 import { connect } from "node:net";
+import { dirname } from "node:path";
 import { logVerbosity, Server, ServerCredentials, setLogVerbosity } from "@grpc/grpc-js";
 import { type Address, formatAddress } from "../address.ts";
 import type { Clock } from "../clock.ts";
@@ -186,6 +187,10 @@ async function bindOne(
 
 /** A server that was killed leaves its socket file behind, and nothing could be bound there again. */
 async function removeStaleSocket(path: string): Promise<void> {
+  // Asked to bind there, the system says EACCES, which would send the reader the wrong way.
+  await stat(dirname(path)).catch((error) => {
+    throw new UsageError(`cannot listen on unix:${path}: no such folder`, { cause: error });
+  });
   const found = await stat(path).catch(() => undefined);
   if (found === undefined) {
     return;

@@ -1,0 +1,61 @@
+/**
+ * Telling a client that has sent all from one that has gone. See
+ * docs/decisions/believing-a-half-close.md.
+ *
+ * When a client on Node cancels a call, Node half-closes the stream first and resets it a moment
+ * later, in a frame of its own: for that moment the two endings look the same. So we ask: a PING
+ * goes out, and what the client had decided before it could read the PING is here before its answer.
+ */
+
+import type { Http2Session } from "node:http2";
+import { setImmediate as nextTurn } from "node:timers/promises";
+import { systemClock } from "../clock.ts";
+
+/** The longest wait for the answer, in milliseconds; a peer that gives none is believed then. */
+const maxPingMs = 1_000;
+
+/** The wait, in milliseconds, where no PING can be sent: Node allows ten at a time a connection. */
+const unaskedWaitMs = 25;
+
+/**
+ * To be called when a request stream has ended. Resolves when that was the client's half-close,
+ * rejects with the signal's reason when it was its end.
+ */
+export async function halfClosed(call: object, { signal }: { signal: AbortSignal }): Promise<void> {
+  const isAnswered = await ping(sessionOf(call), signal);
+  if (!isAnswered) {
+    await systemClock.sleep(unaskedWaitMs, { signal });
+  }
+  // The reset may stand right behind the answer.
+  await nextTurn();
+  signal.throwIfAborted();
+}
+
+/** Whether the peer had the PING, or had its time to. */
+async function ping(session: Http2Session | undefined, signal: AbortSignal): Promise<boolean> {
+  if (session === undefined || session.destroyed || signal.aborted) {
+    return false;
+  }
+  const over = new AbortController();
+  const answered = new Promise<boolean>((resolve) => {
+    session.ping((error) => resolve(error === null));
+  });
+  const waited = systemClock
+    .sleep(maxPingMs, { signal: AbortSignal.any([signal, over.signal]) })
+    .then(
+      () => true,
+      () => false,
+    );
+  const isAnswered = await Promise.race([answered, waited]);
+  over.abort();
+  return isAnswered;
+}
+
+/**
+ * grpc-js keeps the HTTP/2 stream of a call to itself. If a later release keeps it elsewhere, the
+ * wait above takes over, and the test of this file says so.
+ */
+export function sessionOf(call: object): Http2Session | undefined {
+  const inner = (call as { call?: { stream?: { session?: Http2Session } } }).call;
+  return inner?.stream?.session;
+}
