@@ -248,7 +248,7 @@ function doubleDashes(words: readonly string[], command: Command): string[] {
 }
 
 /** Says what went wrong, and what can be done about it, and returns the exit code. */
-function complain(error: unknown): Exit {
+function complain(error: unknown): number {
   if (!(error instanceof StatusError)) {
     const stack = error instanceof Error ? error.stack : undefined;
     process.stderr.write(`brewctl: a fault inside brewctl: ${stack ?? messageOf(error)}\n`);
@@ -269,10 +269,13 @@ main(process.argv.slice(2)).then((exit) => {
   }
   // Not process.exit: it would cut off output that a pipe has not taken yet.
   process.exitCode = exit;
-  process.stdout.write("", () => {
-    const lost: unknown = outputLost.signal.reason;
-    if (lost instanceof UsageError && exit !== usageExit) {
-      process.exitCode = complain(lost) as number;
-    }
-  });
+  // A write that failed says so in an event of its own, which comes after this callback.
+  process.stdout.write("", () =>
+    setImmediate(() => {
+      const lost: unknown = outputLost.signal.reason;
+      if (lost instanceof UsageError && exit !== usageExit) {
+        process.exitCode = complain(lost);
+      }
+    }),
+  );
 });
