@@ -6,7 +6,8 @@ export default defineConfig({
   input: { brewctl: "src/main.ts" },
   platform: "node",
   output: {
-    dir: "dist",
+    // Moved to dist/ when it is whole, so that nobody ever starts half a bundle.
+    dir: "dist.next",
     cleanDir: true,
     // CommonJS, because Node's compile cache starts it fastest.
     format: "cjs",

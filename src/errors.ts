@@ -2,8 +2,8 @@
  * What can go wrong, in the words of gRPC.
  *
  * `StatusError` is the one error that a call can end with, on either side of the wire:
- * `grpc/status.ts` turns it into a wire status and back, `exit-code.ts` turns it into the exit
- * code of the process. Anything else that is thrown is a fault of ours.
+ * `grpc/status.ts` turns it into a wire status and back, `main.ts` into the exit code of the
+ * process. Anything else that is thrown is a fault of ours.
  */
 
 /** The canonical gRPC status codes. The numbers are the wire's. */

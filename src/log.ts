@@ -47,10 +47,18 @@ function textLine(level: Level, message: string, fields: LogFields): string {
   return words.join(" ");
 }
 
-/** Quoted as Go's slog does it: when empty, or when a reader could mistake it for more than a word. */
+/**
+ * Quoted as Go's slog does it: when empty, or when a reader could mistake it for more than a word.
+ * Control characters are spelled out, those of C1 too, which JSON would leave and terminals obey.
+ */
 function textValue(value: NonNullable<LogFields[string]>): string {
   const text = String(value);
-  return /^[\w.:,/+@()[\]-]+$/.test(text) ? text : JSON.stringify(text);
+  return /^[\w.:,/+@()[\]-]+$/.test(text)
+    ? text
+    : JSON.stringify(text).replace(
+        /[\u007f-\u009f]/g,
+        (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`,
+      );
 }
 
 function jsonLine(level: Level, message: string, fields: LogFields, now: () => number): string {

@@ -162,8 +162,9 @@ function blame(error: StatusError, { deadline }: ClientFlags): [who: string, why
         deadline === undefined ? error.message : `deadline ${formatDuration(deadline)}`,
       ];
     case "UNAVAILABLE":
-      return error.message === "server shutting down"
-        ? ["stream closed by server", error.message]
+      // A call that arrives while the server stops is refused by HTTP/2.
+      return /server shutting down|refused by server/.test(error.message)
+        ? ["stream closed by server", "server shutting down"]
         : ["stream lost", "network lost"];
     case "CANCELLED":
       // We did not cancel, so it was a server that did not wait for its streams.

@@ -20,25 +20,30 @@ import { deadlineSlackMs } from "./options.ts";
 import { toWireStatus } from "./status.ts";
 import { receive, send } from "./stream.ts";
 
-/** A call of any of the four shapes: `request` is there when it has a single request. */
-type AnyCall = ServerDuplexStream<Buffer, Buffer> &
-  Partial<Pick<ServerUnaryCall<Buffer, Buffer>, "request">>;
-
-interface RunningCall {
-  /** Resolves when the handler has returned and its `finally` has run. */
-  readonly finished: Promise<void>;
-  /** Whether it has one answer, and so an end in sight. */
-  readonly isFinite: boolean;
-  /** Ends the call with `reason` at once, whatever the handler does. */
-  abort(reason: StatusError): void;
-}
-
 export class RunningCalls {
-  readonly #running = new Set<RunningCall>();
+  /** Each with the promise that its handler has returned and the handler's `finally` has run. */
+  readonly #running = new Map<RunningCall, Promise<void>>();
   readonly #log: Logger;
 
   constructor({ log }: { log: Logger }) {
     this.#log = log;
+  }
+
+  /** The grpc-js handler that runs `handler` for each call of `method`. */
+  handle(method: DescMethod, handler: UntypedHandler): UntypedHandleCall {
+    const logFault = (fault: unknown) =>
+      this.#log.error("handler failed", {
+        method: `${method.parent.typeName}/${method.name}`,
+        stack: fault instanceof Error ? fault.stack : String(fault),
+      });
+    return (grpcCall: GrpcCall, callback?: sendUnaryData<Buffer>) => {
+      const call = new RunningCall(method, grpcCall, callback);
+      const finished = call
+        .run(handler)
+        .catch(logFault)
+        .finally(() => this.#running.delete(call));
+      this.#running.set(call, finished);
+    };
   }
 
   /**
@@ -46,8 +51,8 @@ export class RunningCalls {
    * such a call would go on.
    */
   abort(which: "streaming" | "all", reason: StatusError): void {
-    for (const call of this.#running) {
-      if (which === "all" || !call.isFinite) {
+    for (const call of this.#running.keys()) {
+      if (which === "all" || call.streamsAnswers) {
         call.abort(reason);
       }
     }
@@ -55,100 +60,114 @@ export class RunningCalls {
 
   /** Resolves when every call that runs now has finished. */
   async idle(): Promise<void> {
-    await Promise.all(Array.from(this.#running, (call) => call.finished));
+    await Promise.all(this.#running.values());
+  }
+}
+
+/** A call of any of the four shapes; `request` is there when it has a single one. */
+type GrpcCall = ServerDuplexStream<Buffer, Buffer> &
+  Partial<Pick<ServerUnaryCall<Buffer, Buffer>, "request">>;
+
+/**
+ * One call. The four shapes of an rpc are two times two: one request or a stream of them, one answer
+ * (given to grpc-js's callback) or a stream of them.
+ *
+ * It ends with whatever comes first: the handler's return or error, a malformed request, the
+ * client's end or deadline, a stop of the server. grpc-js is told once.
+ */
+class RunningCall {
+  readonly #method: DescMethod;
+  readonly #call: GrpcCall;
+  readonly #callback: sendUnaryData<Buffer> | undefined;
+  readonly #over = new AbortController();
+  #hasEnded = false;
+
+  constructor(method: DescMethod, call: GrpcCall, callback: sendUnaryData<Buffer> | undefined) {
+    this.#method = method;
+    this.#call = call;
+    this.#callback = callback;
+    // Also emitted after every proper end; then nobody listens any more.
+    call.on("cancelled", () => {
+      this.#hasEnded = true;
+      const isLate = Number(call.getDeadline()) <= systemClock.now() + deadlineSlackMs;
+      this.#over.abort(
+        isLate
+          ? new StatusError("DEADLINE_EXCEEDED", "deadline exceeded")
+          : new StatusError("CANCELLED", "client gone"),
+      );
+    });
   }
 
-  /**
-   * The grpc-js handler of `method`. The four shapes of an rpc are two times two: one request or a
-   * stream of them, one answer (given to grpc-js's callback) or a stream of them.
-   */
-  handle(method: DescMethod, handler: UntypedHandler): UntypedHandleCall {
-    const { input, output, methodKind } = method;
-    const streamsRequests = methodKind === "client_streaming" || methodKind === "bidi_streaming";
-    const encodeAnswer = (answer: object) => encode(output, answer);
+  get streamsAnswers(): boolean {
+    return this.#callback === undefined;
+  }
 
-    return (call: AnyCall, callback?: sendUnaryData<Buffer>) => {
-      const gone = new AbortController();
-      const { signal } = gone;
-      // The first of these ends the call; grpc-js must not be told twice.
-      let isOver = false;
-      const end = (tellGrpc: () => void) => {
-        if (!isOver) {
-          isOver = true;
-          tellGrpc();
-        }
-      };
-      const fail = (error: unknown) => {
-        const status = toWireStatus(error);
-        // `destroy(error)` would send no status at all and leave the client hanging.
-        end(() => (callback ? callback(status) : call.emit("error", status)));
-      };
+  /** Ends the call with `reason` at once, whatever the handler does. */
+  abort(reason: StatusError): void {
+    this.#fail(reason);
+    this.#over.abort(reason);
+  }
 
-      const abort = (reason: StatusError) => {
-        fail(reason);
-        gone.abort(reason);
-      };
-      const decodeRequest = (bytes: Buffer) => {
-        try {
-          return decode(input, bytes);
-        } catch (error) {
-          const malformed = new StatusError("INVALID_ARGUMENT", messageOf(error), { cause: error });
-          abort(malformed);
-          throw malformed;
-        }
-      };
+  /** Runs the handler to its end. Rejects with a fault of the handler, when the client has its status. */
+  async run(handler: UntypedHandler): Promise<void> {
+    const { signal } = this.#over;
+    const call = this.#call;
+    const callback = this.#callback;
+    const encodeAnswer = (answer: object) => encode(this.#method.output, answer);
+    try {
+      const context = { signal, metadata: call.metadata, peer: call.getPeer() };
+      const answers = handler(this.#request(), context);
+      if (callback) {
+        const answer = encodeAnswer(await (answers as Promise<object>));
+        this.#end(() => callback(null, answer));
+      } else {
+        await send(call, answers as AsyncIterable<object>, { encode: encodeAnswer, signal });
+        this.#end(() => call.end());
+      }
+    } catch (error) {
+      this.#fail(error);
+      // A wait that the signal has ended may reject with an AbortError instead of the reason.
+      if (!(error instanceof StatusError) && !(signal.aborted && isAbortError(error))) {
+        throw error;
+      }
+    }
+  }
 
-      // Also emitted after every proper end; then nobody listens any more.
-      call.on("cancelled", () => {
-        isOver = true;
-        const isLate = Number(call.getDeadline()) <= systemClock.now() + deadlineSlackMs;
-        gone.abort(
-          isLate
-            ? new StatusError("DEADLINE_EXCEEDED", "deadline exceeded")
-            : new StatusError("CANCELLED", "client gone"),
-        );
-      });
+  #request(): unknown {
+    const { methodKind } = this.#method;
+    const call = this.#call;
+    if (methodKind === "unary" || methodKind === "server_streaming") {
+      return this.#decode(call.request ?? Buffer.alloc(0));
+    }
+    const { signal } = this.#over;
+    return receive(call, {
+      decode: (bytes) => this.#decode(bytes),
+      ended: () => halfClosed(call, { signal }),
+      signal,
+    });
+  }
 
-      const run = async () => {
-        try {
-          const request = streamsRequests
-            ? receive(call, {
-                decode: decodeRequest,
-                ended: () => halfClosed(call, { signal }),
-                signal,
-              })
-            : decodeRequest(call.request ?? Buffer.alloc(0));
-          const answers = handler(request, {
-            signal,
-            metadata: call.metadata,
-            peer: call.getPeer(),
-          });
-          if (callback) {
-            const answer = encodeAnswer(await (answers as Promise<object>));
-            end(() => callback(null, answer));
-          } else {
-            await send(call, answers as AsyncIterable<object>, { encode: encodeAnswer, signal });
-            end(() => call.end());
-          }
-        } catch (error) {
-          // A wait that the signal has ended may reject with an AbortError instead of the reason.
-          if (!(error instanceof StatusError) && !(signal.aborted && isAbortError(error))) {
-            this.#log.error("handler failed", {
-              method: `${method.parent.typeName}/${method.name}`,
-              stack: error instanceof Error ? error.stack : String(error),
-            });
-          }
-          fail(error);
-        }
-      };
+  #decode(bytes: Buffer): object {
+    try {
+      return decode(this.#method.input, bytes);
+    } catch (error) {
+      const malformed = new StatusError("INVALID_ARGUMENT", messageOf(error), { cause: error });
+      this.abort(malformed);
+      throw malformed;
+    }
+  }
 
-      const running: RunningCall = {
-        finished: run().finally(() => this.#running.delete(running)),
-        isFinite: callback !== undefined,
-        abort,
-      };
-      this.#running.add(running);
-    };
+  #fail(error: unknown): void {
+    const status = toWireStatus(error);
+    // `destroy(error)` would send no status at all and leave the client hanging.
+    this.#end(() => (this.#callback ? this.#callback(status) : this.#call.emit("error", status)));
+  }
+
+  #end(tellGrpc: () => void): void {
+    if (!this.#hasEnded) {
+      this.#hasEnded = true;
+      tellGrpc();
+    }
   }
 }
 

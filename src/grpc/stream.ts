@@ -26,9 +26,9 @@ export interface ReceiveOptions<T> {
  * The messages of a call in order, for one consumer. When the signal aborts, the pending and all
  * later reads reject with its reason, and messages not yet taken are dropped.
  *
- * Reading starts with this call, not with the first `next`: a stream without a reader is not
- * flow-controlled by grpc-js, and a peer could fill our memory (600 MB in 1.2 s, measured). After
- * that at most 16 messages wait here, the high-water mark of a Node object stream.
+ * Reading starts with this call, not with the first `next`: grpc-js does not flow-control answers
+ * that nobody reads, and a server could fill our memory. After that about 16 messages wait here, the
+ * high-water mark of a Node object stream.
  */
 export function receive<T>(
   call: Readable,

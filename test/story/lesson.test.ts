@@ -55,9 +55,7 @@ test("an endless subscription is ended by Ctrl+C, and both sides say who closed 
   await client.output(/^\[2\]/m);
   client.child.kill("SIGINT");
   const { stderr, signal } = await client.ended;
-  expect(stderr).toMatch(
-    /^stream cancelled by client, got \d+ events · Ctrl\+C · \d+\.\d\d s$/m,
-  );
+  expect(stderr).toMatch(/^stream cancelled by client, got \d+ events · Ctrl\+C · \d+\.\d\d s$/m);
   expect(signal).toBe("SIGINT");
   await server.output(/^subscribe ended: client gone sent=\d+$/m);
 });

@@ -16,12 +16,16 @@ const megabyte = 1024 * 1024;
 
 /** The resident memory of a process in bytes, as the system counts it; undefined once it is gone. */
 async function residentBytes(pid: number | undefined): Promise<number | undefined> {
-  const ps = await promisify(execFile)("ps", ["-o", "rss=", "-p", String(pid)]).catch(() => undefined);
+  const ps = await promisify(execFile)("ps", ["-o", "rss=", "-p", String(pid)]).catch(
+    () => undefined,
+  );
   const kilobytes = Number(ps?.stdout);
   return kilobytes > 0 ? kilobytes * 1024 : undefined;
 }
 
-test("200,000 records are uploaded in flat memory on both sides", { timeout: 120_000 }, async () => {
+test("200,000 records are uploaded in flat memory on both sides", {
+  timeout: 120_000,
+}, async () => {
   const count = 200_000;
   await using server = await serve();
   await using client = start([

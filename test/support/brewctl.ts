@@ -42,6 +42,14 @@ export interface RunOptions {
   readonly openStdin?: boolean;
 }
 
+/** A test that runs into its time limit does not get to its clean-up; these end with the worker. */
+const alive = new Set<ChildProcess>();
+process.once("exit", () => {
+  for (const child of alive) {
+    child.kill("SIGKILL");
+  }
+});
+
 /** Starts `brewctl` with these arguments. Killed at the end of the scope if it still runs. */
 export function start(args: readonly string[], options: RunOptions = {}): Running {
   const { env, cwd = root, input, openStdin = false } = options;
@@ -61,6 +69,8 @@ export function start(args: readonly string[], options: RunOptions = {}): Runnin
       written[name] += text;
     });
   }
+  alive.add(child);
+  child.once("exit", () => alive.delete(child));
   const ended = once(child, "close").then(([code, signal]) => ({ code, signal, ...written }));
   return {
     child,

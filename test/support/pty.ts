@@ -34,11 +34,12 @@ function spawnOnTerminal(
   env: Record<string, string>,
 ): OnTerminal {
   const pty = spawn(file, [...args], {
-    name: "xterm-256color",
+    // Becomes TERM.
+    name: env["TERM"] ?? "xterm-256color",
     cols: 200,
     rows: 50,
     cwd: root,
-    env: cleanEnv({ TERM: "xterm-256color", ...env }),
+    env: cleanEnv(env),
   });
   let screen = "";
   let hasEnded = false;

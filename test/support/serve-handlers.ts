@@ -74,24 +74,27 @@ export async function* thenWait<T>(messages: Iterable<T>, until: Promise<void>):
   await until;
 }
 
-/** A source that counts what was taken from it, and knows when it was closed. */
+/** A source of at most `max` messages that counts what was taken, and knows when it was closed. */
 export function counted<T>(make: (i: number) => T, max: number) {
   const closed = Promise.withResolvers<void>();
-  const source = {
-    taken: 0,
-    closed: closed.promise,
-    messages: (async function* () {
-      try {
-        while (source.taken < max) {
-          source.taken += 1;
-          yield make(source.taken);
-        }
-      } finally {
-        closed.resolve();
+  let taken = 0;
+  const messages = (async function* () {
+    try {
+      while (taken < max) {
+        taken += 1;
+        yield make(taken);
       }
-    })(),
+    } finally {
+      closed.resolve();
+    }
+  })();
+  return {
+    messages,
+    closed: closed.promise,
+    get taken() {
+      return taken;
+    },
   };
-  return source;
 }
 
 /**

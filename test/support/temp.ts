@@ -1,7 +1,7 @@
 /** Things that tests borrow from the machine and give back. */
 
 import { mkdtempSync, rmSync } from "node:fs";
-import { createServer } from "node:net";
+import { createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
@@ -41,7 +41,9 @@ export interface MuteServer extends AsyncDisposable {
 /** Accepts connections, as TCP does, and never says anything. */
 export async function muteServer(): Promise<MuteServer> {
   const dialled = Promise.withResolvers<void>();
+  const sockets = new Set<Socket>();
   const server = createServer((socket) => {
+    sockets.add(socket);
     socket.on("error", () => {});
     socket.resume();
     dialled.resolve();
@@ -52,6 +54,9 @@ export async function muteServer(): Promise<MuteServer> {
     addr: `127.0.0.1:${port}`,
     dialled: dialled.promise,
     async [Symbol.asyncDispose]() {
+      for (const socket of sockets) {
+        socket.destroy();
+      }
       await new Promise((resolve) => server.close(resolve));
     },
   };

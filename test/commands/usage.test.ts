@@ -1,0 +1,216 @@
+/** Help, and what is said about a command line that is wrong: before anything is sent. */
+
+import { readFileSync } from "node:fs";
+import { describe, expect, test } from "vitest";
+import { brewctl, root } from "../support/brewctl.ts";
+
+const { version } = JSON.parse(readFileSync(`${root}package.json`, "utf8"));
+const commands = ["serve", "subscribe", "upload", "chat", "demo"];
+/** Nobody listens there: whoever dials it before checking the flags exits 78 and not 2. */
+const nobody = { BREWCTL_ADDR: "127.0.0.1:1" };
+
+describe("help", () => {
+  test.each([["help"], ["--help"], ["-h"], ["-help"]])(
+    "%s begins with examples",
+    async (...args) => {
+      const { stdout, stderr, code } = await brewctl(args);
+      expect(stdout).toMatch(/^Examples:\n {2}brewctl demo /);
+      for (const name of commands) {
+        expect(stdout).toMatch(new RegExp(`^ {2}${name} .*\\S`, "m"));
+      }
+      expect(stdout).toContain("brewctl help exit-codes");
+      expect(stderr).toBe("");
+      expect(code).toBe(0);
+    },
+  );
+
+  test("brewctl alone is the same help, as an error", async () => {
+    const { stdout, stderr, code } = await brewctl([]);
+    expect(stdout).toBe("");
+    expect(stderr).toMatch(/^Examples:\n {2}brewctl demo /);
+    expect(code).toBe(2);
+  });
+
+  test.each(commands)("help %s begins with examples", async (name) => {
+    const { stdout, stderr, code } = await brewctl(["help", name]);
+    expect(stdout).toMatch(new RegExp(`^Examples:\n {2}brewctl ${name}\\b`));
+    expect(stdout).toContain(`Usage: brewctl ${name} [options]`);
+    expect(stderr).toBe("");
+    expect(code).toBe(0);
+    for (const flag of ["--help", "-h", "-help"]) {
+      expect((await brewctl([name, flag])).stdout).toBe(stdout);
+    }
+  });
+
+  test("the examples of the help are valid command lines", async () => {
+    for (const name of ["subscribe", "upload", "chat"]) {
+      const { stdout } = await brewctl(["help", name]);
+      const examples = stdout
+        .slice(0, stdout.indexOf("\n\n"))
+        .split("\n")
+        .filter((line) => line.startsWith(`  brewctl ${name}`) && !line.includes("orders.ndjson"))
+        .map(
+          (line) =>
+            line
+              .trim()
+              .split(/ {2,}| \| /)[0]
+              ?.split(" ")
+              .slice(1) ?? [],
+        );
+      expect(examples.length).toBeGreaterThan(2);
+      for (const args of examples) {
+        const { stderr, code } = await brewctl(args, { env: nobody });
+        expect(stderr).toContain("no server at 127.0.0.1:1\n");
+        expect(code).toBe(78);
+      }
+    }
+  });
+
+  test("help does not mind a bad environment", async () => {
+    const env = { BREWCTL_ADDR: "nonsense", BREWCTL_OUTPUT: "xml", BREWCTL_LISTEN: "x" };
+    expect((await brewctl(["help"], { env })).code).toBe(0);
+    expect((await brewctl(["help", "subscribe"], { env })).code).toBe(0);
+  });
+
+  test("help for nothing that exists lists what there is", async () => {
+    const { stdout, stderr, code } = await brewctl(["help", "nonsense"]);
+    expect(stdout).toBe("");
+    expect(stderr).toBe(
+      `brewctl: no help for nonsense\n  there is help for: ${commands.join(", ")}, exit-codes\n`,
+    );
+    expect(code).toBe(2);
+  });
+
+  test.each(["--version", "-V", "-version"])("%s is that of the package", async (flag) => {
+    const { stdout, stderr, code } = await brewctl([flag]);
+    expect(stdout).toBe(`${version}\n`);
+    expect(stderr).toBe("");
+    expect(code).toBe(0);
+  });
+});
+
+describe("a mistyped", () => {
+  test.each([
+    ["subscrib", "subscribe"],
+    ["uplaod", "upload"],
+    ["sevre", "serve"],
+    ["chta", "chat"],
+  ])("command %s suggests %s", async (typed, meant) => {
+    const { stdout, stderr, code } = await brewctl([typed]);
+    expect(stdout).toBe("");
+    expect(stderr).toBe(`brewctl: unknown command '${typed}'\n(Did you mean ${meant}?)\n`);
+    expect(code).toBe(2);
+  });
+
+  test.each([
+    ["subscribe", "--limt", "--limit"],
+    ["subscribe", "--limt=3", "--limit"],
+    ["subscribe", "-limt=3", "--limit"],
+    ["upload", "--paus", "--pause"],
+    ["chat", "--no-halfclose", "--no-half-close"],
+    ["serve", "--tik", "--tick"],
+  ])("flag of %s %s suggests %s", async (command, typed, meant) => {
+    const { stdout, stderr, code } = await brewctl([command, typed, "3"], { env: nobody });
+    expect(stdout).toBe("");
+    expect(stderr).toMatch(/^brewctl: unknown option '--?/);
+    expect(stderr).toContain(`(Did you mean ${meant}?)\n`);
+    expect(stderr).toContain(`see: brewctl help ${command}\n`);
+    expect(code).toBe(2);
+  });
+
+  test("flag that is like none has no suggestion", async () => {
+    const { stderr, code } = await brewctl(["subscribe", "--zzzzzz"]);
+    expect(stderr).toBe("brewctl: unknown option '--zzzzzz'\nsee: brewctl help subscribe\n");
+    expect(code).toBe(2);
+  });
+});
+
+describe("a bad value is named with what was expected, before anything is sent", () => {
+  const number = "expected a whole number from";
+  const duration = "expected a duration such as 200ms, 1s or 1m30s";
+  const address = "expected host:port, :port, [ipv6]:port or unix:/path";
+  test.each<[string, string]>([
+    ["subscribe --limit x", number],
+    ["subscribe --limit 1.5", number],
+    ["subscribe --limit 1e3", number],
+    ["subscribe --limit 0x10", number],
+    ["subscribe --limit=", number],
+    ["subscribe --limit 2147483648", number],
+    ["subscribe --limit -2147483648", number],
+    ["subscribe -n 99999999999999999999", number],
+    ["subscribe -limit=x", number],
+    ["subscribe --expect 0 --within 1s", number],
+    ["subscribe --reconnect=0", number],
+    ["subscribe --reconnect=x", number],
+    ["upload --count -1", number],
+    ["upload --bad -1", number],
+    ["chat --count 2147483648", number],
+    ["chat --interval 50", duration],
+    ["chat --interval -50ms", duration],
+    ["chat --interval 1d", duration],
+    ["chat --interval=", duration],
+    ["chat --interval 5ms5", duration],
+    ["upload --pause fast", duration],
+    ["upload --interval x", duration],
+    ["subscribe --for 10000h", "expected a duration of at most 596h"],
+    ["subscribe --for 0", "expected a duration of more than 0"],
+    ["subscribe --idle 0s", "expected a duration of more than 0"],
+    ["subscribe --deadline 0", "expected a duration of more than 0"],
+    ["subscribe --wait-ready 0", "expected a duration of more than 0"],
+    ["subscribe --deadline -1s", duration],
+    ["subscribe --addr localhost", address],
+    ["subscribe --addr 50052", address],
+    ["subscribe --addr http://localhost:50052", address],
+    ["subscribe --addr localhost:http", address],
+    ["subscribe --addr ::1:50052", address],
+    ["subscribe --addr localhost:65536", "expected a port from 0 to 65535"],
+    ["subscribe --addr localhost:0", "not 0"],
+    ["subscribe --addr unix:", "expected the path of a socket after unix:"],
+    [`subscribe --addr unix:/${"x".repeat(104)}`, "expected a socket path of at most 103 bytes"],
+    ["subscribe --output xml", "Allowed choices are text, ndjson"],
+    ["subscribe -o json", "Allowed choices are text, ndjson"],
+    ["serve --tick 1", duration],
+    ["serve --tick -1s", duration],
+    ["serve --log-format xml", "Allowed choices are text, json"],
+  ])("%s", async (line, expected) => {
+    const [name = "", ...args] = line.split(" ");
+    const { stdout, stderr, code } = await brewctl([name, ...args], { env: nobody });
+    const flag = /^--?([a-z-]+)/.exec(args[0] ?? "")?.[1] ?? "";
+    expect(stdout).toBe("");
+    expect(stderr).toMatch(new RegExp(`^brewctl: option '[^']*-${flag}\\b[^']*' argument '`));
+    expect(stderr).toContain(expected);
+    expect(stderr).toContain(`see: brewctl help ${name}\n`);
+    expect(code).toBe(2);
+  });
+
+  test.each([
+    ["subscribe --limit", "--limit <n>' argument missing"],
+    ["upload --input", "--input <file>' argument missing"],
+    ["subscribe extra", "too many arguments"],
+    ["upload 5", "too many arguments"],
+    ["subscribe --quiet=yes", "--quiet"],
+    ["subscribe --expect 3", "--expect and --within go together"],
+    ["subscribe --within 3s", "--expect and --within go together"],
+    ["subscribe --expect 3 --within 1s --limit 2", "can never be met with --limit 2"],
+    ["upload --input - --count 2", "cannot be used with"],
+    ["chat --input - -count=2", "cannot be used with"],
+    ["upload --pause 1s --interval 1s", "cannot be used with"],
+    ["help serve extra", "too many arguments"],
+  ])("%s", async (line, expected) => {
+    const { stdout, stderr, code } = await brewctl(line.split(" "), { env: nobody });
+    expect(stdout).toBe("");
+    expect(stderr).toContain(expected);
+    expect(stderr).toMatch(/^brewctl: /);
+    expect(code).toBe(2);
+  });
+
+  test("an expectation beside an endless limit is fine", async () => {
+    const args = ["subscribe", "--limit", "0", "--expect", "3", "--within", "1s"];
+    expect((await brewctl(args, { env: nobody })).code).toBe(78);
+  });
+
+  test("a short flag may be written with = as Go does", async () => {
+    const { code } = await brewctl(["subscribe", "-n=3", "-o=ndjson"], { env: nobody });
+    expect(code).toBe(78);
+  });
+});

@@ -1,0 +1,57 @@
+/** Log lines. */
+
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { createLogger, type LogFormat } from "../src/log.ts";
+import { plain } from "../src/plain.ts";
+
+function logged(format: LogFormat, write: (log: ReturnType<typeof createLogger>) => void) {
+  const lines: string[] = [];
+  write(createLogger({ format, write: (line) => lines.push(line), now: () => 1234 }));
+  return lines;
+}
+
+test("text is the message, then its fields", () => {
+  const lines = logged("text", (log) => {
+    log.info("chat ended");
+    log.info("upload ended", { received: 20, total: 2n ** 63n, ok: true, missing: undefined });
+    log.info("subscribe started", { customer_id: "", name: "two words", path: "/a/b.c:1" });
+    log.warn("slow");
+    log.error("handler failed", { stack: "Error: x\n    at y" });
+  });
+  expect(lines).toEqual([
+    "chat ended",
+    "upload ended received=20 total=9223372036854775808 ok=true",
+    'subscribe started customer_id="" name="two words" path=/a/b.c:1',
+    "WARN slow",
+    'ERROR handler failed stack="Error: x\\n    at y"',
+  ]);
+});
+
+test("json is one object a line, with time and level", () => {
+  const lines = logged("json", (log) =>
+    log.warn("upload ended", { received: 20, total: 2n ** 63n, missing: undefined }),
+  );
+  expect(lines).toEqual([
+    '{"time":"1970-01-01T00:00:01.234Z","level":"warn","msg":"upload ended","received":20,"total":"9223372036854775808"}',
+  ]);
+});
+
+test("no value breaks out of its line, or passes for another field", () => {
+  fc.assert(
+    fc.property(fc.string({ unit: "binary" }), (value) => {
+      const [text = "", json = ""] = [
+        ...logged("text", (log) => log.info("m", { a: value, b: 1 })),
+        ...logged("json", (log) => log.info("m", { a: value, b: 1 })),
+      ];
+      for (const control of ["\n", "\r", "\u001b"]) {
+        expect(text + json).not.toContain(control);
+      }
+      expect(plain(text)).toBe(text);
+      expect(JSON.parse(json)).toMatchObject({ a: value, b: 1 });
+      const quoted = /^m a=(.*) b=1$/.exec(text)?.[1] ?? "";
+      expect(quoted.startsWith('"') ? JSON.parse(quoted) : quoted).toBe(value);
+      expect(quoted.startsWith('"') || !/[\s="]/.test(quoted)).toBe(true);
+    }),
+  );
+});
