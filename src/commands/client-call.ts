@@ -72,7 +72,7 @@ export async function makeClientCall<S extends DescService>(
   interrupted.addEventListener("abort", onInterrupt);
   terminal.outputLost.addEventListener("abort", onOutputLost);
 
-  const connection = dial(flags.addr, { clock });
+  const connection = dial(flags.addr);
   const { signal } = over;
   const sayVerdict = (who: string, ...reasons: string[]) =>
     terminal.say(

@@ -1,6 +1,11 @@
 /** What we tell grpc-js, once, each with its reason. */
 
-import type { ChannelOptions } from "@grpc/grpc-js";
+import { type ChannelOptions, logVerbosity, setLogVerbosity } from "@grpc/grpc-js";
+
+// grpc-js prints what it also throws; GRPC_VERBOSITY, its own switch, still works.
+if (process.env["GRPC_VERBOSITY"] === undefined) {
+  setLogVerbosity(logVerbosity.NONE);
+}
 
 /**
  * The largest message either side takes, in bytes. gRPC's own default, so that a foreign client

@@ -4,7 +4,7 @@ import { lookup } from "node:dns/promises";
 import { stat, unlink } from "node:fs/promises";
 import { connect } from "node:net";
 import { dirname } from "node:path";
-import { logVerbosity, Server, ServerCredentials, setLogVerbosity } from "@grpc/grpc-js";
+import { Server, ServerCredentials } from "@grpc/grpc-js";
 import { type Address, formatAddress } from "../address.ts";
 import type { Clock } from "../clock.ts";
 import { messageOf, StatusError, UsageError } from "../errors.ts";
@@ -16,11 +16,6 @@ import { RunningCalls } from "./running-calls.ts";
 
 export type { CallContext, Handlers, Implementation } from "./handlers.ts";
 export { implement } from "./handlers.ts";
-
-// grpc-js prints what it also throws; GRPC_VERBOSITY, its own switch, still works.
-if (process.env["GRPC_VERBOSITY"] === undefined) {
-  setLogVerbosity(logVerbosity.NONE);
-}
 
 export interface ListenOptions {
   readonly address: Address;

@@ -1,0 +1,161 @@
+/**
+ * A client's calls: the four call shapes as promises and async iterables, typed from the descriptor.
+ *
+ * An iterable that ends means that the server ended the call with OK; every other ending throws.
+ */
+
+import { setMaxListeners } from "node:events";
+import type {
+  DescMethod,
+  DescMethodBiDiStreaming,
+  DescMethodClientStreaming,
+  DescMethodServerStreaming,
+  DescMethodUnary,
+  DescService,
+  MessageInitShape,
+  MessageShape,
+} from "@bufbuild/protobuf";
+import {
+  type ClientDuplexStream,
+  type Client as GrpcClient,
+  Metadata,
+  type ServiceError,
+  type StatusObject,
+} from "@grpc/grpc-js";
+import { messageOf, StatusError } from "../errors.ts";
+import { decode, encode, wireMethod } from "./definition.ts";
+import { fromWireStatus } from "./status.ts";
+import { receive, send } from "./stream.ts";
+
+export interface CallOptions {
+  /** Cancels the call; whoever waits for it then gets the signal's reason. */
+  readonly signal: AbortSignal;
+  /** When the call must be over, in Unix milliseconds; then it ends with DEADLINE_EXCEEDED. */
+  readonly deadline?: number | undefined;
+  readonly metadata?: Readonly<Record<string, string>>;
+}
+
+/**
+ * How a method is called, by its shape.
+ *
+ * A loop over answers ends with the server's OK and throws `StatusError` for any other status, or
+ * the signal's reason; leaving it early cancels the call. Requests are asked for one at a time, as
+ * fast as the wire takes them, and the end of the source is the half-close. What the source throws
+ * cancels the call and is what its caller gets. A call that ends first stops asking, but does not
+ * interrupt a source that waits: that is up to the source's own signal.
+ */
+export type Call<M extends DescMethod> =
+  M extends DescMethodUnary<infer I, infer O>
+    ? (request: MessageInitShape<I>, options: CallOptions) => Promise<MessageShape<O>>
+    : M extends DescMethodServerStreaming<infer I, infer O>
+      ? (request: MessageInitShape<I>, options: CallOptions) => AsyncIterable<MessageShape<O>>
+      : M extends DescMethodClientStreaming<infer I, infer O>
+        ? (
+            requests: AsyncIterable<MessageInitShape<I>>,
+            options: CallOptions,
+          ) => Promise<MessageShape<O>>
+        : M extends DescMethodBiDiStreaming<infer I, infer O>
+          ? (
+              requests: AsyncIterable<MessageInitShape<I>>,
+              options: CallOptions,
+            ) => AsyncIterable<MessageShape<O>>
+          : never;
+
+/** The methods of a service. */
+export type Client<S extends DescService> = {
+  readonly [K in keyof S["method"]]: Call<S["method"][K]>;
+};
+
+/**
+ * Starts a call. On the wire the four shapes are one: requests, half-close, answers, status. So
+ * every call is made as a bidirectional one, and a single request or answer is a stream of one.
+ */
+export function startCall(
+  grpcClient: GrpcClient,
+  method: DescMethod,
+  request: object,
+  { signal, deadline, metadata = {} }: CallOptions,
+): AsyncIterable<object> | Promise<object> {
+  signal.throwIfAborted();
+  // Any number of calls may share a signal.
+  setMaxListeners(0, signal);
+  const { path, requestSerialize, responseDeserialize } = wireMethod(method);
+  const call: ClientDuplexStream<Buffer, Buffer> = grpcClient.makeBidiStreamRequest(
+    path,
+    requestSerialize,
+    responseDeserialize,
+    Metadata.fromHttp2Headers({ ...metadata }),
+    deadline === undefined ? {} : { deadline },
+  );
+
+  // Why we cancelled, if we did: that, and not the CANCELLED it leads to, is what the caller gets.
+  let ours: { readonly error: unknown } | undefined;
+  const cancel = (error: unknown) => {
+    ours ??= { error };
+    call.cancel();
+  };
+  const onAbort = () => cancel(signal.reason);
+  signal.addEventListener("abort", onAbort);
+
+  const over = new AbortController();
+  const status = new Promise<StatusObject>((resolve) => {
+    call.on("status", (given: StatusObject) => {
+      signal.removeEventListener("abort", onAbort);
+      over.abort();
+      resolve(given);
+    });
+  });
+  // The status says the same and more.
+  call.on("error", (_: ServiceError) => {});
+
+  const decodeAnswer = (bytes: Buffer) => {
+    try {
+      return decode(method.output, bytes);
+    } catch (error) {
+      const malformed = new StatusError("INTERNAL", `the server sent a ${messageOf(error)}`);
+      cancel(malformed);
+      throw malformed;
+    }
+  };
+  const answers = receive(call, {
+    decode: decodeAnswer,
+    async ended() {
+      const given = await status;
+      if (ours !== undefined) {
+        throw ours.error;
+      }
+      if (given.code !== 0) {
+        throw fromWireStatus(given);
+      }
+    },
+    left: () => call.cancel(),
+    signal,
+  });
+  const encodeRequest = (message: object) => encode(method.input, message);
+  if (method.methodKind === "client_streaming" || method.methodKind === "bidi_streaming") {
+    send(call, request as AsyncIterable<object>, {
+      encode: encodeRequest,
+      signal: over.signal,
+    }).then(() => call.end(), cancel);
+  } else {
+    call.end(encodeRequest(request));
+  }
+  return method.methodKind === "unary" || method.methodKind === "client_streaming"
+    ? only(answers, method)
+    : answers;
+}
+
+/** The one answer of a call that has one. */
+async function only(answers: AsyncIterable<object>, method: DescMethod): Promise<object> {
+  let answer: object | undefined;
+  for await (const next of answers) {
+    if (answer !== undefined) {
+      throw new StatusError("INTERNAL", `the server gave two answers to ${method.name}`);
+    }
+    answer = next;
+  }
+  if (answer === undefined) {
+    throw new StatusError("INTERNAL", `the server gave no answer to ${method.name}`);
+  }
+  return answer;
+}
