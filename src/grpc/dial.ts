@@ -30,14 +30,15 @@ export interface Connection {
   close(): void;
 }
 
-export function dial(address: Address): Connection {
+/** `attemptMs`: how long one attempt to connect may take, in milliseconds. */
+export function dial(address: Address, { attemptMs = connectTimeoutMs } = {}): Connection {
   let grpcClient = connect(address);
   return {
     async ready({ signal, waitMs, deadline }) {
-      const giveUpAt = systemClock.now() + (waitMs ?? connectTimeoutMs);
+      const giveUpAt = systemClock.now() + (waitMs ?? attemptMs);
       const until = Math.min(giveUpAt, deadline ?? Number.POSITIVE_INFINITY);
       for (;;) {
-        const attemptUntil = Math.min(systemClock.now() + connectTimeoutMs, until);
+        const attemptUntil = Math.min(systemClock.now() + attemptMs, until);
         const outcome = await attempt(grpcClient, attemptUntil, {
           signal,
           keepTrying: waitMs !== undefined,
