@@ -10,6 +10,7 @@ import { Command, CommanderError } from "commander";
 import packageJson from "../package.json" with { type: "json" };
 import { systemClock, systemRandom } from "./clock.ts";
 import type { CommandContext } from "./commands/client-call.ts";
+import { readWords } from "./commands/go-flags.ts";
 import type { TerminalFlags } from "./commands/terminal.ts";
 import { messageOf, StatusError, statusCodes, UsageError } from "./errors.ts";
 import { plain } from "./plain.ts";
@@ -104,10 +105,10 @@ async function main(argv: readonly string[]): Promise<Exit> {
       throw error;
     });
 
-  const words = hoistFlags(argv);
-  const wanted = words.find((word) => Object.hasOwn(commands, word));
-  const isVersion = /^(-V|--?version)$/.test(words[0] ?? "");
-  const names = wanted === undefined ? Object.keys(commands) : [wanted];
+  const [first = ""] = argv;
+  const isVersion = /^(-V|--?version)$/.test(first);
+  // With flags before it, the command is known only when all flags are.
+  const names = Object.hasOwn(commands, first) ? [first] : Object.keys(commands);
   const modules = isVersion ? [] : await Promise.all(names.map((name) => commands[name]?.()));
   for (const module of modules) {
     if (module !== undefined) {
@@ -119,8 +120,7 @@ async function main(argv: readonly string[]): Promise<Exit> {
   addHelpCommand(program);
 
   try {
-    const chosen = program.commands.find((command) => command.name() === wanted) ?? program;
-    await program.parseAsync(doubleDashes(words, chosen), { from: "user" });
+    await program.parseAsync(readWords(argv, program), { from: "user" });
   } catch (error) {
     if (error instanceof CommanderError) {
       return error.exitCode === 0 ? 0 : usageExit;
@@ -196,55 +196,6 @@ function addHelpCommand(program: Command): void {
         });
       }
     });
-}
-
-/** Flags before the command belong to it too: `brewctl -q chat` is `brewctl chat -q`. */
-function hoistFlags(argv: readonly string[]): string[] {
-  const at = argv.findIndex((word) => Object.hasOwn(commands, word));
-  return at > 0 && argv[0]?.startsWith("-")
-    ? [...argv.slice(at, at + 1), ...argv.slice(0, at), ...argv.slice(at + 1)]
-    : [...argv];
-}
-
-/**
- * The lesson's commands are Go's, which writes flags with one dash and values with `=`: `-limit=0`,
- * `-bad 5`, `-n=3`. Such words get the second dash that commander expects, unless they are the value
- * of the flag before them; short flags, also several in a word, stay as they are.
- */
-function doubleDashes(words: readonly string[], command: Command): string[] {
-  const find = (flag: string) =>
-    command.options.find(({ long, short }) => long === flag || short === flag);
-  const result: string[] = [];
-  let isValue = false;
-  for (const [i, word] of words.entries()) {
-    if (isValue) {
-      isValue = false;
-      result.push(word);
-      continue;
-    }
-    if (word === "--") {
-      return [...result, ...words.slice(i)];
-    }
-    const [, dashes, name = "", value] = /^(--?)([A-Za-z][A-Za-z-]*)(=.*)?$/s.exec(word) ?? [];
-    const isShort = dashes === "-" && (name.length === 1 || isCluster(name));
-    const option = find(isShort ? `-${name.at(-1)}` : `--${name}`);
-    isValue = option?.required === true && value === undefined;
-    if (dashes === undefined) {
-      result.push(word);
-    } else if (isShort) {
-      result.push(`-${name}${value?.slice(option?.required ? 1 : 0) ?? ""}`);
-    } else {
-      result.push(`--${name}${value ?? ""}`);
-    }
-  }
-  return result;
-
-  /** Whether all letters are short flags, as in `-qn`, and the word is no long flag. */
-  function isCluster(name: string): boolean {
-    return (
-      find(`--${name}`) === undefined && Array.from(name).every((letter) => find(`-${letter}`))
-    );
-  }
 }
 
 /** Says what went wrong, and what can be done about it, and returns the exit code. */

@@ -54,6 +54,8 @@ export function onStopSignals(
  * shell know that its loop or script should end too.
  */
 export function dieBy(signal: StopSignal): void {
+  // The first process of a container cannot kill itself; it ends with what a shell would say.
+  process.exitCode = signal === "SIGINT" ? 130 : 143;
   process.removeAllListeners(signal);
   process.kill(process.pid, signal);
 }

@@ -51,9 +51,9 @@ const rooms: Readonly<Record<string, Room>> = {
 const words: readonly { word: RegExp; only: RegExp }[] = [
   { word: /\bprocess\.(exit|on|once)\b(?!Code)/, only: /^(main|shutdown|commands\/.*)\.ts$/ },
   { word: /\bconsole\./, only: /^(main|shutdown|commands\/.*)\.ts$/ },
-  { word: /\b(Date\.now|Math\.random)\b|\bnew Date\(\)/, only: /^(clock|backoff)\.ts$/ },
+  { word: /\b(Date\.now|Math\.random)\b|\bnew Date\(\)/, only: /^clock\.ts$/ },
   { word: /\bperformance\.now\b/, only: /^clock\.ts$/ },
-  { word: /\b(setTimeout|setInterval)\b/, only: /^(clock|backoff)\.ts$/ },
+  { word: /\b(setTimeout|setInterval)\b/, only: /^clock\.ts$/ },
   { word: /\.on\(["'`]data["'`]/, only: /^grpc\// },
   { word: /["'`]node:sqlite["'`]/, only: /^sqlite\.ts$/ },
 ];

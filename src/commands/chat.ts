@@ -84,10 +84,14 @@ export async function run(flags: ChatFlags, context: CommandContext): Promise<Ex
     service: StreamingService,
     flags,
     context,
-    tally: () => `got ${received} ${received === 1 ? "echo" : "echoes"}`,
+    tally() {
+      const got = `got ${received} ${received === 1 ? "echo" : "echoes"}`;
+      return received === sent ? got : `sent ${sent}, ${got}`;
+    },
     readsTerminal: input === "-",
     async run(call) {
       const { signal } = call;
+      let hasHalfClosed = false;
       let startedAt: number | undefined;
       let lastSendMs = 0;
       let firstEchoMs: number | undefined;
@@ -111,6 +115,7 @@ export async function run(flags: ChatFlags, context: CommandContext): Promise<Ex
             await terminal.print(`${terminal.out.dim(">")} sent: ${plain(message.text)}`);
           }
         }
+        hasHalfClosed = flags.halfClose;
         if (!flags.halfClose) {
           terminal.say("not half-closing: the server does not know that this was all, and waits");
           await new Promise((_, reject) => {
@@ -136,7 +141,7 @@ export async function run(flags: ChatFlags, context: CommandContext): Promise<Ex
         const [last, first] = [lastSendMs, firstEchoMs].map((ms) => `${Math.round(ms)} ms`);
         terminal.say(`last of ${sent} sends after ${last}, first echo after ${first}`);
       }
-      return { why: "after our half-close" };
+      return { why: hasHalfClosed ? "after our half-close" : "server had no more" };
     },
   });
 

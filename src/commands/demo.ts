@@ -59,7 +59,7 @@ const chapters: readonly Chapter[] = [
 ];
 
 export async function run(_flags: object, context: CommandContext): Promise<Exit> {
-  const { terminal, clock, random, interrupted, interruptedTwice } = context;
+  const { terminal, clock, random, interrupted } = context;
   const { bold, dim } = terminal.err;
   const log = createLogger({
     format: "text",
@@ -77,12 +77,12 @@ export async function run(_flags: object, context: CommandContext): Promise<Exit
     for (const [i, { title, watch, command, play }] of chapters.entries()) {
       terminal.say(`\n${bold(`${i + 1}. ${title}`)}\n   ${watch}\n${dim(`   $ ${command}`)}`);
       exit = await play({ addr: { ...anyPort, port }, output: "text" }, context);
-      if (exit !== 0) {
+      if (exit !== 0 || terminal.outputLost.aborted) {
         return exit;
       }
     }
   } finally {
-    await server.stop({ graceMs: 1000, force: AbortSignal.any([interrupted, interruptedTwice]) });
+    await server.stop({ graceMs: 1000, force: interrupted });
   }
   terminal.say(
     `\n${bold("That was the lesson.")} Now in two terminals: make run-server, and make run-subscribe`,

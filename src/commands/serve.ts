@@ -3,7 +3,7 @@
  * answers with a graceful stop. The log goes to standard error; there is no data.
  *
  * services: server/index.ts
- * story: test/story/lesson.test.ts, test/story/shutdown.test.ts
+ * story: test/story/lesson.test.ts, test/commands/serve.test.ts
  */
 
 import { Command, Option } from "commander";

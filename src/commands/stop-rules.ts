@@ -45,6 +45,8 @@ export interface StopRules {
   count(n?: number): void;
   /** To be called when something went on that is not counted: the call is not idle. */
   touch(): void;
+  /** Whether fewer came than --expect asked for. */
+  isUnmet(): boolean;
 }
 
 /** Starts the rules' timers. `stop` is called at most once a rule. */
@@ -83,15 +85,16 @@ export function startStopRules(
   return {
     count(n = 1) {
       const { expect } = flags;
-      const wasMet = counted >= (expect ?? 0);
+      const before = counted;
       counted += n;
       lastAt = clock.monotonic();
-      if (expect !== undefined && !wasMet && counted >= expect) {
+      if (expect !== undefined && before < expect && counted >= expect) {
         stop(new Stop(`got the expected ${expect}`));
       }
     },
     touch() {
       lastAt = clock.monotonic();
     },
+    isUnmet: () => counted < (flags.expect ?? 0),
   };
 }

@@ -137,9 +137,10 @@ export async function run(flags: SubscribeFlags, context: CommandContext): Promi
         }
         failures += 1;
         lostAt ??= clock.monotonic();
-        const waitMs = backoffMs(failures, reconnectBackoff, random);
+        const leftMs = (call.deadline ?? Number.POSITIVE_INFINITY) - clock.now();
+        const waitMs = Math.min(leftMs, backoffMs(failures, reconnectBackoff, random));
         terminal.say(
-          `${(error as StatusError).message}; attempt ${failures} to reconnect in ${formatElapsed(waitMs)}`,
+          `${plain((error as StatusError).message)}; attempt ${failures} to reconnect in ${formatElapsed(waitMs)}`,
         );
         await clock.sleep(waitMs, call);
       }

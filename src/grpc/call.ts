@@ -79,6 +79,11 @@ export function startCall(
   signal.throwIfAborted();
   // Any number of calls may share a signal.
   setMaxListeners(0, signal);
+  const encodeRequest = (message: object) => encode(method.input, message);
+  const streamsRequests =
+    method.methodKind === "client_streaming" || method.methodKind === "bidi_streaming";
+  // Before the call is made: a request that does not encode must not leave one behind.
+  const single = streamsRequests ? undefined : encodeRequest(request);
   const { path, requestSerialize, responseDeserialize } = wireMethod(method);
   const call: ClientDuplexStream<Buffer, Buffer> = grpcClient.makeBidiStreamRequest(
     path,
@@ -88,16 +93,19 @@ export function startCall(
     deadline === undefined ? {} : { deadline },
   );
 
+  const over = new AbortController();
   // Why we cancelled, if we did: that, and not the CANCELLED it leads to, is what the caller gets.
   let ours: { readonly error: unknown } | undefined;
   const cancel = (error: unknown) => {
-    ours ??= { error };
-    call.cancel();
+    // A source may fail when the server has long ended the call; the server's status stands.
+    if (!over.signal.aborted) {
+      ours ??= { error };
+      call.cancel();
+    }
   };
   const onAbort = () => cancel(signal.reason);
   signal.addEventListener("abort", onAbort);
 
-  const over = new AbortController();
   const status = new Promise<StatusObject>((resolve) => {
     call.on("status", (given: StatusObject) => {
       signal.removeEventListener("abort", onAbort);
@@ -131,14 +139,14 @@ export function startCall(
     left: () => call.cancel(),
     signal,
   });
-  const encodeRequest = (message: object) => encode(method.input, message);
-  if (method.methodKind === "client_streaming" || method.methodKind === "bidi_streaming") {
-    send(call, request as AsyncIterable<object>, {
-      encode: encodeRequest,
-      signal: over.signal,
-    }).then(() => call.end(), cancel);
+  if (single === undefined) {
+    const requests = request as AsyncIterable<object>;
+    send(call, requests, { encode: encodeRequest, signal: over.signal }).then(
+      () => call.end(),
+      cancel,
+    );
   } else {
-    call.end(encodeRequest(request));
+    call.end(single);
   }
   return method.methodKind === "unary" || method.methodKind === "client_streaming"
     ? only(answers, method)

@@ -10,6 +10,9 @@ import { clientOptions, connectTimeoutMs, loopbackOptions } from "./options.ts";
 
 export type { CallOptions, Client } from "./call.ts";
 
+/** Between two attempts while waiting for a server, in milliseconds: soon at first, then this. */
+const maxPauseMs = 1_000;
+
 export interface ReadyOptions {
   readonly signal: AbortSignal;
   /** Keep trying for so many milliseconds; without it, one attempt decides. */
@@ -33,32 +36,40 @@ export interface Connection {
 /** `attemptMs`: how long one attempt to connect may take, in milliseconds. */
 export function dial(address: Address, { attemptMs = connectTimeoutMs } = {}): Connection {
   let grpcClient = connect(address);
+  const redial = () => {
+    grpcClient.close();
+    grpcClient = connect(address);
+  };
   return {
-    async ready({ signal, waitMs, deadline }) {
-      const giveUpAt = systemClock.now() + (waitMs ?? attemptMs);
-      const until = Math.min(giveUpAt, deadline ?? Number.POSITIVE_INFINITY);
-      for (;;) {
-        const attemptUntil = Math.min(systemClock.now() + attemptMs, until);
-        const outcome = await attempt(grpcClient, attemptUntil, {
+    async ready({ signal, waitMs, deadline = Number.POSITIVE_INFINITY }) {
+      const giveUpAt = systemClock.now() + (waitMs ?? 0);
+      for (let attempts = 1; ; attempts += 1) {
+        const outcome = await attempt(grpcClient, {
+          until: Math.min(
+            deadline,
+            systemClock.now() + attemptMs,
+            waitMs === undefined ? Number.POSITIVE_INFINITY : giveUpAt,
+          ),
           signal,
-          keepTrying: waitMs !== undefined,
         });
         if (outcome === "ready") {
           return;
         }
-        if (outcome === "silent" && systemClock.now() < until) {
-          // Nothing will ever come of this connection (see `connectTimeoutMs`): dial anew.
-          grpcClient.close();
-          grpcClient = connect(address);
-          continue;
-        }
-        if (deadline !== undefined && systemClock.now() >= deadline) {
+        if (systemClock.now() >= deadline) {
           throw new StatusError(
             "DEADLINE_EXCEEDED",
             `no connection to ${formatAddress(address)} before the deadline`,
           );
         }
-        throw unavailable(address, await whyUnavailable(grpcClient, outcome), waitMs);
+        const why = await whyUnavailable(grpcClient, outcome);
+        // A channel that was refused stays so while grpc-js backs off, and one that hears nothing
+        // never will: either would dial nobody if it were asked again.
+        redial();
+        const leftMs = giveUpAt - systemClock.now();
+        if (leftMs <= 0) {
+          throw unavailable(address, why, waitMs);
+        }
+        await systemClock.sleep(Math.min(leftMs, attempts * 100, maxPauseMs), { signal });
       }
     },
     client<S extends DescService>(service: S): Client<S> {
@@ -82,17 +93,12 @@ function connect(address: Address): GrpcClient {
   });
 }
 
-/**
- * Waits for the connection: `silent` when nothing was decided by `until`. With `keepTrying` a
- * refused attempt is not the end: grpc-js makes the next one after its backoff.
- */
+/** One attempt to connect; `silent` when nothing was decided until then. */
 async function attempt(
   grpcClient: GrpcClient,
-  until: number,
-  { signal, keepTrying }: { signal: AbortSignal; keepTrying: boolean },
+  { until, signal }: { until: number; signal: AbortSignal },
 ): Promise<"ready" | "refused" | "silent"> {
   const channel = grpcClient.getChannel();
-  let wasRefused = false;
   for (;;) {
     signal.throwIfAborted();
     const state = channel.getConnectivityState(true);
@@ -100,10 +106,7 @@ async function attempt(
       return "ready";
     }
     if (state === connectivityState.TRANSIENT_FAILURE) {
-      wasRefused = true;
-      if (!keepTrying) {
-        return "refused";
-      }
+      return "refused";
     }
     const hasChanged = await new Promise<boolean>((resolve, reject) => {
       const onAbort = () => reject(signal.reason);
@@ -114,7 +117,7 @@ async function attempt(
       });
     });
     if (!hasChanged) {
-      return wasRefused ? "refused" : "silent";
+      return "silent";
     }
   }
 }
@@ -125,11 +128,12 @@ async function attempt(
  */
 function whyUnavailable(grpcClient: GrpcClient, outcome: "refused" | "silent"): Promise<string> {
   if (outcome === "silent") {
-    return Promise.resolve("it accepts the connection but does not answer as a gRPC server");
+    return Promise.resolve("no answer; the host does not respond, or does not speak gRPC");
   }
   return new Promise((resolve) => {
     const none = (bytes: Buffer) => bytes;
-    grpcClient.makeUnaryRequest("/", none, none, Buffer.alloc(0), (error) =>
+    const soon = { deadline: systemClock.now() + 100 };
+    grpcClient.makeUnaryRequest("/", none, none, Buffer.alloc(0), soon, (error) =>
       resolve(error?.details ?? "the connection was lost"),
     );
   });

@@ -20,14 +20,7 @@ export const maxMessageBytes = 4 * 1024 * 1024;
  */
 export const connectTimeoutMs = 5_000;
 
-/** Of a client that waits for a server to come up: soon at first, then at most once a second. */
-const reconnectBackoff = {
-  "grpc.initial_reconnect_backoff_ms": 100,
-  "grpc.max_reconnect_backoff_ms": 1_000,
-} satisfies ChannelOptions;
-
 export const clientOptions = {
-  ...reconnectBackoff,
   "grpc.max_receive_message_length": maxMessageBytes,
   // Each dial gets its own connection: closing one never touches another, and long streams do not
   // use up the concurrent streams of a connection that others share.

@@ -24,6 +24,7 @@ export class RunningCalls {
   /** Each with the promise that its handler has returned and the handler's `finally` has run. */
   readonly #running = new Map<RunningCall, Promise<void>>();
   readonly #log: Logger;
+  #stop: { readonly which: "streaming" | "all"; readonly reason: StatusError } | undefined;
 
   constructor({ log }: { log: Logger }) {
     this.#log = log;
@@ -38,6 +39,11 @@ export class RunningCalls {
       });
     return (grpcCall: GrpcCall, callback?: sendUnaryData<Buffer>) => {
       const call = new RunningCall(method, grpcCall, callback);
+      if (this.#stop !== undefined && this.#applies(this.#stop.which, call)) {
+        // Its headers came before the server stopped, and its request only now.
+        call.abort(this.#stop.reason);
+        return;
+      }
       const finished = call
         .run(handler)
         .catch(logFault)
@@ -47,15 +53,20 @@ export class RunningCalls {
   }
 
   /**
-   * Ends calls with `reason`: all, or those that stream their answers, since nobody knows how long
-   * such a call would go on.
+   * Ends calls with `reason`, those that run and those still to come: all, or those that stream
+   * their answers, since nobody knows how long such a call would go on.
    */
-  abort(which: "streaming" | "all", reason: StatusError): void {
+  stop(which: "streaming" | "all", reason: StatusError): void {
+    this.#stop = { which, reason };
     for (const call of this.#running.keys()) {
-      if (which === "all" || call.streamsAnswers) {
+      if (this.#applies(which, call)) {
         call.abort(reason);
       }
     }
+  }
+
+  #applies(which: "streaming" | "all", call: RunningCall): boolean {
+    return which === "all" || call.streamsAnswers;
   }
 
   /** Resolves when every call that runs now has finished. */

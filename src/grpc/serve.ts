@@ -6,7 +6,7 @@ import { connect } from "node:net";
 import { dirname } from "node:path";
 import { Server, ServerCredentials } from "@grpc/grpc-js";
 import { type Address, formatAddress } from "../address.ts";
-import type { Clock } from "../clock.ts";
+import { systemClock } from "../clock.ts";
 import { messageOf, StatusError, UsageError } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import { wireService } from "./definition.ts";
@@ -21,7 +21,6 @@ export interface ListenOptions {
   readonly address: Address;
   readonly implementations: readonly Implementation[];
   readonly log: Logger;
-  readonly clock: Clock;
 }
 
 export interface StopOptions {
@@ -37,18 +36,21 @@ export interface RunningServer {
   /**
    * Takes no more calls. Calls that stream their answers end at once with UNAVAILABLE "server
    * shutting down"; calls with one answer may finish within the grace and end the same way after
-   * it. What is left then, such as a stream whose client has stopped reading, is cut off, which its
-   * client sees as CANCELLED. Resolves when nothing runs any more.
+   * it. What is left a second later, such as a stream whose client has stopped reading, is cut off,
+   * which its client sees as CANCELLED. Resolves when every call has its status or was cut off.
    */
   stop(options: StopOptions): Promise<void>;
 }
 
-/** How long statuses may take to reach their clients after the grace, in milliseconds. */
-const lastWordsMs = 250;
+/**
+ * How long the last statuses may take to reach their clients, and connections without a call to
+ * close, in milliseconds.
+ */
+const lastWordsMs = 1_000;
 
 /** Throws `UsageError`, naming the address and what to do, if it cannot listen there. */
 export async function listen(options: ListenOptions): Promise<RunningServer> {
-  const { address, implementations, clock } = options;
+  const { address, implementations } = options;
   const calls = new RunningCalls(options);
   const server = new Server(serverOptions);
   for (const { service, typeName, handlers } of implementations) {
@@ -78,30 +80,35 @@ export async function listen(options: ListenOptions): Promise<RunningServer> {
     port,
     async stop({ graceMs, force }) {
       const shuttingDown = new StatusError("UNAVAILABLE", "server shutting down");
-      calls.abort("streaming", shuttingDown);
+      calls.stop("streaming", shuttingDown);
       const closed = new Promise<void>((resolve) => server.tryShutdown(() => resolve()));
-      const isClosedWithin = async (ms: number, signal: AbortSignal): Promise<boolean> => {
-        const timer = new AbortController();
-        const timeout = clock.sleep(ms, { signal: AbortSignal.any([signal, timer.signal]) }).then(
-          () => false,
-          () => false,
-        );
-        const isClosed = await Promise.race([
-          closed.then(() => calls.idle()).then(() => true),
-          timeout,
-        ]);
-        timer.abort();
-        return isClosed;
-      };
-      if (await isClosedWithin(graceMs, force)) {
-        return;
-      }
-      calls.abort("all", shuttingDown);
-      if (!(await isClosedWithin(lastWordsMs, new AbortController().signal))) {
+      await isWithin(calls.idle(), graceMs, { signal: force });
+      calls.stop("all", shuttingDown);
+      const quiet = Promise.all([calls.idle(), closed]);
+      if (!(await isWithin(quiet, lastWordsMs, { signal: force }))) {
         server.forceShutdown();
       }
     },
   };
+}
+
+/** Whether the promise resolves within so many milliseconds, and before the signal aborts. */
+async function isWithin(
+  promise: Promise<unknown>,
+  ms: number,
+  { signal }: { signal: AbortSignal },
+): Promise<boolean> {
+  const over = new AbortController();
+  const timeout = systemClock.sleep(ms, { signal: AbortSignal.any([signal, over.signal]) });
+  const isFirst = await Promise.race([
+    promise.then(() => true),
+    timeout.then(
+      () => false,
+      () => false,
+    ),
+  ]);
+  over.abort();
+  return isFirst;
 }
 
 /** Binds every address that the host stands for, so that no other server answers on one of them. */
@@ -195,8 +202,14 @@ async function removeStaleSocket(path: string): Promise<void> {
   }
   const isAlive = await new Promise<boolean>((resolve) => {
     const socket = connect(path);
-    socket.once("connect", () => resolve(true)).once("error", () => resolve(false));
-    socket.once("connect", () => socket.destroy());
+    socket.once("connect", () => {
+      socket.destroy();
+      resolve(true);
+    });
+    // Only these say that nobody is there; a busy server, or another user's, fails otherwise.
+    socket.once("error", ({ code }: NodeJS.ErrnoException) =>
+      resolve(code !== "ECONNREFUSED" && code !== "ENOENT"),
+    );
   });
   if (!isAlive) {
     await unlink(path);

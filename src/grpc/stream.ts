@@ -98,8 +98,8 @@ export function receive<T>(
 /**
  * Writes each message to the call, waiting whenever the call's buffer is full. Does not half-close.
  *
- * Resolves when the source has ended, or as soon as the signal has aborted, after which nothing is
- * written. Rejects with what the source throws. The source is closed in every case: its `finally`
+ * Resolves when the source has ended. After the signal has aborted nothing is written, and the
+ * source, which is not interrupted, is closed at the next message it has. Rejects with what the source throws. The source is closed in every case: its `finally`
  * runs.
  */
 export async function send<T>(
@@ -118,8 +118,8 @@ export async function send<T>(
 }
 
 /**
- * Resolves when the call takes more, or when it never will: "drain" does not come after the call
- * has ended, so that and the signal end the wait too.
+ * Resolves when the call takes more, or when it never will: "drain" does not come any more once the
+ * call was destroyed or has ended, which is when the signal aborts.
  */
 function drained(call: Writable, { signal }: { signal: AbortSignal }): Promise<void> {
   return new Promise((resolve) => {

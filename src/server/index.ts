@@ -22,7 +22,7 @@ export interface ServerOptions {
 
 /** Throws `UsageError` if it cannot listen on the address. */
 export async function startServer(options: ServerOptions): Promise<RunningServer> {
-  const { address, log, clock } = options;
+  const { address, log } = options;
   const services = [streaming(options)];
   const { implementation, stopServing } = health({
     serviceNames: services.map(({ service }) => service.typeName),
@@ -30,7 +30,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   services.push(implementation);
   services.push(...reflection({ services: services.map(({ service }) => service) }));
 
-  const server = await listen({ address, implementations: services, log, clock });
+  const server = await listen({ address, implementations: services, log });
   return {
     port: server.port,
     async stop(options) {

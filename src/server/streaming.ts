@@ -37,6 +37,9 @@ const maxCustomerIdBytes = 128;
 /** Messages of a chat that wait for their echo; then the handler stops reading. */
 const maxEchoesAhead = 64;
 
+/** So that what waits for its echo takes at most 4 MiB a chat; in bytes of UTF-8. */
+const maxTextBytes = 64 * 1024;
+
 const maxInt64 = 2n ** 63n - 1n;
 
 export function streaming(options: StreamingOptions): Implementation {
@@ -100,9 +103,9 @@ export function streaming(options: StreamingOptions): Implementation {
 
     async *chat(messages, { signal }) {
       try {
-        for await (const message of readAhead(messages, maxEchoesAhead)) {
+        for await (const text of readAhead(textsOf(messages), maxEchoesAhead)) {
           await clock.sleep(echoDelayMs, { signal });
-          yield echo(message, clock.now());
+          yield echo(text, clock.now());
         }
       } finally {
         log.info(`chat ended: ${endOf(signal, "client closed send")}`);
@@ -112,7 +115,19 @@ export function streaming(options: StreamingOptions): Implementation {
   return implement(StreamingService, handlers);
 }
 
-function echo({ text }: ChatMessage, at: number): ChatMessage {
+async function* textsOf(messages: AsyncIterable<ChatMessage>): AsyncGenerator<string, void> {
+  for await (const { text } of messages) {
+    if (Buffer.byteLength(text) > maxTextBytes) {
+      throw new StatusError(
+        "INVALID_ARGUMENT",
+        `text has ${Buffer.byteLength(text)} bytes; at most ${maxTextBytes} are allowed`,
+      );
+    }
+    yield text;
+  }
+}
+
+function echo(text: string, at: number): ChatMessage {
   return create(ChatMessageSchema, {
     from: "server",
     text: `echo: ${text}`,

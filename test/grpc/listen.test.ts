@@ -4,7 +4,6 @@ import { once } from "node:events";
 import { type AddressInfo, createServer } from "node:net";
 import { expect, test } from "vitest";
 import { type Address, parseAddress } from "../../src/address.ts";
-import { systemClock } from "../../src/clock.ts";
 import { dial } from "../../src/grpc/dial.ts";
 import { listen } from "../../src/grpc/serve.ts";
 import { failure } from "../support/serve-handlers.ts";
@@ -17,7 +16,6 @@ async function listenAt(text: string) {
     address: parseAddress(text),
     implementations: [],
     log: testLog(),
-    clock: systemClock,
   });
   return {
     port: server.port ?? 0,

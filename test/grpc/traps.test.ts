@@ -10,7 +10,6 @@ import { type AddressInfo, connect, createServer, type Server, type Socket } fro
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
-import { systemClock } from "../../src/clock.ts";
 import { isTransient, StatusError } from "../../src/errors.ts";
 import { StreamingService } from "../../src/gen/orders/v1/streaming_pb.ts";
 import { dial } from "../../src/grpc/dial.ts";

@@ -5,7 +5,6 @@ import { once } from "node:events";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { expect, test } from "vitest";
 import type { Address } from "../../src/address.ts";
-import { systemClock } from "../../src/clock.ts";
 import { StreamingService } from "../../src/gen/orders/v1/streaming_pb.ts";
 import { dial } from "../../src/grpc/dial.ts";
 import { implement, listen, type RunningServer } from "../../src/grpc/serve.ts";
@@ -29,7 +28,6 @@ async function listenAt(path: string, peers: string[] = []): Promise<AsyncDispos
     address: { kind: "unix", path },
     implementations: [lesson],
     log: testLog(),
-    clock: systemClock,
   });
   expect(server.port).toBeUndefined();
   return {

@@ -49,7 +49,7 @@ export async function serveImplementations(
   ...implementations: Implementation[]
 ): Promise<TestServer> {
   const log = testLog();
-  const options = { address: loopback(0), implementations, log, clock: systemClock };
+  const options = { address: loopback(0), implementations, log };
   return testServer(await listen(options), log);
 }
 

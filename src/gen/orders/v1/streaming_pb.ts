@@ -228,6 +228,9 @@ export const StreamingService: GenService<{
    * the client's half-close the echoes that are due are still sent, then the
    * stream ends with OK.
    *
+   * Errors: INVALID_ARGUMENT for a text over 64 KiB, after the echoes that are
+   * due; UNAVAILABLE when the server shuts down.
+   *
    * @generated from rpc orders.v1.StreamingService.Chat
    */
   chat: {
