@@ -34,6 +34,14 @@ dist/brewctl.cjs: node_modules/.installed $(SOURCES)
 demo: build ## play the lesson: a server and its three clients
 	@$(BREWCTL) demo $(ARGS)
 
+# What looks like a flag of the lesson, make takes for its own: -limit=0 is -l imit=0.
+.PHONY: flags-are-ours
+run-server run-subscribe run-upload run-chat: flags-are-ours
+flags-are-ours:
+	@case " $(MAKEFLAGS)" in *" -l"*) \
+	  echo 'make took that flag for its own; write: make run-subscribe ARGS="-limit=0"' >&2; exit 2;; \
+	esac
+
 run-server: build ## the server, on :50052 until Ctrl+C
 	@exec $(BREWCTL) serve $(ARGS)
 
@@ -68,6 +76,7 @@ scenarios: build ## run every script in scenarios/
 	@sh scripts/run-scenarios
 
 scenario: build ## run one of them: make scenario NAME=client-gone
+	@test -n "$(NAME)" || { echo 'which one? make scenario NAME=client-gone; they are in scenarios/' >&2; exit 2; }
 	@sh scripts/run-scenarios $(NAME)
 
 test-system: build ## tests that need npm, git, make and old Nodes

@@ -12,7 +12,10 @@ if (version[0] < 24 || (version[0] === 24 && version[1] < 15)) {
   console.error(
     "brewctl: Node " +
       process.versions.node +
-      " is too old; brewctl needs Node 24.15 or newer, from https://nodejs.org",
+      " is too old; brewctl needs Node 24.15 or newer, from https://nodejs.org" +
+      (fs.existsSync(path.join(__dirname, "..", "src"))
+        ? "; `make build` brings one to this checkout"
+        : ""),
   );
   process.exitCode = 2;
 } else if (!fs.existsSync(bundle)) {

@@ -10,8 +10,7 @@ serve --tick 100ms
 brewctl subscribe -limit=0 >"$work/events" 2>"$work/verdict" &
 client_pid=$!
 eventually "three events" grep -q '^\[3\]' "$work/events"
-echo "— Ctrl+C"
-# A shell starts background jobs with SIGINT ignored, so this stands in for it.
+echo "— SIGTERM, which a script can send where a person presses Ctrl+C"
 kill -TERM "$client_pid"
 status=0
 wait "$client_pid" || status=$?

@@ -10,7 +10,8 @@ set -eu
 # close to show the same picture every time.
 serve --echo-delay 1s
 
-brewctl chat -count=20 -interval=10ms -for=3s | tee "$work/chat"
+echo "— two echoes are enough to see it"
+brewctl chat -count=20 -interval=10ms -limit=2 | tee "$work/chat"
 
 expect "messages sent before the first echo" 20 "$(sed '/^</,$d' "$work/chat" | grep -c '^> sent')"
 expect "the first echo" "< echo from server: echo: ping 1" "$(grep '^<' "$work/chat" | head -n 1)"

@@ -1,6 +1,10 @@
 # What every scenario needs: `serve` starts a server of its own on a free port, which the clients
 # find by BREWCTL_ADDR; `expect` checks what happened. To be sourced, by a shell with `set -eu`.
 
+# A scenario begins with what it shows.
+sed -n '2,/^set/s/^# \{0,1\}//p' "$0"
+echo
+
 cd "$(dirname "$0")/.."
 PATH=$PWD/bin:$PATH
 work=$(mktemp -d)
@@ -9,6 +13,7 @@ server_pid=
 
 # serve [FLAGS]: starts `brewctl serve` and waits until it listens.
 serve() {
+  : >"$server_log"
   brewctl serve --addr localhost:0 "$@" 2>"$server_log" &
   server_pid=$!
   eventually "the server to start" grep -q '^streaming-server started' "$server_log"

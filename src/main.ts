@@ -6,6 +6,7 @@
  * command's module, and with it grpc-js, is loaded when that command runs.
  */
 
+import { fstatSync } from "node:fs";
 import { Command, CommanderError } from "commander";
 import packageJson from "../package.json" with { type: "json" };
 import { systemClock, systemRandom } from "./clock.ts";
@@ -79,8 +80,12 @@ process.stdout.on("error", (error: NodeJS.ErrnoException) =>
       : new UsageError(`cannot write to standard output: ${error.message}`),
   ),
 );
-// Nobody is left to tell.
-process.stderr.on("error", () => {});
+// Nobody is left to tell. Where both are one pipe, as with `2>&1 |`, its reader has gone.
+process.stderr.on("error", ({ code }: NodeJS.ErrnoException) => {
+  if (code === "EPIPE" && isSamePipe(process.stdout.fd, process.stderr.fd)) {
+    outputLost.abort(new Stop("reader gone"));
+  }
+});
 
 /** Runs one command line. `argv` is without node and script. */
 async function main(argv: readonly string[]): Promise<Exit> {
@@ -155,7 +160,13 @@ async function runCommand(
   const first = new AbortController();
   const second = new AbortController();
   const stopListening = onStopSignals(
-    (signal) => first.abort(new Stop(signal === "SIGINT" ? "Ctrl+C" : signal, signal)),
+    (signal) => {
+      if (signal === "SIGINT" && process.stderr.isTTY) {
+        // The terminal has just written ^C there.
+        process.stderr.write("\n");
+      }
+      first.abort(new Stop(signal === "SIGINT" ? "Ctrl+C" : signal, signal));
+    },
     takesSecondInterrupt ? () => second.abort() : dieBy,
   );
   const interrupted = first.signal;
@@ -196,6 +207,15 @@ function addHelpCommand(program: Command): void {
         });
       }
     });
+}
+
+function isSamePipe(fd: number, other: number): boolean {
+  try {
+    const [one, two] = [fstatSync(fd), fstatSync(other)];
+    return one.isFIFO() && one.ino === two.ino && one.dev === two.dev;
+  } catch {
+    return false;
+  }
 }
 
 /** Says what went wrong, and what can be done about it, and returns the exit code. */

@@ -160,16 +160,23 @@ describe("Node", () => {
   test.each(["8.17.0", "20.19.0", "22.23.1", "24.14.9"])("%s is too old", async (old) => {
     using folder = tempFolder();
     const fake = pretend(folder.file("fake.cjs"), old);
-    const sentence = `brewctl: Node ${old} is too old; brewctl needs Node 24.15 or newer, from https://nodejs.org\n`;
-    const tooOld = { code: 2, signal: null, stdout: "", stderr: sentence };
+    const tooOld = (hint = "") => ({
+      code: 2,
+      signal: null,
+      stdout: "",
+      stderr: `brewctl: Node ${old} is too old; brewctl needs Node 24.15 or newer, from https://nodejs.org${hint}\n`,
+    });
+    const ofCheckout = "; `make build` brings one to this checkout";
     const starter = `${root}bin/start.cjs`;
-    expect(await run(process.execPath, ["-r", fake, starter, "--version"])).toEqual(tooOld);
+    expect(await run(process.execPath, ["-r", fake, starter, "--version"])).toEqual(
+      tooOld(ofCheckout),
+    );
 
     const node = folder.file("node");
     writeFileSync(node, `#!/bin/sh\nexec "${process.execPath}" -r "${fake}" "$@"\n`);
     chmodSync(node, 0o755);
     const env = { PATH: `${folder.path}:${process.env["PATH"]}` };
-    expect(await run(copied, ["--version"], { env })).toEqual(tooOld);
+    expect(await run(copied, ["--version"], { env })).toEqual(tooOld());
   });
 
   test.each(["24.15.0", "24.99.0", "25.0.0", "100.0.0"])("%s is new enough", async (recent) => {

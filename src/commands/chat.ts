@@ -14,6 +14,7 @@ import { create, toJsonString } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { Command, Option } from "commander";
 import { sleepUntil } from "../clock.ts";
+import { UsageError } from "../errors.ts";
 import {
   type ChatMessage,
   ChatMessageSchema,
@@ -23,7 +24,7 @@ import { plain } from "../plain.ts";
 import { type Exit, Stop } from "../shutdown.ts";
 import { type CommandContext, makeClientCall } from "./client-call.ts";
 import { type ClientFlags, duration, integer, withClientFlags } from "./flags.ts";
-import { checkInput, lines, parseJson, parseMessage } from "./input.ts";
+import { checkInput, type Line, lines, parseJson, parseMessage } from "./input.ts";
 import { checkStopFlags, type StopFlags, withStopFlags } from "./stop-rules.ts";
 
 export interface ChatFlags extends ClientFlags, StopFlags {
@@ -77,6 +78,7 @@ export async function run(flags: ChatFlags, context: CommandContext): Promise<Ex
   if (input !== undefined) {
     await checkInput(input);
   }
+  const isTyped = input === "-" && stdin.isTTY;
   let sent = 0;
   let received = 0;
 
@@ -96,7 +98,7 @@ export async function run(flags: ChatFlags, context: CommandContext): Promise<Ex
       let lastSendMs = 0;
       let firstEchoMs: number | undefined;
       const sinceStart = () => clock.monotonic() - (startedAt ?? clock.monotonic());
-      if (input === "-" && stdin.isTTY) {
+      if (isTyped) {
         terminal.say("type a line; Ctrl+D to finish, Ctrl+C to abort");
       }
 
@@ -154,17 +156,26 @@ export async function run(flags: ChatFlags, context: CommandContext): Promise<Ex
   async function* typed(path: string, signal: AbortSignal): AsyncGenerator<ChatMessage> {
     for await (const line of lines(path, { stdin, signal })) {
       if (line.text.startsWith("{")) {
-        const expected = 'a plain line, or {"text":"hello"}';
-        const parsed = parseMessage(ChatMessageSchema, parseJson(line, expected), line.where);
-        yield {
-          ...message(parsed.text),
-          ...(parsed.from && { from: parsed.from }),
-          ...(parsed.sentAt && { sentAt: parsed.sentAt }),
-        };
+        try {
+          yield ndjsonMessage(line);
+        } catch (error) {
+          // Somebody who types may type again.
+          if (!isTyped || !(error instanceof UsageError)) {
+            throw error;
+          }
+          terminal.complain(`${plain(error.message)} (not sent)`);
+        }
       } else {
         yield message(line.text);
       }
     }
+  }
+
+  function ndjsonMessage(line: Line): ChatMessage {
+    const json = parseJson(line, 'a plain line, or {"text":"hello"}');
+    const parsed = parseMessage(ChatMessageSchema, json, line.where);
+    const { from: name, sentAt } = parsed;
+    return { ...message(parsed.text), ...(name && { from: name }), ...(sentAt && { sentAt }) };
   }
 
   function message(text: string): ChatMessage {

@@ -7,6 +7,7 @@
 
 import { Command } from "commander";
 import type { Address } from "../address.ts";
+import { formatDuration } from "../duration.ts";
 import { createLogger } from "../log.ts";
 import { startServer } from "../server/index.ts";
 import type { Exit } from "../shutdown.ts";
@@ -70,7 +71,11 @@ export async function run(_flags: object, context: CommandContext): Promise<Exit
   const server = await startServer({ address: anyPort, tickMs, echoDelayMs, clock, random, log });
   const port = server.port ?? 0;
   terminal.say(bold("brewctl demo: three kinds of gRPC stream, over a real socket"));
-  terminal.say(dim(`  server │ listening on 127.0.0.1:${port}`));
+  log.info("streaming-server started", {
+    addr: `127.0.0.1:${port}`,
+    tick: formatDuration(tickMs),
+    echo_delay: formatDuration(echoDelayMs),
+  });
 
   let exit: Exit = 0;
   try {

@@ -64,7 +64,7 @@ export const examples = `\
   brewctl subscribe                                five events, then the server ends the stream
   brewctl subscribe --limit 0                      until Ctrl+C
   brewctl subscribe --limit 0 -o ndjson | jq .amountCents
-  brewctl subscribe --for 30s --reconnect          half a minute, whatever the server does
+  brewctl subscribe --for 30s --reconnect          half a minute, also if the server restarts
   brewctl subscribe --expect 3 --within 5s -q      exit 4 unless three events come in time`;
 
 export async function run(flags: SubscribeFlags, context: CommandContext): Promise<Exit> {
@@ -91,9 +91,10 @@ export async function run(flags: SubscribeFlags, context: CommandContext): Promi
           await terminal.print(
             flags.output === "ndjson" ? ndjson(event) : text(event, received, terminal.out.dim),
           );
-          progress.update(
-            `got ${describeProgress(received, clock.monotonic() - startedAt, limit || undefined)}`,
-          );
+          if (received !== limit) {
+            const elapsedMs = clock.monotonic() - startedAt;
+            progress.update(`got ${describeProgress(received, elapsedMs, limit || undefined)}`);
+          }
           call.count();
         }
       } finally {
@@ -114,17 +115,15 @@ export async function run(flags: SubscribeFlags, context: CommandContext): Promi
       try {
         if (lostAt !== undefined) {
           await call.reconnect();
+          const gap = formatElapsed(clock.monotonic() - lostAt);
+          terminal.say(
+            `reconnected after ${gap}; events of that time are lost, a stream has no replay`,
+          );
+          lostAt = undefined;
         }
         // What is left of the limit: the events before the loss need not come again.
         const request = { customerId: flags.customer, limit: limit && limit - received };
         for await (const event of call.client.subscribe(request, call)) {
-          if (lostAt !== undefined) {
-            const gap = formatElapsed(clock.monotonic() - lostAt);
-            terminal.say(
-              `reconnected after ${gap}; events of that time are lost, a stream has no replay`,
-            );
-            lostAt = undefined;
-          }
           // Not on connecting: a server that accepts and then fails would be asked without pause.
           failures = 0;
           yield event;
@@ -132,7 +131,11 @@ export async function run(flags: SubscribeFlags, context: CommandContext): Promi
         return;
       } catch (error) {
         // A stop of ours is no StatusError, so it is never retried.
-        if (!isTransient(error) || failures >= maxAttempts || (limit > 0 && received >= limit)) {
+        if (!isTransient(error) || maxAttempts === 0 || (limit > 0 && received >= limit)) {
+          throw error;
+        }
+        if (failures >= maxAttempts) {
+          terminal.say(`gave up after ${failures} attempts to reconnect`);
           throw error;
         }
         failures += 1;

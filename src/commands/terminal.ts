@@ -4,6 +4,7 @@
  */
 
 import { once } from "node:events";
+import { fstatSync } from "node:fs";
 import type { WriteStream } from "node:tty";
 import { Chalk, type ChalkInstance, supportsColor, supportsColorStderr } from "chalk";
 import ora from "ora";
@@ -53,7 +54,7 @@ export interface Terminal {
 const progressLineMs = 5_000;
 
 export interface TerminalOptions {
-  readonly stdout: NodeJS.WriteStream;
+  readonly stdout: NodeJS.WriteStream & { readonly fd: number };
   readonly stderr: NodeJS.WriteStream;
   readonly env: NodeJS.ProcessEnv;
   readonly outputLost: AbortSignal;
@@ -96,7 +97,8 @@ export function openTerminal(
       if (!wantsProgress) {
         return { update: () => {}, stop: () => {} };
       }
-      if (!isTerminal(stderr) || env["TERM"] === "dumb") {
+      // Into a pipe: its reader may write to the same terminal, and the two would mix.
+      if (!isTerminal(stderr) || env["TERM"] === "dumb" || isPipe(stdout)) {
         return linesOfProgress(stderr, clock);
       }
       // discardStdin would put the terminal into raw mode, and Ctrl+C would do nothing. A hidden
@@ -112,6 +114,16 @@ export function openTerminal(
       };
     },
   };
+}
+
+function isPipe(stream: TerminalOptions["stdout"]): boolean {
+  try {
+    const found = fstatSync(stream.fd);
+    return found.isFIFO() || found.isSocket();
+  } catch {
+    // Closed: nobody reads it.
+    return false;
+  }
 }
 
 function linesOfProgress(stderr: NodeJS.WriteStream, clock: Clock): Progress {

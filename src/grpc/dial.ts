@@ -43,6 +43,7 @@ export function dial(address: Address, { attemptMs = connectTimeoutMs } = {}): C
   return {
     async ready({ signal, waitMs, deadline = Number.POSITIVE_INFINITY }) {
       const giveUpAt = systemClock.now() + (waitMs ?? 0);
+      let why = "no answer; the host does not respond, or does not speak gRPC";
       for (let attempts = 1; ; attempts += 1) {
         const outcome = await attempt(grpcClient, {
           until: Math.min(
@@ -61,7 +62,9 @@ export function dial(address: Address, { attemptMs = connectTimeoutMs } = {}): C
             `no connection to ${formatAddress(address)} before the deadline`,
           );
         }
-        const why = await whyUnavailable(grpcClient, outcome);
+        if (outcome === "refused") {
+          why = await whyRefused(grpcClient);
+        }
         // A channel that was refused stays so while grpc-js backs off, and one that hears nothing
         // never will: either would dial nobody if it were asked again.
         redial();
@@ -126,10 +129,7 @@ async function attempt(
  * grpc-js tells what is wrong with a channel only to a call: one without a method, which fails
  * without leaving this machine.
  */
-function whyUnavailable(grpcClient: GrpcClient, outcome: "refused" | "silent"): Promise<string> {
-  if (outcome === "silent") {
-    return Promise.resolve("no answer; the host does not respond, or does not speak gRPC");
-  }
+function whyRefused(grpcClient: GrpcClient): Promise<string> {
   return new Promise((resolve) => {
     const none = (bytes: Buffer) => bytes;
     const soon = { deadline: systemClock.now() + 100 };
@@ -145,7 +145,14 @@ function unavailable(address: Address, why: string, waitMs: number | undefined):
   if (/ECONNREFUSED|ENOENT/.test(why)) {
     const isDefault = address.kind === "tcp" && address.port === 50052;
     return new StatusError("UNAVAILABLE", `no server at ${where}${patience}`, {
-      hint: `start one with: brewctl serve${isDefault ? "" : ` --addr ${where}`}`,
+      hint: isLocal(address)
+        ? `start one with: brewctl serve${isDefault ? "" : ` --addr ${where}`}`
+        : "check --addr and BREWCTL_ADDR",
+    });
+  }
+  if (/protocol error/i.test(why)) {
+    return new StatusError("UNAVAILABLE", `no gRPC server at ${where}${patience}`, {
+      hint: "something answers there, but it does not speak gRPC without TLS",
     });
   }
   if (/resolution failed/i.test(why)) {
@@ -153,5 +160,7 @@ function unavailable(address: Address, why: string, waitMs: number | undefined):
       hint: "check --addr and BREWCTL_ADDR",
     });
   }
-  return new StatusError("UNAVAILABLE", `cannot reach ${where}${patience}: ${why}`);
+  // Of what grpc-js says only the part that tells something.
+  const reason = why.replace(/^No connection established. Last error: | ?Resolution note: ?$/g, "");
+  return new StatusError("UNAVAILABLE", `cannot reach ${where}${patience}: ${reason}`);
 }

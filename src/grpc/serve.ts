@@ -171,7 +171,10 @@ async function bindOne(
     const address = formatAddress(asked);
     if (has("EADDRINUSE")) {
       throw new UsageError(`cannot listen on ${address}: it is already in use`, {
-        hint: "stop the other server, or choose another with --addr, such as --addr :0 for any free port",
+        hint:
+          asked.kind === "unix"
+            ? "stop the other server, or choose another path with --addr"
+            : "stop the other server, or choose another port with --addr, such as --addr :0 for any free one",
         cause: error,
       });
     }

@@ -300,3 +300,21 @@ describe("the spinner", () => {
     expect(last).not.toContain("connecting");
   });
 });
+
+test("no spinner when another program writes to the terminal", async () => {
+  await using shell = shellOnTerminal(`brewctl subscribe --addr ${quick} -n 3 -o ndjson | cat`);
+  await shell.ended;
+  expect(shell.screen).toContain('"orderId"');
+  expect(shell.screen).not.toContain("waiting for");
+});
+
+test("a mistake in a line that is typed is said, and the chat goes on", async () => {
+  await using client = onTerminal(["chat", "--addr", quick, "--input", "-"]);
+  await client.output(/type a line/);
+  client.type("{oops\r");
+  await client.output(/stdin:1: not JSON.*\(not sent\)/);
+  client.type("hello\r");
+  await client.output(/echo: hello/);
+  client.type(ctrlD);
+  expect((await client.ended).exitCode).toBe(0);
+});

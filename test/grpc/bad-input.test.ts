@@ -264,3 +264,20 @@ test("fields that the server does not know are ignored", async () => {
   const answer = await client.call(subscribe, frame(Buffer.concat([known, unknown])));
   expect(answer.code).toBe(0);
 });
+
+test("a text that is too long ends the chat, after the echoes that are due", async () => {
+  await using server = await serveLesson();
+  const messages = each([
+    chat("short"),
+    chat("x".repeat(64 * 1024)),
+    chat("x".repeat(64 * 1024 + 1)),
+  ]);
+  const { messages: echoes, error } = await collect(
+    server.client.chat(messages, { signal: never }),
+  );
+  expect(echoes).toHaveLength(2);
+  expect(error).toMatchObject({
+    code: "INVALID_ARGUMENT",
+    message: "text has 65537 bytes; at most 65536 are allowed",
+  });
+});

@@ -15,7 +15,7 @@ test("the demo plays all three streams and leaves with 0", async () => {
 
 test("Ctrl+C ends the demo, and nothing goes on listening", async () => {
   await using demo = start(["demo"]);
-  const [, port] = await demo.output(/listening on 127\.0\.0\.1:(\d+)/);
+  const [, port] = await demo.output(/started addr=127\.0\.0\.1:(\d+) /);
   await demo.output(/^\[1\]/m);
   demo.child.kill("SIGINT");
   expect((await demo.ended).signal).toBe("SIGINT");
