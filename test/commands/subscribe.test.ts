@@ -482,6 +482,41 @@ describe("no server", () => {
 });
 
 describe("--reconnect", () => {
+  test("the gap ends when the stream is up again, not with the next event", async () => {
+    await using first = await serve(["--tick", "20ms"]);
+    await using client = start(["subscribe", "--addr", first.addr, "-n", "0", "--reconnect"]);
+    await client.output(/^\[3\]/m);
+    first.child.kill("SIGKILL");
+    await first.ended;
+    await using _second = start(["serve", "--addr", first.addr, "--tick", "1h"]);
+    await client.output(/^reconnected after /m);
+  });
+
+  test("a deadline bounds the waits between attempts", async () => {
+    await using own = await serve(["--tick", "20ms"]);
+    await using client = start([
+      ...["subscribe", "--addr", own.addr, "-n", "0", "--reconnect", "--deadline", "2s"],
+    ]);
+    await client.output(/^\[3\]/m);
+    own.child.kill("SIGKILL");
+    const { stderr, code } = await client.ended;
+    expect(stderr).toContain("the call was not over after 2s (--deadline)");
+    expect(code).toBe(68);
+  });
+
+  test("what a server says is spelled out in the notes too", async () => {
+    await using rude = await serveHandlers({
+      // biome-ignore lint/correctness/useYield: it only refuses
+      async *subscribe() {
+        throw new StatusError("UNAVAILABLE", "evil \x1b[2J");
+      },
+    });
+    const addr = `127.0.0.1:${rude.port}`;
+    const { stderr } = await brewctl(["subscribe", "--addr", addr, "--reconnect=1"]);
+    expect(stderr).toContain("evil \\u001b[2J; attempt 1 to reconnect");
+    expect(stderr).not.toContain("\x1b");
+  });
+
   test("goes on after a restart, asks for what is left, and tells of the gap", async () => {
     await using first = await serve(["--tick", "20ms"]);
     await using client = start(["subscribe", "--addr", first.addr, "-n", "40", "--reconnect"]);
