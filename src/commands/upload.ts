@@ -100,7 +100,6 @@ export async function run(flags: UploadFlags, context: CommandContext): Promise<
     await checkInput(input);
   }
   let sent = 0;
-  let summary: UploadSummary | undefined;
   // Aborts with the rule that was met: nothing more is sent, and the summary comes.
   const enough = new AbortController();
 
@@ -139,6 +138,7 @@ export async function run(flags: UploadFlags, context: CommandContext): Promise<
       }
 
       const signal = AbortSignal.any([call.signal, enough.signal]);
+      let summary: UploadSummary;
       try {
         summary = await call.client.uploadOrders(untilAborted(sending(), enough.signal), call);
       } finally {
