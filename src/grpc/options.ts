@@ -21,6 +21,10 @@ export const maxMessageBytes = 4 * 1024 * 1024;
 export const connectTimeoutMs = 5_000;
 
 export const clientOptions = {
+  // A connection that died without a word is noticed after six minutes of silence. Not sooner: gRPC
+  // servers in other languages close a connection whose client pings more often than every five.
+  "grpc.keepalive_time_ms": 360_000,
+  "grpc.keepalive_timeout_ms": 20_000,
   "grpc.max_receive_message_length": maxMessageBytes,
   // Each dial gets its own connection: closing one never touches another, and long streams do not
   // use up the concurrent streams of a connection that others share.

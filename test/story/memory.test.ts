@@ -4,6 +4,7 @@
  */
 
 import { execFile } from "node:child_process";
+import { readFile } from "node:fs/promises";
 import { promisify } from "node:util";
 import { expect, test } from "vitest";
 import { parseAddress } from "../../src/address.ts";
@@ -16,11 +17,15 @@ const megabyte = 1024 * 1024;
 
 /** The resident memory of a process in bytes, as the system counts it; undefined once it is gone. */
 async function residentBytes(pid: number | undefined): Promise<number | undefined> {
-  const ps = await promisify(execFile)("ps", ["-o", "rss=", "-p", String(pid)]).catch(
-    () => undefined,
-  );
-  const kilobytes = Number(ps?.stdout);
+  const status = await readFile(`/proc/${pid}/status`, "utf8").catch(() => "");
+  const kilobytes = Number(/^VmRSS:\s*(\d+) kB$/m.exec(status)?.[1] ?? (await fromPs(pid)));
   return kilobytes > 0 ? kilobytes * 1024 : undefined;
+}
+
+/** Where there is no /proc. */
+async function fromPs(pid: number | undefined): Promise<string | undefined> {
+  const args = ["-o", "rss=", "-p", String(pid)];
+  return (await promisify(execFile)("ps", args).catch(() => undefined))?.stdout;
 }
 
 test("200,000 records are uploaded in flat memory on both sides", {

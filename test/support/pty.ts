@@ -22,10 +22,10 @@ export function onTerminal(args: readonly string[], env: Record<string, string> 
   return spawnOnTerminal(launcher, args, env);
 }
 
-/** Runs a script in bash on the terminal; `brewctl` is the real program. */
+/** Runs a shell script on the terminal; `brewctl` is the real program. */
 export function shellOnTerminal(script: string, env: Record<string, string> = {}): OnTerminal {
   const setUp = `brewctl() { "${launcher}" "$@"; }`;
-  return spawnOnTerminal("bash", ["--norc", "--noprofile", "-c", `${setUp}\n${script}`], env);
+  return spawnOnTerminal("sh", ["-c", `${setUp}\n${script}`], env);
 }
 
 function spawnOnTerminal(
