@@ -98,9 +98,9 @@ export function receive<T>(
 /**
  * Writes each message to the call, waiting whenever the call's buffer is full. Does not half-close.
  *
- * Resolves when the source has ended. After the signal has aborted nothing is written, and the
- * source, which is not interrupted, is closed at the next message it has. Rejects with what the source throws. The source is closed in every case: its `finally`
- * runs.
+ * Resolves when the source has ended, rejects with what it throws. After the signal has aborted
+ * nothing is written, and the source, which is not interrupted, is closed at the next message it
+ * has. It is closed in every case: its `finally` runs.
  */
 export async function send<T>(
   call: Writable,
