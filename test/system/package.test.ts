@@ -4,7 +4,7 @@
  */
 
 import { execFile } from "node:child_process";
-import { mkdtemp, rm, symlink } from "node:fs/promises";
+import { mkdtemp, readFile, rm, symlink } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -58,6 +58,14 @@ test("the package runs on the oldest Node it names, without any dependency", asy
   const bin = await nodeRelease(`${floor}.0`);
   const { stdout } = await underNode(bin, ["demo"]);
   expect(stdout).toContain("summary: received=20 accepted=17 rejected=3 total_cents=3570");
+});
+
+test("the package carries the licences of what it bundles", async () => {
+  const file = join(folder, "node_modules", "brewctl", "dist", "THIRD-PARTY-LICENSES");
+  const text = await readFile(file, "utf8");
+  for (const name of ["@grpc/grpc-js", "@bufbuild/protobuf", "commander", "chalk", "ora"]) {
+    expect(text).toMatch(new RegExp(`^${name} [\\d.]+: `, "m"));
+  }
 });
 
 test.each(["20.20.0", "22.22.0", "24.14.0"])("Node %s is told in one sentence", async (version) => {
