@@ -7,7 +7,7 @@
  * goes out, and what the client had decided before it could read the PING is here before its answer.
  */
 
-import type { Http2Session } from "node:http2";
+import type { Http2Session, ServerHttp2Stream } from "node:http2";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { systemClock } from "../clock.ts";
 
@@ -22,7 +22,7 @@ const unaskedWaitMs = 25;
  * rejects with the signal's reason when it was its end.
  */
 export async function halfClosed(call: object, { signal }: { signal: AbortSignal }): Promise<void> {
-  const isAnswered = await ping(sessionOf(call), signal);
+  const isAnswered = await ping(streamOf(call)?.session, signal);
   if (!isAnswered) {
     await systemClock.sleep(unaskedWaitMs, { signal });
   }
@@ -52,10 +52,17 @@ async function ping(session: Http2Session | undefined, signal: AbortSignal): Pro
 }
 
 /**
- * grpc-js keeps the HTTP/2 stream of a call to itself. If a later release keeps it elsewhere, the
- * wait above takes over, and the test of this file says so.
+ * Whether the client ended a call that grpc-js reports as cancelled. It reports those too that it
+ * has ended itself, with a status of its own, such as for a message that is too large.
  */
-export function sessionOf(call: object): Http2Session | undefined {
-  const inner = (call as { call?: { stream?: { session?: Http2Session } } }).call;
-  return inner?.stream?.session;
+export function isClientGone(call: object): boolean {
+  return streamOf(call)?.aborted ?? true;
+}
+
+/**
+ * grpc-js keeps the HTTP/2 stream of a call to itself. If a later release keeps it elsewhere, we do
+ * without, and the test of this file says so.
+ */
+export function streamOf(call: object): ServerHttp2Stream | undefined {
+  return (call as { call?: { stream?: ServerHttp2Stream } }).call?.stream;
 }

@@ -21,7 +21,7 @@ export interface CallContext {
   /**
    * Aborts when the call is over before the handler is; nothing can be sent any more. The reason
    * is a `StatusError` whose message says why: `client gone`, `deadline exceeded`, `server shutting
-   * down`, or what is malformed about a request.
+   * down`, `request refused` (too large, or in a broken encoding), or what is malformed about it.
    */
   readonly signal: AbortSignal;
   /** The request's headers. A name may have several values; those of `-bin` names are bytes. */

@@ -14,7 +14,7 @@ import { systemClock } from "../clock.ts";
 import { messageOf, StatusError } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import { decode, encode } from "./definition.ts";
-import { halfClosed } from "./half-close.ts";
+import { halfClosed, isClientGone } from "./half-close.ts";
 import type { UntypedHandler } from "./handlers.ts";
 import { deadlineSlackMs } from "./options.ts";
 import { toWireStatus } from "./status.ts";
@@ -100,12 +100,7 @@ class RunningCall {
     // Also emitted after every proper end; then nobody listens any more.
     call.on("cancelled", () => {
       this.#hasEnded = true;
-      const isLate = Number(call.getDeadline()) <= systemClock.now() + deadlineSlackMs;
-      this.#over.abort(
-        isLate
-          ? new StatusError("DEADLINE_EXCEEDED", "deadline exceeded")
-          : new StatusError("CANCELLED", "client gone"),
-      );
+      this.#over.abort(this.#whyCancelled());
     });
   }
 
@@ -142,6 +137,15 @@ class RunningCall {
         throw error;
       }
     }
+  }
+
+  #whyCancelled(): StatusError {
+    if (Number(this.#call.getDeadline()) <= systemClock.now() + deadlineSlackMs) {
+      return new StatusError("DEADLINE_EXCEEDED", "deadline exceeded");
+    }
+    return isClientGone(this.#call)
+      ? new StatusError("CANCELLED", "client gone")
+      : new StatusError("RESOURCE_EXHAUSTED", "request refused");
   }
 
   #request(): unknown {

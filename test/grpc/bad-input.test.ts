@@ -81,6 +81,8 @@ test("a message over 4 MiB is refused, and both sizes are named", async () => {
     expect(error).toMatchObject({ code: "RESOURCE_EXHAUSTED" });
     expect(String(error)).toMatch(/41943\d\d vs\.? 4194304|41943\d\d.*4194304/);
   }
+  await server.log.line("upload ended: request refused");
+  await server.log.line("chat ended: request refused");
   await stillAnswers(server);
 });
 

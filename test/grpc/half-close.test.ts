@@ -1,5 +1,5 @@
 /**
- * The place inside grpc-js from which `half-close.ts` takes the HTTP/2 session of a call. That a
+ * The place inside grpc-js from which `half-close.ts` takes the HTTP/2 stream of a call. That a
  * cancel is told from a half-close at all is tested in traps.test.ts.
  */
 
@@ -8,16 +8,17 @@ import { expect, test } from "vitest";
 import { StreamingService } from "../../src/gen/orders/v1/streaming_pb.ts";
 import { wireService } from "../../src/grpc/definition.ts";
 import { dial } from "../../src/grpc/dial.ts";
-import { sessionOf } from "../../src/grpc/half-close.ts";
+import { streamOf } from "../../src/grpc/half-close.ts";
 import { collect } from "../support/serve-handlers.ts";
 import { never } from "../support/start-server.ts";
 
-test("grpc-js keeps the session of a call where we look for it", async () => {
+test("grpc-js keeps the stream of a call where we look for it", async () => {
   const server = new Server();
-  let session: ReturnType<typeof sessionOf>;
+  let seen: { ping: unknown; aborted: unknown } | undefined;
   server.addService(wireService(StreamingService, StreamingService.typeName), {
     chat(call: ServerDuplexStream<Buffer, Buffer>) {
-      session = sessionOf(call);
+      const stream = streamOf(call);
+      seen = { ping: stream?.session?.ping, aborted: stream?.aborted };
       call.end();
     },
   });
@@ -30,14 +31,14 @@ test("grpc-js keeps the session of a call where we look for it", async () => {
   try {
     const client = connection.client(StreamingService);
     await collect(client.chat((async function* () {})(), { signal: never }));
-    expect(session?.ping).toBeTypeOf("function");
+    expect(seen).toEqual({ ping: expect.any(Function), aborted: expect.any(Boolean) });
   } finally {
     connection.close();
     server.forceShutdown();
   }
 });
 
-test("a call without such a session is not one we would trip over", () => {
-  expect(sessionOf({})).toBeUndefined();
-  expect(sessionOf({ call: { stream: {} } })).toBeUndefined();
+test("a call without such a stream is not one we would trip over", () => {
+  expect(streamOf({})).toBeUndefined();
+  expect(streamOf({ call: {} })).toBeUndefined();
 });
