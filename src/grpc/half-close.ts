@@ -14,8 +14,16 @@ import { systemClock } from "../clock.ts";
 /** The longest wait for the answer, in milliseconds; a peer that gives none is believed then. */
 const maxPingMs = 1_000;
 
-/** The wait, in milliseconds, where no PING can be sent: Node allows ten at a time a connection. */
+/**
+ * Of our PINGs under way on one connection. Node allows ten in all, and grpc-js takes a keepalive
+ * that finds no room for the death of the connection, so some are left to it.
+ */
+const maxPings = 5;
+
+/** The wait, in milliseconds, where no PING can be sent. */
 const unaskedWaitMs = 25;
+
+const pingsUnderWay = new WeakMap<Http2Session, number>();
 
 /**
  * To be called when a request stream has ended. Resolves when that was the client's half-close,
@@ -36,9 +44,17 @@ async function ping(session: Http2Session | undefined, signal: AbortSignal): Pro
   if (session === undefined || session.destroyed || signal.aborted) {
     return false;
   }
+  const underWay = pingsUnderWay.get(session) ?? 0;
+  if (underWay >= maxPings) {
+    return false;
+  }
+  pingsUnderWay.set(session, underWay + 1);
   const over = new AbortController();
   const answered = new Promise<boolean>((resolve) => {
-    session.ping((error) => resolve(error === null));
+    session.ping((error) => {
+      pingsUnderWay.set(session, (pingsUnderWay.get(session) ?? 1) - 1);
+      resolve(error === null);
+    });
   });
   const waited = systemClock
     .sleep(maxPingMs, { signal: AbortSignal.any([signal, over.signal]) })
