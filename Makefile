@@ -76,17 +76,20 @@ scenarios: build ## run every script in scenarios/
 	@sh scripts/run-scenarios
 
 scenario: build ## run one of them: make scenario NAME=client-gone
-	@test -n "$(NAME)" || { echo 'which one? make scenario NAME=client-gone; they are in scenarios/' >&2; exit 2; }
-	@sh scripts/run-scenarios $(NAME)
+	@sh scripts/run-scenarios "$(NAME)"
 
-test-system: build ## tests that need npm, git, make and old Nodes
+test-system: build ## tests that need npm, git, make, old Nodes and other shells
+	@sh scripts/install-packages zsh fish
 	@npx --no-install vitest run --config vitest.system.config.ts $(ARGS)
 
 ci: install lint types lint-proto check-generate test scenarios test-system ## all of it, as CI runs it
 
 # ── work ──
 
-.PHONY: format generate clean
+.PHONY: bench format generate clean
+bench: build ## measure our code beside what else there is; some minutes
+	@node bench/main.ts $(ARGS)
+
 format: install ## fix what the formatter and linter can fix
 	@npx --no-install biome check --write .
 

@@ -6,7 +6,8 @@
 var version = process.versions.node.split(".").map(Number);
 var fs = require("fs");
 var path = require("path");
-var bundle = path.join(__dirname, "..", "dist", "brewctl.cjs");
+var dist = path.join(__dirname, "..", "dist");
+var bundle = path.join(dist, "brewctl.cjs");
 
 if (version[0] < 24 || (version[0] === 24 && version[1] < 15)) {
   console.error(
@@ -26,7 +27,12 @@ if (version[0] < 24 || (version[0] === 24 && version[1] < 15)) {
   var cache =
     process.env.XDG_CACHE_HOME || (process.env.HOME && path.join(process.env.HOME, ".cache"));
   if (cache) {
-    require("module").enableCompileCache(path.join(cache, "brewctl"));
+    // One for each command: the cache has the functions that were used when it was written, and
+    // what `help` uses would not help a call.
+    var first = process.argv[2] || "";
+    var isCommand = /^[a-z-]+$/.test(first) && fs.existsSync(path.join(dist, first + ".cjs"));
+    var command = isCommand ? first : "help";
+    require("module").enableCompileCache(path.join(cache, "brewctl", command));
   }
   require(bundle);
 }

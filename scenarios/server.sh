@@ -13,12 +13,28 @@ server_pid=
 
 # serve [FLAGS]: starts `brewctl serve` and waits until it listens.
 serve() {
-  : >"$server_log"
-  brewctl serve --addr localhost:0 "$@" 2>"$server_log" &
-  server_pid=$!
-  eventually "the server to start" grep -q '^streaming-server started' "$server_log"
+  serve_at localhost:0 "$@"
   BREWCTL_ADDR=localhost:$(sed -n 's/^streaming-server started.* port=//p' "$server_log")
   export BREWCTL_ADDR
+}
+
+# serve_again [FLAGS]: the same, where the last one listened.
+serve_again() {
+  serve_at "$BREWCTL_ADDR" "$@"
+}
+
+serve_at() {
+  : >"$server_log"
+  brewctl serve --addr "$@" 2>"$server_log" &
+  server_pid=$!
+  eventually "the server to start" grep -q '^streaming-server started' "$server_log"
+}
+
+# kill_server: as a crash would, without a word to anybody.
+kill_server() {
+  kill -KILL "$server_pid"
+  wait "$server_pid" 2>/dev/null || true
+  server_pid=
 }
 
 # eventually WHAT COMMAND...: waits up to 10 seconds until the command succeeds.

@@ -64,3 +64,17 @@ export function formatElapsed(ms: number): string {
   }
   return `${Math.floor(ms / 60_000)} m ${Math.floor((ms % 60_000) / 1000)} s`;
 }
+
+/** A time of any size to three digits, for tables and axes: `0 ms`, `0.25 ms`, `201 ms`, `1.5 s`, `2 m`, `3 h`, `4 d`. */
+export function formatBrief(ms: number): string {
+  const [size, unit] = briefUnits.find(([, , below]) => ms < below) ?? [86_400_000, "d"];
+  return `${Number((ms / size).toPrecision(3))} ${unit}`;
+}
+
+/** Size in milliseconds, name, and below how many milliseconds it is used. */
+const briefUnits: readonly (readonly [number, string, number])[] = [
+  [1, "ms", 999.5],
+  [1_000, "s", 99_950],
+  [60_000, "m", 99 * 60_000],
+  [3_600_000, "h", 48 * 3_600_000],
+];

@@ -7,7 +7,7 @@
  */
 
 import { fstatSync } from "node:fs";
-import { Command, CommanderError } from "commander";
+import { Argument, Command, CommanderError } from "commander";
 import packageJson from "../package.json" with { type: "json" };
 import { systemClock, systemRandom } from "./clock.ts";
 import type { CommandContext } from "./commands/client-call.ts";
@@ -123,6 +123,9 @@ async function main(argv: readonly string[]): Promise<Exit> {
     }
   }
   addHelpCommand(program);
+  if (!Object.hasOwn(commands, first) && !isVersion) {
+    await addCompletionCommand(program);
+  }
 
   try {
     await program.parseAsync(readWords(argv, program), { from: "user" });
@@ -162,8 +165,7 @@ async function runCommand(
   const stopListening = onStopSignals(
     (signal) => {
       if (signal === "SIGINT" && process.stderr.isTTY) {
-        // The terminal has just written ^C there.
-        process.stderr.write("\n");
+        terminal.endLine();
       }
       first.abort(new Stop(signal === "SIGINT" ? "Ctrl+C" : signal, signal));
     },
@@ -176,6 +178,7 @@ async function runCommand(
     env: process.env,
     outputLost: outputLost.signal,
     interrupted,
+    clock: systemClock,
   });
   try {
     return await run(flags, {
@@ -203,9 +206,23 @@ function addHelpCommand(program: Command): void {
         (command ?? program).outputHelp();
       } else {
         throw new UsageError(`no help for ${topic}`, {
-          hint: `there is help for: ${[...Object.keys(commands), "exit-codes"].join(", ")}`,
+          hint: `there is help for: ${[...Object.keys(commands), "completion", "exit-codes"].join(", ")}`,
         });
       }
+    });
+}
+
+/** Last, because its script names all commands. */
+async function addCompletionCommand(program: Command): Promise<void> {
+  const { completionScript, examples, shells } = await import("./commands/completion.ts");
+  program
+    .command("completion")
+    .description("a script that completes commands and flags on TAB")
+    .addArgument(new Argument("<shell>", "which shell it is for").choices(shells))
+    .addHelpText("before", `Examples:\n${examples}\n`)
+    .showHelpAfterError("see: brewctl help completion")
+    .action((shell: (typeof shells)[number]) => {
+      process.stdout.write(completionScript(shell, program, { topics: ["exit-codes"] }));
     });
 }
 
@@ -238,15 +255,17 @@ main(process.argv.slice(2)).then((exit) => {
     dieBy(exit);
     return;
   }
-  // Not process.exit: it would cut off output that a pipe has not taken yet.
-  process.exitCode = exit;
-  // A write that failed says so in an event of its own, which comes after this callback.
+  // What a pipe has not taken yet would be cut off by process.exit.
   process.stdout.write("", () =>
-    setImmediate(() => {
-      const lost: unknown = outputLost.signal.reason;
-      if (lost instanceof UsageError && exit !== usageExit) {
-        process.exitCode = complain(lost);
-      }
-    }),
+    process.stderr.write("", () =>
+      // A write that failed says so in an event of its own, which comes after these callbacks.
+      setImmediate(() => {
+        const lost: unknown = outputLost.signal.reason;
+        const isLost = lost instanceof UsageError && exit !== usageExit;
+        // Not left to the event loop: to take a heap apart piece by piece is a tenth of a short
+        // call, and a peer that does not hang up would keep us here.
+        process.exit(isLost ? complain(lost) : exit);
+      }),
+    ),
   );
 });

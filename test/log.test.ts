@@ -37,9 +37,12 @@ test("json is one object a line, with time and level", () => {
   ]);
 });
 
+/** Letters, and what must not reach a terminal as it is. */
+const special = fc.constantFrom(...'a "=\n\u007f\u009b\u200b\u200f\u2028\u202e\u2066\ufeff');
+
 test("no value breaks out of its line, or passes for another field", () => {
   fc.assert(
-    fc.property(fc.string({ unit: "binary" }), (value) => {
+    fc.property(fc.oneof(fc.string({ unit: "binary" }), fc.string({ unit: special })), (value) => {
       const [text = "", json = ""] = [
         ...logged("text", (log) => log.info("m", { a: value, b: 1 })),
         ...logged("json", (log) => log.info("m", { a: value, b: 1 })),
@@ -48,6 +51,7 @@ test("no value breaks out of its line, or passes for another field", () => {
         expect(text + json).not.toContain(control);
       }
       expect(plain(text)).toBe(text);
+      expect(plain(json)).toBe(json);
       expect(JSON.parse(json)).toMatchObject({ a: value, b: 1 });
       const quoted = /^m a=(.*) b=1$/.exec(text)?.[1] ?? "";
       expect(quoted.startsWith('"') ? JSON.parse(quoted) : quoted).toBe(value);

@@ -10,7 +10,7 @@
  *     make run-chat ARGS="-count=20 -interval=10ms"     # all sends leave before the echoes tick in
  */
 
-import { create, toJsonString } from "@bufbuild/protobuf";
+import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { Command, Option } from "commander";
 import { sleepUntil } from "../clock.ts";
@@ -25,9 +25,11 @@ import { type Exit, Stop } from "../shutdown.ts";
 import { type CommandContext, makeClientCall } from "./client-call.ts";
 import { type ClientFlags, duration, integer, withClientFlags } from "./flags.ts";
 import { checkInput, type Line, lines, parseJson, parseMessage } from "./input.ts";
+import { type ObserveFlags, observeNotes, withObserveFlags } from "./observe/flags.ts";
+import { ndjson } from "./output.ts";
 import { checkStopFlags, type StopFlags, withStopFlags } from "./stop-rules.ts";
 
-export interface ChatFlags extends ClientFlags, StopFlags {
+export interface ChatFlags extends ClientFlags, StopFlags, ObserveFlags {
   readonly from: string;
   readonly count: number;
   readonly interval?: number;
@@ -40,26 +42,28 @@ export interface ChatFlags extends ClientFlags, StopFlags {
 const defaultIntervalMs = 50;
 
 export const command = withStopFlags(
-  withClientFlags(
-    new Command("chat")
-      .description("send and receive at the same time (bidirectional stream)")
-      .option("--from <name>", "who is speaking", "client-1")
-      .addOption(
-        new Option("-n, --count <n>", "how many pings to send").default(5).argParser(integer(0)),
-      )
-      .option(
-        "--interval <duration>",
-        "time from one message to the next (default: 50ms; 0 with --input)",
-        duration,
-      )
-      .addOption(
-        new Option(
-          "--input <file>",
-          "send the lines of a file, or of stdin with -, as they come; a line that begins with { is NDJSON",
-        ).conflicts("count"),
-      )
-      .option("--limit <n>", "stop when n echoes came", integer(1))
-      .option("--no-half-close", "never say that the last message was sent: the common mistake"),
+  withObserveFlags(
+    withClientFlags(
+      new Command("chat")
+        .description("send and receive at the same time (bidirectional stream)")
+        .option("--from <name>", "who is speaking", "client-1")
+        .addOption(
+          new Option("-n, --count <n>", "how many pings to send").default(5).argParser(integer(0)),
+        )
+        .option(
+          "--interval <duration>",
+          "time from one message to the next (default: 50ms; 0 with --input)",
+          duration,
+        )
+        .addOption(
+          new Option(
+            "--input <file>",
+            "send the lines of a file, or of stdin with -, as they come; a line that begins with { is NDJSON",
+          ).conflicts("count"),
+        )
+        .option("--limit <n>", "stop when n echoes came", integer(1))
+        .option("--no-half-close", "never say that the last message was sent: the common mistake"),
+    ),
   ),
   "echoes",
 );
@@ -71,12 +75,14 @@ export const examples = `\
   (echo hello; sleep 1; echo bye) | brewctl chat --input -
   brewctl chat --no-half-close --deadline 2s       the server waits until the deadline (exit 68)`;
 
+export const notes = observeNotes;
+
 export async function run(flags: ChatFlags, context: CommandContext): Promise<Exit> {
   const { terminal, clock, stdin } = context;
   const { input, from } = flags;
   checkStopFlags(flags, flags.limit);
   if (input !== undefined) {
-    await checkInput(input);
+    await checkInput(input, stdin);
   }
   const isTyped = input === "-" && stdin.isTTY;
   let sent = 0;
@@ -84,6 +90,7 @@ export async function run(flags: ChatFlags, context: CommandContext): Promise<Ex
 
   return makeClientCall({
     service: StreamingService,
+    method: "chat",
     flags,
     context,
     tally() {
@@ -131,7 +138,7 @@ export async function run(flags: ChatFlags, context: CommandContext): Promise<Ex
         firstEchoMs ??= sinceStart();
         await terminal.print(
           flags.output === "ndjson"
-            ? toJsonString(ChatMessageSchema, echo, { alwaysEmitImplicit: true })
+            ? ndjson(ChatMessageSchema, echo)
             : `${terminal.out.cyan("<")} echo from ${plain(echo.from)}: ${plain(echo.text)}`,
         );
         call.count();

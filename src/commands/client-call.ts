@@ -2,16 +2,19 @@
  * What `subscribe`, `upload` and `chat` have in common: connect, make one call, tell how it ended.
  */
 
-import type { DescService } from "@bufbuild/protobuf";
+import type { DescMethod, DescService } from "@bufbuild/protobuf";
 import { formatAddress } from "../address.ts";
 import type { Clock, Random } from "../clock.ts";
 import { formatDuration } from "../duration.ts";
 import { StatusError } from "../errors.ts";
 import { type CallOptions, type Client, dial } from "../grpc/dial.ts";
+import { plain } from "../plain.ts";
 import { type Exit, Stop } from "../shutdown.ts";
 import type { ClientFlags } from "./flags.ts";
+import { checkObserveFlags, type ObserveFlags, wantsToSee } from "./observe/flags.ts";
+import type { Observing } from "./observe/index.ts";
 import { type StopFlags, type StopRules, startStopRules, unmetExit } from "./stop-rules.ts";
-import type { Terminal } from "./terminal.ts";
+import { noProgress, type Progress, type Terminal } from "./terminal.ts";
 import { verdictOf, verdictOfOk } from "./verdict.ts";
 
 /** The world of a command; a test brings its own. */
@@ -19,7 +22,7 @@ export interface CommandContext {
   readonly terminal: Terminal;
   readonly clock: Clock;
   readonly random: Random;
-  readonly stdin: NodeJS.ReadStream;
+  readonly stdin: typeof process.stdin;
   /** Aborts with a `Stop` on Ctrl+C or SIGTERM. */
   readonly interrupted: AbortSignal;
   /** Aborts on the next one, for a command that does not die of it. */
@@ -33,11 +36,14 @@ export interface ClientCall<S extends DescService> extends CallOptions, StopRule
   stop(reason: Stop): void;
   /** Dials anew after a lost connection. */
   reconnect(): Promise<void>;
+  /** A sign of life, unless something better is to be seen. */
+  progress(text: string): Progress;
 }
 
 export interface ClientCallOptions<S extends DescService> {
   readonly service: S;
-  readonly flags: ClientFlags & StopFlags;
+  readonly method: keyof S["method"] & string;
+  readonly flags: ClientFlags & StopFlags & ObserveFlags;
   readonly context: CommandContext;
   /** `got 5 events`, for the verdict; asked at the end. */
   readonly tally: () => string;
@@ -58,6 +64,7 @@ export async function makeClientCall<S extends DescService>(
 ): Promise<Exit> {
   const { service, flags, context, tally, readsTerminal = false, onRuleMet } = options;
   const { terminal, clock, interrupted } = context;
+  await checkObserveFlags(flags);
 
   const startedAt = clock.monotonic();
   const deadline = flags.deadline === undefined ? undefined : clock.now() + flags.deadline;
@@ -66,6 +73,9 @@ export async function makeClientCall<S extends DescService>(
   const signal = AbortSignal.any([over.signal, interrupted, terminal.outputLost]);
   const connection = dial(flags.addr);
   let isConnected = false;
+  const observing = await observeIfAsked(options);
+  const progress = (text: string) =>
+    readsTerminal || observing?.ownsTerminal ? noProgress : terminal.progress(text);
   const told = () => ({
     terminal,
     flags,
@@ -73,49 +83,86 @@ export async function makeClientCall<S extends DescService>(
     elapsedMs: clock.monotonic() - startedAt,
   });
 
+  let verdict: string | undefined;
+  let exit: Exit = 0;
+  let failure: unknown;
   try {
-    const waiting = readsTerminal
-      ? undefined
-      : terminal.progress(`connecting to ${formatAddress(flags.addr)}`);
+    const waiting = progress(`connecting to ${formatAddress(flags.addr)}`);
     try {
       await connection.ready({ signal, waitMs: flags.waitReady, deadline });
       isConnected = true;
     } finally {
-      waiting?.stop();
+      waiting.stop();
     }
     const rules = startStopRules(flags, {
       clock,
       signal,
       stop: (rule) => (rule.exit === 0 && onRuleMet !== undefined ? onRuleMet(rule) : stop(rule)),
     });
-    const { why, exit = 0 } = await options.run({
+    const outcome = await options.run({
       ...rules,
       client: connection.client(service),
       signal,
       deadline,
+      watch: observing?.watch,
       stop,
+      progress,
       reconnect: () => connection.ready({ signal, deadline }),
     });
     const isUnmet = rules.isUnmet();
-    terminal.say(verdictOfOk(isUnmet ? `${why}, expected ${flags.expect}` : why, told()));
-    return isUnmet ? unmetExit : exit;
+    verdict = verdictOfOk(
+      isUnmet ? `${outcome.why}, expected ${flags.expect}` : outcome.why,
+      told(),
+    );
+    exit = isUnmet ? unmetExit : (outcome.exit ?? 0);
   } catch (error) {
     const isUnreachable = error instanceof StatusError && !isConnected;
-    const verdict = isUnreachable ? undefined : verdictOf(error, told());
-    if (verdict !== undefined) {
-      terminal.say(verdict);
-    }
+    verdict = isUnreachable ? undefined : verdictOf(error, told());
     if (error instanceof Stop) {
-      return error.exit;
+      exit = error.exit;
+    } else {
+      failure = withDeadline(error, flags);
     }
-    if (error instanceof StatusError && error.code === "DEADLINE_EXCEEDED" && flags.deadline) {
-      const after = formatDuration(flags.deadline);
-      throw new StatusError(error.code, `the call was not over after ${after} (--deadline)`);
-    }
-    throw error;
   } finally {
     // Lets go of everything that still waits: timers, a source that has more to send, stdin.
     over.abort(new Stop("over"));
     connection.close();
   }
+
+  const unkept = observing?.show();
+  if (failure !== undefined && unkept !== undefined) {
+    // What went wrong with the call decides how we end; this is said all the same.
+    terminal.complain(`brewctl: ${plain(unkept.message)}`);
+  }
+  failure ??= unkept;
+  if (verdict !== undefined) {
+    terminal.say(verdict);
+  }
+  if (failure !== undefined) {
+    throw failure;
+  }
+  return exit;
+}
+
+async function observeIfAsked<S extends DescService>(
+  options: ClientCallOptions<S>,
+): Promise<Observing | undefined> {
+  const { service, method, flags, context, readsTerminal = false } = options;
+  if (!wantsToSee(flags)) {
+    return undefined;
+  }
+  const { observe } = await import("./observe/index.ts");
+  const { methodKind, name } = (service.method as S["method"])[method] as DescMethod;
+  const address = formatAddress(flags.addr);
+  const title = `${service.typeName}/${name}`;
+  return observe({ shape: methodKind, title, address, flags, context, readsTerminal });
+}
+
+/** Our own words for the deadline, which name the flag. */
+function withDeadline(error: unknown, { deadline }: ClientFlags): unknown {
+  if (deadline && error instanceof StatusError && error.code === "DEADLINE_EXCEEDED") {
+    const after = formatDuration(deadline);
+    return new StatusError(error.code, `the call was not over after ${after} (--deadline)`);
+  }
+  return error;
 }

@@ -53,9 +53,11 @@ const chapters: readonly Chapter[] = [
   {
     title: "bidirectional stream: two that talk at once",
     watch: "All pings leave before the first echo comes: the directions are independent.",
-    command: "brewctl chat --interval 20ms",
-    play: (flags, context) =>
-      chat({ ...flags, from: "client-1", count: 5, interval: 20, halfClose: true }, context),
+    command: "brewctl chat --interval 20ms --timeline",
+    play(flags, context) {
+      const pings = { from: "client-1", count: 5, interval: 20, halfClose: true };
+      return chat({ ...flags, ...pings, timeline: true }, context);
+    },
   },
 ];
 
@@ -68,7 +70,15 @@ export async function run(_flags: object, context: CommandContext): Promise<Exit
     now: () => clock.now(),
   });
   const anyPort: Address = { kind: "tcp", host: "127.0.0.1", port: 0 };
-  const server = await startServer({ address: anyPort, tickMs, echoDelayMs, clock, random, log });
+  const server = await startServer({
+    address: anyPort,
+    tickMs,
+    echoDelayMs,
+    uploadDelayMs: 0,
+    clock,
+    random,
+    log,
+  });
   const port = server.port ?? 0;
   terminal.say(bold("brewctl demo: three kinds of gRPC stream, over a real socket"));
   log.info("streaming-server started", {

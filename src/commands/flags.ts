@@ -85,7 +85,7 @@ export function withClientFlags(command: Command): Command {
 
 export function withTerminalFlags(command: Command): Command {
   return command
-    .option("-q, --quiet", "print data and errors only")
+    .option("-q, --quiet", "no talk: data, errors, and what --stats and its like show")
     .option("--no-color", "no colour; NO_COLOR=1 does the same")
     .option("--no-progress", "no spinner and no progress lines; CI=1 does the same");
 }

@@ -3,8 +3,8 @@
  * as soon as it is complete. Nothing is read unless the flag asks for it.
  */
 
-import { createReadStream } from "node:fs";
-import { access, constants, stat } from "node:fs/promises";
+import { createReadStream, fstatSync } from "node:fs";
+import { access, constants, open, stat } from "node:fs/promises";
 import { addAbortSignal, type Readable } from "node:stream";
 import { TextDecoder } from "node:util";
 import { type DescMessage, fromJson, type JsonValue, type MessageShape } from "@bufbuild/protobuf";
@@ -21,9 +21,15 @@ const maxLineBytes = 4 * 1024 * 1024;
 
 const newline = 0x0a;
 
-/** Fails early: throws `UsageError` if the file cannot be read. `-` is not touched. */
-export async function checkInput(path: string): Promise<void> {
+/** Fails early: throws `UsageError` if it cannot be read. Nothing is read yet. */
+export async function checkInput(path: string, stdin: typeof process.stdin): Promise<void> {
   if (path === "-") {
+    // Node reads a folder as if it were empty.
+    if (fstatSync(stdin.fd).isDirectory()) {
+      throw new UsageError("--input -: standard input is a folder", {
+        hint: "expected lines, from a file or a pipe",
+      });
+    }
     return;
   }
   try {
@@ -47,10 +53,10 @@ export async function checkInput(path: string): Promise<void> {
  */
 export async function* lines(
   path: string,
-  { stdin, signal }: { stdin: NodeJS.ReadStream; signal: AbortSignal },
+  { stdin, signal }: { stdin: typeof process.stdin; signal: AbortSignal },
 ): AsyncGenerator<Line, void> {
   const [source, name]: [Readable, string] =
-    path === "-" ? [stdin, "stdin"] : [createReadStream(path), path];
+    path === "-" ? [stdin, "stdin"] : [openFile(path, signal), path];
   addAbortSignal(signal, source);
   const decoder = new TextDecoder("utf-8", { fatal: true });
   let number = 0;
@@ -96,6 +102,27 @@ export async function* lines(
   } finally {
     source.destroy();
   }
+}
+
+/**
+ * To open a named pipe takes until somebody opens it for writing, and nothing interrupts that. So on
+ * abort we do it ourselves.
+ */
+function openFile(path: string, signal: AbortSignal): Readable {
+  const file = createReadStream(path);
+  const release = async () => {
+    if ((await stat(path)).isFIFO()) {
+      const writer = await open(path, constants.O_WRONLY | constants.O_NONBLOCK);
+      await writer.close();
+    }
+  };
+  signal.addEventListener("abort", () => {
+    if (file.pending) {
+      // It fails if nobody waits there any more.
+      release().catch(() => {});
+    }
+  });
+  return file;
 }
 
 function readText(decoder: TextDecoder, bytes: Buffer, where: string): string {

@@ -19,6 +19,7 @@ export interface ServeFlags {
   readonly addr: Address;
   readonly tick: number;
   readonly echoDelay: number;
+  readonly uploadDelay: number;
   readonly grace: number;
   readonly logFormat: LogFormat;
 }
@@ -40,8 +41,16 @@ export const command = new Command("serve")
       .argParser(duration),
   )
   .addOption(
-    new Option("--echo-delay <duration>", "time before each echo of a chat")
+    new Option("--echo-delay <duration>", "time before each echo of a chat; 0: no wait")
       .default(200, "200ms")
+      .argParser(duration),
+  )
+  .addOption(
+    new Option(
+      "--upload-delay <duration>",
+      "time that each uploaded record takes, so that a client feels backpressure",
+    )
+      .default(0, "0")
       .argParser(duration),
   )
   .addOption(
@@ -60,6 +69,7 @@ export const examples = `\
   brewctl serve
   brewctl serve --addr localhost:50052             not reachable from other machines
   brewctl serve --tick 100ms --echo-delay 1s
+  brewctl serve --upload-delay 1ms                 a slow server: see upload --timeline
   brewctl serve --addr localhost:0 --log-format json 2>server.log
   brewctl serve --addr unix:/tmp/brew.sock`;
 
@@ -72,7 +82,7 @@ export const takesSecondInterrupt = true;
 
 export async function run(flags: ServeFlags, context: CommandContext): Promise<Exit> {
   const { terminal, clock, random, interrupted, interruptedTwice } = context;
-  const { addr, tick, echoDelay, grace, logFormat } = flags;
+  const { addr, tick, echoDelay, uploadDelay, grace, logFormat } = flags;
   const log = createLogger({
     format: logFormat,
     write: (line) => terminal.complain(line),
@@ -82,6 +92,7 @@ export async function run(flags: ServeFlags, context: CommandContext): Promise<E
     address: addr,
     tickMs: tick,
     echoDelayMs: echoDelay,
+    uploadDelayMs: uploadDelay,
     clock,
     random,
     log,
@@ -90,6 +101,7 @@ export async function run(flags: ServeFlags, context: CommandContext): Promise<E
     addr: formatAddress(addr),
     tick: formatDuration(tick),
     echo_delay: formatDuration(echoDelay),
+    upload_delay: uploadDelay > 0 ? formatDuration(uploadDelay) : undefined,
     port: addr.kind === "tcp" && addr.port === 0 ? server.port : undefined,
   });
 

@@ -10,7 +10,6 @@
  *     make run-subscribe ARGS="-limit=0"     # and Ctrl+C: the server logs "client gone"
  */
 
-import { toJsonString } from "@bufbuild/protobuf";
 import { timestampDate } from "@bufbuild/protobuf/wkt";
 import { Command } from "commander";
 import { backoffMs } from "../backoff.ts";
@@ -22,13 +21,15 @@ import {
   StreamingService,
 } from "../gen/orders/v1/streaming_pb.ts";
 import { plain } from "../plain.ts";
-import type { Exit } from "../shutdown.ts";
+import { type Exit, Stop } from "../shutdown.ts";
 import { type ClientCall, type CommandContext, makeClientCall } from "./client-call.ts";
 import { type ClientFlags, integer, maxInt32, withClientFlags } from "./flags.ts";
+import { type ObserveFlags, observeNotes, withObserveFlags } from "./observe/flags.ts";
+import { ndjson, printable } from "./output.ts";
 import { checkStopFlags, type StopFlags, withStopFlags } from "./stop-rules.ts";
 import { describeProgress } from "./terminal.ts";
 
-export interface SubscribeFlags extends ClientFlags, StopFlags {
+export interface SubscribeFlags extends ClientFlags, StopFlags, ObserveFlags {
   readonly customer: string;
   readonly limit?: number;
   /** How many times in a row to dial anew; `true`: without end. */
@@ -38,24 +39,31 @@ export interface SubscribeFlags extends ClientFlags, StopFlags {
 /** The lesson's limit, when no other rule says when to stop. */
 const defaultLimit = 5;
 
+const limitReached = new Stop("limit reached");
+
+/** How long a server may take to end a stream whose limit is reached, in milliseconds. */
+const maxLastWordsMs = 1_000;
+
 /** Of the waits between two attempts to reconnect. */
 const reconnectBackoff = { baseMs: 500, capMs: 10_000 };
 
 export const command = withStopFlags(
-  withClientFlags(
-    new Command("subscribe")
-      .description("watch orders as they come (server stream)")
-      .option("--customer <id>", "ask for this customer's orders", "")
-      .option(
-        "-n, --limit <n>",
-        "ask for n events; 0 or less: endless (default: 5, or endless with another stop rule)",
-        integer(-maxInt32),
-      )
-      .option(
-        "--reconnect [max]",
-        "dial anew when the server is lost, at most max times in a row",
-        integer(1),
-      ),
+  withObserveFlags(
+    withClientFlags(
+      new Command("subscribe")
+        .description("watch orders as they come (server stream)")
+        .option("--customer <id>", "ask for this customer's orders", "")
+        .option(
+          "-n, --limit <n>",
+          "ask for n events; 0 or less: endless (default: 5, or endless with another stop rule)",
+          integer(-maxInt32),
+        )
+        .option(
+          "--reconnect [max]",
+          "dial anew when the server is lost, at most max times in a row",
+          integer(1),
+        ),
+    ),
   ),
   "events",
 );
@@ -67,6 +75,8 @@ export const examples = `\
   brewctl subscribe --for 30s --reconnect          half a minute, also if the server restarts
   brewctl subscribe --expect 3 --within 5s -q      exit 4 unless three events come in time`;
 
+export const notes = observeNotes;
+
 export async function run(flags: SubscribeFlags, context: CommandContext): Promise<Exit> {
   checkStopFlags(flags, flags.limit);
   const hasOtherRule = flags.for ?? flags.idle ?? flags.expect;
@@ -75,27 +85,41 @@ export async function run(flags: SubscribeFlags, context: CommandContext): Promi
 
   return makeClientCall({
     service: StreamingService,
+    method: "subscribe",
     flags,
     context,
     tally: () => `got ${received} ${received === 1 ? "event" : "events"}`,
     async run(call) {
       const { terminal, clock } = context;
       const startedAt = clock.monotonic();
-      const progress = terminal.progress("waiting for the first event");
+      const progress = call.progress("waiting for the first event");
       try {
         for await (const event of events(call)) {
+          if (limit > 0 && received === limit) {
+            // A server that does not keep to the limit.
+            throw limitReached;
+          }
           received += 1;
           if (terminal.showsData) {
             progress.stop();
           }
           await terminal.print(
-            flags.output === "ndjson" ? ndjson(event) : text(event, received, terminal.out.dim),
+            flags.output === "ndjson"
+              ? ndjson(OrderEventSchema, event)
+              : printable(() => text(event, received, terminal.out.dim)),
           );
           if (received !== limit) {
             const elapsedMs = clock.monotonic() - startedAt;
             progress.update(`got ${describeProgress(received, elapsedMs, limit || undefined)}`);
           }
           call.count();
+          if (received === limit) {
+            // The server ends the stream now; one that does not is not waited for.
+            clock.sleep(maxLastWordsMs, call).then(
+              () => call.stop(limitReached),
+              () => {},
+            );
+          }
         }
       } finally {
         progress.stop();
@@ -131,7 +155,11 @@ export async function run(flags: SubscribeFlags, context: CommandContext): Promi
         return;
       } catch (error) {
         // A stop of ours is no StatusError, so it is never retried.
-        if (!isTransient(error) || maxAttempts === 0 || (limit > 0 && received >= limit)) {
+        if (isTransient(error) && limit > 0 && received === limit) {
+          // All that was asked for has come; how the server said so does not matter.
+          throw limitReached;
+        }
+        if (!isTransient(error) || maxAttempts === 0) {
           throw error;
         }
         if (failures >= maxAttempts) {
@@ -149,10 +177,6 @@ export async function run(flags: SubscribeFlags, context: CommandContext): Promi
       }
     }
   }
-}
-
-function ndjson(event: OrderEvent): string {
-  return toJsonString(OrderEventSchema, event, { alwaysEmitImplicit: true });
 }
 
 function text(event: OrderEvent, number: number, dim: (text: string) => string): string {

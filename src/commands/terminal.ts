@@ -7,9 +7,10 @@ import { once } from "node:events";
 import { fstatSync } from "node:fs";
 import type { WriteStream } from "node:tty";
 import { Chalk, type ChalkInstance, supportsColor, supportsColorStderr } from "chalk";
-import ora from "ora";
-import { type Clock, systemClock } from "../clock.ts";
+import type { Ora } from "ora";
+import type { Clock } from "../clock.ts";
 import { formatElapsed } from "../duration.ts";
+import { LivePicture } from "./live-picture.ts";
 
 export interface TerminalFlags {
   /** No talk: neither notes nor progress nor the verdict. Errors are still said. */
@@ -28,6 +29,20 @@ export interface Progress {
   stop(): void;
 }
 
+/** Where a picture is drawn. */
+export interface Canvas {
+  readonly columns: number;
+  /** Whether it shows more than ASCII. */
+  readonly isUnicode: boolean;
+}
+
+export interface Picture {
+  /** Whether it is drawn while it changes. */
+  readonly isLive: boolean;
+  /** Draws it for the last time. */
+  end(): void;
+}
+
 export interface Terminal {
   /** Colours for data. */
   readonly out: ChalkInstance;
@@ -40,31 +55,50 @@ export interface Terminal {
   readonly outputLost: AbortSignal;
   /** Whether a person sees the data as it comes. */
   readonly showsData: boolean;
+  /** For how long `print` has waited for a slow reader so far, in milliseconds. */
+  readonly blockedMs: number;
+  /** Whether talk is read more slowly than it is written, and piles up. */
+  readonly isTalkBehind: boolean;
   /** A line of data, written at once. Waits while the reader is slow, but not after Ctrl+C. */
   print(line: string): Promise<void>;
   /** A line of talk. */
   say(line: string): void;
   /** A line that even --quiet does not silence. */
   complain(line: string): void;
+  /** Ends the line on which the terminal itself has just written `^C`. */
+  endLine(): void;
   /** A spinner on a terminal, a line every few seconds elsewhere, nothing if that is not wanted. */
   progress(text: string): Progress;
+  /**
+   * Lines of talk that are drawn again and again on a terminal, below what is printed, and once at
+   * the end elsewhere, or if they are not to be live. One at a time, and no progress beside it.
+   */
+  picture(draw: (canvas: Canvas) => readonly string[], options: { isLive: boolean }): Picture;
 }
+
+export const noProgress: Progress = { update() {}, stop() {} };
+
+/** What takes less long needs no spinner; in milliseconds. */
+const spinnerAfterMs = 100;
 
 /** Between two lines of progress where there is no spinner, in milliseconds. */
 const progressLineMs = 5_000;
 
 export interface TerminalOptions {
   readonly stdout: NodeJS.WriteStream & { readonly fd: number };
-  readonly stderr: NodeJS.WriteStream;
+  readonly stderr: NodeJS.WriteStream & { readonly fd: number };
   readonly env: NodeJS.ProcessEnv;
   readonly outputLost: AbortSignal;
   readonly interrupted: AbortSignal;
-  readonly clock?: Clock;
+  readonly clock: Clock;
 }
+
+/** Where there is no terminal to ask. */
+const defaultColumns = 80;
 
 export function openTerminal(
   { quiet = false, color = true, progress = true }: TerminalFlags,
-  { stdout, stderr, env, outputLost, interrupted, clock = systemClock }: TerminalOptions,
+  { stdout, stderr, env, outputLost, interrupted, clock }: TerminalOptions,
 ): Terminal {
   const noLongerWaits = AbortSignal.any([outputLost, interrupted]);
   // chalk knows FORCE_COLOR, CI and TERM, but not NO_COLOR (https://no-color.org).
@@ -74,46 +108,136 @@ export function openTerminal(
 
   const wantsProgress = progress && !quiet && !env["CI"];
   const isTerminal = (stream: NodeJS.WriteStream) => Boolean((stream as WriteStream).isTTY);
+  // Into a pipe: its reader may write to the same terminal, and the two would mix.
+  const canRedraw = isTerminal(stderr) && env["TERM"] !== "dumb" && !isPipe(stdout);
+  const isUnicode = knowsUnicode(env);
+  const isOneTerminal = isTerminal(stdout) && isSameDevice(stdout.fd, stderr.fd);
+  const blocked = stopwatch(clock);
+  let live: LivePicture | undefined;
+  const talk = (line: string) => {
+    if (live === undefined) {
+      stderr.write(`${line}\n`);
+    } else {
+      live.print(line);
+    }
+  };
 
   return {
     out: chalkFor(supportsColor),
     err: chalkFor(supportsColorStderr),
     outputLost,
     showsData: isTerminal(stdout),
+    get blockedMs() {
+      return blocked.totalMs;
+    },
+    get isTalkBehind() {
+      return stderr.writableNeedDrain;
+    },
     async print(line) {
-      if (!outputLost.aborted && !stdout.write(`${line}\n`)) {
+      if (live !== undefined && isOneTerminal) {
+        live.print(line);
+      } else if (!outputLost.aborted && !stdout.write(`${line}\n`)) {
+        blocked.start();
         await once(stdout, "drain", { signal: noLongerWaits }).catch(() => {});
+        blocked.stop();
       }
     },
     say(line) {
       if (!quiet) {
-        stderr.write(`${line}\n`);
+        talk(line);
       }
     },
-    complain(line) {
-      stderr.write(`${line}\n`);
+    complain: talk,
+    endLine() {
+      // A live picture is drawn over it.
+      if (live === undefined) {
+        stderr.write("\n");
+      }
     },
     progress(text) {
       if (!wantsProgress) {
-        return { update: () => {}, stop: () => {} };
+        return noProgress;
       }
-      // Into a pipe: its reader may write to the same terminal, and the two would mix.
-      if (!isTerminal(stderr) || env["TERM"] === "dumb" || isPipe(stdout)) {
+      if (!canRedraw) {
         return linesOfProgress(stderr, clock);
       }
-      // discardStdin would put the terminal into raw mode, and Ctrl+C would do nothing. A hidden
-      // cursor would stay hidden after a second Ctrl+C.
-      const spinner = ora({ text, stream: stderr, discardStdin: false, hideCursor: false }).start();
+      return spinner(text, { stderr, clock });
+    },
+    picture(draw, { isLive }) {
+      const drawNow = () => draw({ columns: columnsOf(stderr, env), isUnicode });
+      if (!isLive || !canRedraw) {
+        return {
+          isLive: false,
+          end() {
+            for (const line of drawNow()) {
+              talk(line);
+            }
+          },
+        };
+      }
+      live = new LivePicture({
+        draw: drawNow,
+        write: (text) => stderr.write(text),
+        screen: () => ({ columns: columnsOf(stderr, env), rows: rowsOf(stderr) }),
+        clock,
+      });
       return {
-        update(next) {
-          spinner.text = next;
-        },
-        stop: () => {
-          spinner.stop();
+        isLive: true,
+        end() {
+          live?.end();
+          live = undefined;
         },
       };
     },
   };
+}
+
+/** The time in which at least one of several waits was going on, in milliseconds. */
+function stopwatch(clock: Clock) {
+  let waits = 0;
+  let since = 0;
+  let totalMs = 0;
+  return {
+    start() {
+      if (waits === 0) {
+        since = clock.monotonic();
+      }
+      waits += 1;
+    },
+    stop() {
+      waits -= 1;
+      if (waits === 0) {
+        totalMs += clock.monotonic() - since;
+      }
+    },
+    get totalMs() {
+      return totalMs + (waits > 0 ? clock.monotonic() - since : 0);
+    },
+  };
+}
+
+function isSameDevice(fd: number, other: number): boolean {
+  try {
+    return fstatSync(fd).rdev === fstatSync(other).rdev;
+  } catch {
+    return false;
+  }
+}
+
+/** A terminal that does not know its own width says 0. */
+function columnsOf(stderr: NodeJS.WriteStream, env: NodeJS.ProcessEnv): number {
+  const told = env["COLUMNS"] ?? "";
+  return stderr.columns || (/^[1-9]\d{0,3}$/.test(told) ? Number(told) : defaultColumns);
+}
+
+function rowsOf(stderr: NodeJS.WriteStream): number {
+  return stderr.rows || Number.POSITIVE_INFINITY;
+}
+
+/** Unless the locale says otherwise; one that says nothing, as in many containers, means nothing. */
+function knowsUnicode(env: NodeJS.ProcessEnv): boolean {
+  const locale = env["LC_ALL"] || env["LC_CTYPE"] || env["LANG"] || "UTF-8";
+  return /utf-?8/i.test(locale) && env["TERM"] !== "linux" && env["TERM"] !== "dumb";
 }
 
 function isPipe(stream: TerminalOptions["stdout"]): boolean {
@@ -124,6 +248,38 @@ function isPipe(stream: TerminalOptions["stdout"]): boolean {
     // Closed: nobody reads it.
     return false;
   }
+}
+
+/** Drawn only when there is something to wait for: to load it takes longer than many a call. */
+function spinner(
+  text: string,
+  { stderr, clock }: { stderr: NodeJS.WriteStream; clock: Clock },
+): Progress {
+  const stopped = new AbortController();
+  let latest = text;
+  let drawn: Ora | undefined;
+  const draw = async () => {
+    const { default: ora } = await import("ora");
+    if (!stopped.signal.aborted) {
+      // discardStdin would put the terminal into raw mode, and Ctrl+C would do nothing. A hidden
+      // cursor would stay hidden after a second Ctrl+C.
+      const options = { text: latest, stream: stderr, discardStdin: false, hideCursor: false };
+      drawn = ora(options).start();
+    }
+  };
+  clock.sleep(spinnerAfterMs, stopped).then(draw, () => {});
+  return {
+    update(next) {
+      latest = next;
+      if (drawn !== undefined) {
+        drawn.text = next;
+      }
+    },
+    stop() {
+      stopped.abort();
+      drawn?.stop();
+    },
+  };
 }
 
 function linesOfProgress(stderr: NodeJS.WriteStream, clock: Clock): Progress {

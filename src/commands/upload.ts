@@ -10,7 +10,7 @@
  *     make run-upload ARGS="-bad=5"     # rejected=5, and the rest accepted all the same
  */
 
-import { create, toJsonString } from "@bufbuild/protobuf";
+import { create } from "@bufbuild/protobuf";
 import { Command, Option } from "commander";
 import { sleepUntil } from "../clock.ts";
 import {
@@ -26,10 +26,12 @@ import { type Exit, Stop } from "../shutdown.ts";
 import { type CommandContext, makeClientCall } from "./client-call.ts";
 import { type ClientFlags, duration, integer, maxInt32, withClientFlags } from "./flags.ts";
 import { checkInput, type Line, lines, parseJson, parseMessage } from "./input.ts";
+import { type ObserveFlags, observeNotes, withObserveFlags } from "./observe/flags.ts";
+import { ndjson } from "./output.ts";
 import { checkStopFlags, type StopFlags, withStopFlags } from "./stop-rules.ts";
 import { describeProgress } from "./terminal.ts";
 
-export interface UploadFlags extends ClientFlags, StopFlags {
+export interface UploadFlags extends ClientFlags, StopFlags, ObserveFlags {
   readonly count: number;
   readonly bad: number;
   readonly pause?: number;
@@ -45,38 +47,40 @@ const rejectedExit = 3;
 const defaultPauseMs = 50;
 
 export const command = withStopFlags(
-  withClientFlags(
-    new Command("upload")
-      .description("import a batch of orders, get one summary (client stream)")
-      .addOption(
-        new Option("-n, --count <n>", "how many records to make up")
-          .default(20)
-          .argParser(integer(0)),
-      )
-      .addOption(
-        new Option("--bad <n>", "how many of them, the first, are bad")
-          .default(3)
-          .argParser(integer(0)),
-      )
-      .addOption(
-        new Option(
-          "--pause <duration>",
-          "time from one record to the next (default: 50ms; 0 with --input)",
-        ).argParser(duration),
-      )
-      .addOption(
-        new Option("--interval <duration>", "another name of --pause")
-          .argParser(duration)
-          .conflicts("pause"),
-      )
-      .addOption(
-        new Option(
-          "--input <file>",
-          "send the NDJSON records of a file, or of stdin with -, as they come",
-        ).conflicts(["count", "bad"]),
-      )
-      .option("--limit <n>", "send at most n records", integer(1))
-      .option("--fail-on-rejected", "exit 3 if the server rejected any"),
+  withObserveFlags(
+    withClientFlags(
+      new Command("upload")
+        .description("import a batch of orders, get one summary (client stream)")
+        .addOption(
+          new Option("-n, --count <n>", "how many records to make up")
+            .default(20)
+            .argParser(integer(0)),
+        )
+        .addOption(
+          new Option("--bad <n>", "how many of them, the first, are bad")
+            .default(3)
+            .argParser(integer(0)),
+        )
+        .addOption(
+          new Option(
+            "--pause <duration>",
+            "time from one record to the next (default: 50ms; 0 with --input)",
+          ).argParser(duration),
+        )
+        .addOption(
+          new Option("--interval <duration>", "another name of --pause")
+            .argParser(duration)
+            .conflicts("pause"),
+        )
+        .addOption(
+          new Option(
+            "--input <file>",
+            "send the NDJSON records of a file, or of stdin with -, as they come",
+          ).conflicts(["count", "bad"]),
+        )
+        .option("--limit <n>", "send at most n records", integer(1))
+        .option("--fail-on-rejected", "exit 3 if the server rejected any"),
+    ),
   ),
   "records",
 );
@@ -90,14 +94,16 @@ export const examples = `\
 
 export const notes = `\
 Here --for, --idle and --limit end the sending: the stream is half-closed and the summary comes.
---idle looks at the records of --input. --expect counts the records that the server accepted.`;
+--idle looks at the records of --input. --expect counts the records that the server accepted.
+
+${observeNotes}`;
 
 export async function run(flags: UploadFlags, context: CommandContext): Promise<Exit> {
   const { terminal, clock, stdin } = context;
   const { input, limit } = flags;
   checkStopFlags(flags);
   if (input !== undefined) {
-    await checkInput(input);
+    await checkInput(input, stdin);
   }
   let sent = 0;
   // Aborts with the rule that was met: nothing more is sent, and the summary comes.
@@ -105,6 +111,7 @@ export async function run(flags: UploadFlags, context: CommandContext): Promise<
 
   return makeClientCall({
     service: StreamingService,
+    method: "uploadOrders",
     flags,
     context,
     tally: () => `sent ${sent} ${sent === 1 ? "record" : "records"}`,
@@ -116,7 +123,7 @@ export async function run(flags: UploadFlags, context: CommandContext): Promise<
       // On a terminal the lines about the records are progress enough.
       const showsRecords = flags.output === "text";
       const isBusyLine = input === "-" || (showsRecords && terminal.showsData);
-      const progress = isBusyLine ? undefined : terminal.progress("uploading");
+      const progress = isBusyLine ? undefined : call.progress("uploading");
 
       async function* sending(): AsyncGenerator<OrderInput, void> {
         for await (const record of paced(records(signal), signal)) {
@@ -147,7 +154,9 @@ export async function run(flags: UploadFlags, context: CommandContext): Promise<
       if (showsRecords) {
         await terminal.print("---");
       }
-      await terminal.print(flags.output === "ndjson" ? ndjson(summary) : text(summary));
+      await terminal.print(
+        flags.output === "ndjson" ? ndjson(UploadSummarySchema, summary) : text(summary),
+      );
       call.count(summary.accepted);
       const isFailed = flags.failOnRejected === true && summary.rejected > 0;
       const rule: Stop | undefined = enough.signal.reason;
@@ -212,10 +221,6 @@ async function* fromInput(source: AsyncIterable<Line>): AsyncGenerator<OrderInpu
       yield parseMessage(OrderInputSchema, json, line.where);
     }
   }
-}
-
-function ndjson(summary: UploadSummary): string {
-  return toJsonString(UploadSummarySchema, summary, { alwaysEmitImplicit: true });
 }
 
 function text({ received, accepted, rejected, totalCents }: UploadSummary): string {

@@ -23,8 +23,9 @@ import {
   type StatusObject,
 } from "@grpc/grpc-js";
 import { messageOf, StatusError } from "../errors.ts";
+import type { WatchCall } from "./call-events.ts";
 import { decode, encode, wireMethod } from "./definition.ts";
-import { fromWireStatus } from "./status.ts";
+import { fromWireStatus, readWireStatus } from "./status.ts";
 import { receive, send } from "./stream.ts";
 
 export interface CallOptions {
@@ -33,6 +34,8 @@ export interface CallOptions {
   /** When the call must be over, in Unix milliseconds; then it ends with DEADLINE_EXCEEDED. */
   readonly deadline?: number | undefined;
   readonly metadata?: Readonly<Record<string, string>>;
+  /** Is told what goes on in the call. */
+  readonly watch?: WatchCall | undefined;
 }
 
 /**
@@ -74,7 +77,7 @@ export function startCall(
   grpcClient: GrpcClient,
   method: DescMethod,
   request: object,
-  { signal, deadline, metadata = {} }: CallOptions,
+  { signal, deadline, metadata = {}, watch }: CallOptions,
 ): AsyncIterable<object> | Promise<object> {
   signal.throwIfAborted();
   // Any number of calls may share a signal.
@@ -92,15 +95,24 @@ export function startCall(
     Metadata.fromHttp2Headers({ ...metadata }),
     deadline === undefined ? {} : { deadline },
   );
+  watch?.({ kind: "requested", path, deadline });
 
   const over = new AbortController();
+  let isCancelled = false;
+  const cancelCall = () => {
+    if (!isCancelled && !over.signal.aborted) {
+      isCancelled = true;
+      watch?.({ kind: "cancelled" });
+      call.cancel();
+    }
+  };
   // Why we cancelled, if we did: that, and not the CANCELLED it leads to, is what the caller gets.
   let ours: { readonly error: unknown } | undefined;
   const cancel = (error: unknown) => {
     // A source may fail when the server has long ended the call; the server's status stands.
     if (!over.signal.aborted) {
       ours ??= { error };
-      call.cancel();
+      cancelCall();
     }
   };
   const onAbort = () => cancel(signal.reason);
@@ -110,12 +122,20 @@ export function startCall(
     call.on("status", (given: StatusObject) => {
       signal.removeEventListener("abort", onAbort);
       over.abort();
+      watch?.({ kind: "ended", ...readWireStatus(given) });
       resolve(given);
     });
   });
+  call.on("metadata", () => watch?.({ kind: "accepted" }));
   // The status says the same and more.
   call.on("error", (_: ServiceError) => {});
 
+  const halfClose = () => {
+    if (!over.signal.aborted) {
+      watch?.({ kind: "half-closed" });
+    }
+    call.end();
+  };
   const decodeAnswer = (bytes: Buffer) => {
     try {
       return decode(method.output, bytes);
@@ -136,17 +156,20 @@ export function startCall(
         throw fromWireStatus(given);
       }
     },
-    left: () => call.cancel(),
+    left: cancelCall,
+    watch,
     signal,
   });
   if (single === undefined) {
     const requests = request as AsyncIterable<object>;
-    send(call, requests, { encode: encodeRequest, signal: over.signal }).then(
-      () => call.end(),
+    send(call, requests, { encode: encodeRequest, watch, signal: over.signal }).then(
+      halfClose,
       cancel,
     );
   } else {
-    call.end(single);
+    call.write(single);
+    watch?.({ kind: "sent", bytes: single.length, waiting: call.writableLength });
+    halfClose();
   }
   return method.methodKind === "unary" || method.methodKind === "client_streaming"
     ? only(answers, method)

@@ -1,9 +1,8 @@
 /** A server: where it listens, and how it stops. */
 
-import { subscribe, unsubscribe } from "node:diagnostics_channel";
 import { lookup } from "node:dns/promises";
 import { stat, unlink } from "node:fs/promises";
-import { connect, type Socket } from "node:net";
+import { connect } from "node:net";
 import { dirname } from "node:path";
 import { Server, ServerCredentials } from "@grpc/grpc-js";
 import { type Address, formatAddress } from "../address.ts";
@@ -77,18 +76,6 @@ export async function listen(options: ListenOptions): Promise<RunningServer> {
     throw error;
   }
 
-  // grpc-js does not show its sockets, and what it destroys waits for the peer to hang up: a peer
-  // that never does would keep the process from ending.
-  const sockets = new Set<Socket>();
-  const onSocket = (message: unknown) => {
-    const { socket } = message as { socket: Socket };
-    if (port !== undefined && socket.localPort === port) {
-      sockets.add(socket);
-      socket.once("close", () => sockets.delete(socket));
-    }
-  };
-  subscribe("net.server.socket", onSocket);
-
   return {
     port,
     async stop({ graceMs, force }) {
@@ -100,11 +87,7 @@ export async function listen(options: ListenOptions): Promise<RunningServer> {
       const quiet = Promise.all([calls.idle(), closed]);
       if (!(await isWithin(quiet, lastWordsMs, { signal: force }))) {
         server.forceShutdown();
-        for (const socket of sockets) {
-          socket.destroy();
-        }
       }
-      unsubscribe("net.server.socket", onSocket);
     },
   };
 }

@@ -29,10 +29,21 @@ export function toWireStatus(thrown: unknown): StatusObject {
 }
 
 /** The error of a call that the peer, or grpc-js on its behalf, ended with `status`. */
-export function fromWireStatus({ code, details }: Pick<ServiceError, "code" | "details">) {
-  const name = codeNames.get(code) ?? "UNKNOWN";
+export function fromWireStatus(status: Pick<ServiceError, "code" | "details">): StatusError {
+  const { code, message } = readWireStatus(status);
   // OK reaches this only if a peer breaks the protocol, such as by sending no message where one is due.
-  return new StatusError(name === "OK" ? "INTERNAL" : name, details);
+  return new StatusError(code === "OK" ? "INTERNAL" : code, message);
+}
+
+/** A code that gRPC does not know is UNKNOWN, as it says, and the number goes into the message. */
+export function readWireStatus({ code, details }: Pick<ServiceError, "code" | "details">): {
+  readonly code: StatusCode;
+  readonly message: string;
+} {
+  const name = codeNames.get(code);
+  return name === undefined
+    ? { code: "UNKNOWN", message: headerText(`status ${code}${details && ": "}${details}`) }
+    : { code: name, message: headerText(details) };
 }
 
 /** Cut to length, and without half a surrogate pair, on which percent-encoding throws. */

@@ -8,6 +8,7 @@
  */
 
 import type { Readable, Writable } from "node:stream";
+import type { WatchCall } from "./call-events.ts";
 
 export interface ReceiveOptions<T> {
   /** Bytes of one message to the message; what it throws ends the loop. */
@@ -19,6 +20,8 @@ export interface ReceiveOptions<T> {
   readonly ended: () => Promise<void>;
   /** Called once when the consumer leaves the loop before its end. */
   readonly left?: () => void;
+  /** Is told of each message that is taken. */
+  readonly watch?: WatchCall | undefined;
   readonly signal: AbortSignal;
 }
 
@@ -32,7 +35,7 @@ export interface ReceiveOptions<T> {
  */
 export function receive<T>(
   call: Readable,
-  { decode, ended, left, signal }: ReceiveOptions<T>,
+  { decode, ended, left, watch, signal }: ReceiveOptions<T>,
 ): AsyncIterableIterator<T, void> {
   let isAtEnd = false;
   let isDone = false;
@@ -55,7 +58,16 @@ export function receive<T>(
     signal.removeEventListener("abort", onEnd);
   };
 
-  const next = async (): Promise<IteratorResult<T, void>> => {
+  const take = (): IteratorResult<T, void> | undefined => {
+    const bytes: Buffer | null = call.read();
+    if (bytes === null) {
+      return undefined;
+    }
+    watch?.({ kind: "received", bytes: bytes.length, waiting: call.readableLength + 1 });
+    return { done: false, value: decode(bytes) };
+  };
+
+  const wait = async (): Promise<IteratorResult<T, void>> => {
     for (;;) {
       if (isDone) {
         return { done: true, value: undefined };
@@ -64,9 +76,9 @@ export function receive<T>(
         finish();
         throw signal.reason;
       }
-      const bytes: Buffer | null = call.read();
-      if (bytes !== null) {
-        return { done: false, value: decode(bytes) };
+      const taken = take();
+      if (taken !== undefined) {
+        return taken;
       }
       if (isAtEnd) {
         finish();
@@ -77,6 +89,19 @@ export function receive<T>(
         wake = resolve;
       });
       wake = undefined;
+    }
+  };
+
+  /** What is there is handed on without an async function, which would cost a few percent. */
+  const next = (): Promise<IteratorResult<T, void>> => {
+    if (isDone || signal.aborted) {
+      return wait();
+    }
+    try {
+      const taken = take();
+      return taken === undefined ? wait() : Promise.resolve(taken);
+    } catch (error) {
+      return Promise.reject(error);
     }
   };
 
@@ -95,6 +120,13 @@ export function receive<T>(
   };
 }
 
+export interface SendOptions<T> {
+  readonly encode: (message: T) => Buffer;
+  /** Is told of each message that is written, and of the waits. */
+  readonly watch?: WatchCall | undefined;
+  readonly signal: AbortSignal;
+}
+
 /**
  * Writes each message to the call, waiting whenever the call's buffer is full. Does not half-close.
  *
@@ -105,14 +137,19 @@ export function receive<T>(
 export async function send<T>(
   call: Writable,
   messages: AsyncIterable<T>,
-  { encode, signal }: { encode: (message: T) => Buffer; signal: AbortSignal },
+  { encode, watch, signal }: SendOptions<T>,
 ): Promise<void> {
   for await (const message of messages) {
     if (signal.aborted) {
       return;
     }
-    if (!call.write(encode(message))) {
+    const bytes = encode(message);
+    const takesMore = call.write(bytes);
+    watch?.({ kind: "sent", bytes: bytes.length, waiting: call.writableLength });
+    if (!takesMore) {
+      watch?.({ kind: "blocked" });
       await drained(call, { signal });
+      watch?.({ kind: "unblocked" });
     }
   }
 }

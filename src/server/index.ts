@@ -15,6 +15,8 @@ export interface ServerOptions {
   readonly tickMs: number;
   /** See `StreamingOptions`. */
   readonly echoDelayMs: number;
+  /** See `StreamingOptions`. */
+  readonly uploadDelayMs: number;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;

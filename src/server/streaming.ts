@@ -24,8 +24,10 @@ import { readAhead } from "../read-ahead.ts";
 export interface StreamingOptions {
   /** The time from one event of a subscription to the next, in milliseconds; 0: no wait. */
   readonly tickMs: number;
-  /** The time before each echo, in milliseconds. */
+  /** The time before each echo, in milliseconds; 0: no wait. */
   readonly echoDelayMs: number;
+  /** How long each record of an upload takes, in milliseconds; 0: no time. */
+  readonly uploadDelayMs: number;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
@@ -43,7 +45,7 @@ const maxTextBytes = 64 * 1024;
 const maxInt64 = 2n ** 63n - 1n;
 
 export function streaming(options: StreamingOptions): Implementation {
-  const { tickMs, echoDelayMs, clock, random, log } = options;
+  const { tickMs, echoDelayMs, uploadDelayMs, clock, random, log } = options;
   let orders = 0;
 
   const orderEvent = (customerId: string, at: number): OrderEvent => {
@@ -84,6 +86,10 @@ export function streaming(options: StreamingOptions): Implementation {
       const summary = create(UploadSummarySchema);
       try {
         for await (const { customerId, amountCents } of orders) {
+          if (uploadDelayMs > 0) {
+            // Meanwhile nobody reads: the client's window fills, and its `write()` answers false.
+            await clock.sleep(uploadDelayMs, { signal });
+          }
           summary.received += 1;
           const totalCents = summary.totalCents + amountCents;
           if (amountCents <= 0n || customerId === "" || totalCents > maxInt64) {
@@ -104,7 +110,9 @@ export function streaming(options: StreamingOptions): Implementation {
     async *chat(messages, { signal }) {
       try {
         for await (const text of readAhead(textsOf(messages), maxEchoesAhead)) {
-          await clock.sleep(echoDelayMs, { signal });
+          if (echoDelayMs > 0) {
+            await clock.sleep(echoDelayMs, { signal });
+          }
           yield echo(text, clock.now());
         }
       } finally {

@@ -239,3 +239,19 @@ describe("verdicts", () => {
     expect(code).toBe(78);
   });
 });
+
+test.each([
+  ["C1, which some terminals obey", "\u009b31m", "\\u009b31m"],
+  ["what turns the direction of writing", "\u202eexe.gpj", "\\u202eexe.gpj"],
+  ["what hides", "a\u200bb", "a\\u200bb"],
+])("characters that are no text are spelled out, in ndjson too: %s", async (_, text, spelled) => {
+  for (const output of ["text", "ndjson"]) {
+    const args = ["chat", "--addr", addr, "--input", "-", "-q", "-o", output];
+    const { stdout } = await brewctl(args, { input: `${text}\n` });
+    expect(stdout).toContain(spelled);
+    expect(stdout).not.toContain(text);
+    if (output === "ndjson") {
+      expect(JSON.parse(stdout).text).toBe(`echo: ${text}`);
+    }
+  }
+});

@@ -348,3 +348,25 @@ describe("standard input", () => {
     expect(client.stdout).not.toContain("> sent: b");
   });
 });
+
+test("a folder as standard input is refused, not taken for an empty one", async () => {
+  const { stdout, stderr, code } = await shell(`brewctl upload --addr ${addr} --input - < /tmp`);
+  expect(stdout).toBe("");
+  expect(stderr).toBe(
+    "brewctl: --input -: standard input is a folder\n  expected lines, from a file or a pipe\n",
+  );
+  expect(code).toBe(2);
+});
+
+test("a named pipe that nobody writes to does not hold up a stop rule", async () => {
+  using folder = tempFolder();
+  const pipe = folder.file("pipe");
+  expect((await shell(`mkfifo "${pipe}"`)).code).toBe(0);
+  const upload = ["upload", "--addr", addr, "--input", pipe, "-o", "ndjson"];
+  const ruled = await brewctl([...upload, "--for", "200ms"]);
+  expect(JSON.parse(ruled.stdout).received).toBe(0);
+  expect(ruled.stderr).toContain("--for 200ms");
+  expect(ruled.code).toBe(0);
+  const late = await brewctl([...upload, "--deadline", "200ms"]);
+  expect(late.code).toBe(68);
+});

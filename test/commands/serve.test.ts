@@ -1,6 +1,8 @@
 /** `brewctl serve`: where it listens, what it logs, and how it stops. */
 
+import { once } from "node:events";
 import { existsSync, writeFileSync } from "node:fs";
+import { connect } from "node:net";
 import { describe, expect, test } from "vitest";
 import { brewctl, serve, start } from "../support/brewctl.ts";
 import { tempFolder } from "../support/temp.ts";
@@ -192,4 +194,48 @@ describe("stop", () => {
     expect((await own.ended).code).toBe(0);
     expect((await client.ended).code).toBe(78);
   });
+
+  test.each(["tcp", "unix"])("a %s peer that never hangs up does not hold it up", async (kind) => {
+    using folder = tempFolder();
+    const path = folder.file("brew.sock");
+    await using own = start(["serve", "--addr", kind === "unix" ? `unix:${path}` : "127.0.0.1:0"]);
+    await own.output(/streaming-server started/);
+    const port = Number(/port=(\d+)/.exec(own.stderr)?.[1]);
+    const peer = connect(kind === "unix" ? { path } : { port, host: "127.0.0.1" });
+    // Reads nothing, so it does not even see that the other end has closed.
+    peer.pause().on("error", () => {});
+    await once(peer, "connect");
+    // An HTTP/2 client as far as the server can tell.
+    peer.write("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\u0004\0\0\0\0\0");
+    expect(
+      (
+        await brewctl([
+          "chat",
+          "--addr",
+          kind === "unix" ? `unix:${path}` : `127.0.0.1:${port}`,
+          "-n",
+          "0",
+        ])
+      ).code,
+    ).toBe(0);
+    own.child.kill("SIGTERM");
+    expect((await own.ended).code).toBe(0);
+    peer.destroy();
+  });
+});
+
+test("--upload-delay takes its time over each record, and a stop does not wait for it", async () => {
+  await using own = await serve(["--upload-delay", "60ms"]);
+  expect(own.stderr).toContain("upload_delay=60ms");
+  const args = ["upload", "--addr", own.addr, "-n", "5", "--pause", "0", "-o", "ndjson", "--stats"];
+  const { stdout, stderr } = await brewctl(args);
+  expect(JSON.parse(stdout).received).toBe(5);
+  const { stats } = JSON.parse(/^\{"stats".*$/m.exec(stderr)?.[0] ?? "");
+  expect(stats.firstMessageMs).toBeGreaterThanOrEqual(299);
+  await using slow = start(["upload", "--addr", own.addr, "-n", "100000", "--pause", "0", "-q"]);
+  await slow.output(/sent #100 /);
+  own.child.kill("SIGTERM");
+  own.child.kill("SIGTERM");
+  expect((await own.ended).code).toBe(0);
+  expect((await slow.ended).code).toBe(78);
 });

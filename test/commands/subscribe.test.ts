@@ -5,6 +5,7 @@ import { StatusError } from "../../src/errors.ts";
 import { brewctl, type Served, serve, start } from "../support/brewctl.ts";
 import { serveHandlers } from "../support/serve-handlers.ts";
 import { shell } from "../support/shell.ts";
+import type { TestServer } from "../support/start-server.ts";
 import { closedPort, tempFolder } from "../support/temp.ts";
 
 let server: Served;
@@ -74,6 +75,23 @@ describe("output", () => {
     const { stdout } = await brewctl(["subscribe", "--addr", `127.0.0.1:${own.port}`]);
     expect(stdout).toBe("[1] order_id=ord-1 customer= amount=0 at=?\n");
   });
+
+  test.each(["text", "ndjson"])(
+    "an event whose time is impossible is the server's fault, as %s",
+    async (output) => {
+      await using own = await serveHandlers({
+        async *subscribe() {
+          yield { orderId: "ord-1", emittedAt: { seconds: 2n ** 60n } };
+        },
+      });
+      const { stdout, stderr, code } = await brewctl([
+        ...["subscribe", "--addr", `127.0.0.1:${own.port}`, "-o", output],
+      ]);
+      expect(stdout).toBe("");
+      expect(stderr).toMatch(/brewctl: INTERNAL: the server sent what cannot be printed: /);
+      expect(code).toBe(77);
+    },
+  );
 
   test("control characters of the server are spelled out in text", async () => {
     await using own = await serveHandlers({
@@ -304,6 +322,55 @@ describe("verdicts", () => {
       ),
     );
     await own.output(/^subscribe ended: client gone sent=\d+$/m);
+  });
+
+  describe("a server that does not keep to the limit", () => {
+    const limited = async (own: TestServer, ...args: string[]) => {
+      const addr = `127.0.0.1:${own.port}`;
+      return await brewctl(["subscribe", "--addr", addr, "--limit", "3", ...args]);
+    };
+
+    test("and sends more is stopped, and no more is printed", async () => {
+      await using own = await serveHandlers({
+        async *subscribe() {
+          for (;;) {
+            yield { orderId: "ord-1" };
+          }
+        },
+      });
+      const { stdout, stderr, code } = await limited(own);
+      expect(lineCount(stdout)).toBe(3);
+      expect(stderr).toMatch(/^stream cancelled by client, got 3 events · limit reached · /);
+      expect(code).toBe(0);
+    });
+
+    test("and then says nothing is not waited for", async () => {
+      await using own = await serveHandlers({
+        async *subscribe(_, { signal }) {
+          yield* [{}, {}, {}];
+          await new Promise((resolve) => signal.addEventListener("abort", resolve));
+        },
+      });
+      const { stdout, stderr, code } = await limited(own);
+      expect(lineCount(stdout)).toBe(3);
+      expect(stderr).toMatch(/^stream cancelled by client, got 3 events · limit reached · /);
+      expect(code).toBe(0);
+    });
+
+    test.each(["--reconnect", "-q"])(
+      "and is lost behind the last event is as good, with %s",
+      async (flag) => {
+        await using own = await serveHandlers({
+          async *subscribe() {
+            yield* [{}, {}, {}];
+            throw new StatusError("UNAVAILABLE", "lost");
+          },
+        });
+        const { stdout, code } = await limited(own, flag);
+        expect(lineCount(stdout)).toBe(3);
+        expect(code).toBe(0);
+      },
+    );
   });
 
   test("a deadline ends the call with 68", async () => {

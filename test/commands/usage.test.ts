@@ -76,7 +76,7 @@ describe("help", () => {
     const { stdout, stderr, code } = await brewctl(["help", "nonsense"]);
     expect(stdout).toBe("");
     expect(stderr).toBe(
-      `brewctl: no help for nonsense\n  there is help for: ${commands.join(", ")}, exit-codes\n`,
+      `brewctl: no help for nonsense\n  there is help for: ${commands.join(", ")}, completion, exit-codes\n`,
     );
     expect(code).toBe(2);
   });

@@ -34,8 +34,9 @@ test("a usage error is INVALID_ARGUMENT, and its hint stays at home", () => {
 });
 
 test("a code that gRPC does not know is UNKNOWN; OK as a failure is INTERNAL", () => {
-  expect(fromWireStatus({ code: 99 as never, details: "" }).code).toBe("UNKNOWN");
-  expect(fromWireStatus({ code: -1 as never, details: "" }).code).toBe("UNKNOWN");
+  const unknown = (code: number, details: string) => fromWireStatus({ code, details });
+  expect(unknown(99, "")).toMatchObject({ code: "UNKNOWN", message: "status 99" });
+  expect(unknown(-1, "odd")).toMatchObject({ code: "UNKNOWN", message: "status -1: odd" });
   expect(fromWireStatus({ code: 0, details: "" }).code).toBe("INTERNAL");
 });
 
@@ -80,4 +81,10 @@ test("what another attempt may cure is UNAVAILABLE and CANCELLED", () => {
   );
   expect(transient.sort()).toEqual(["CANCELLED", "UNAVAILABLE"]);
   expect(isTransient(new Error("UNAVAILABLE"))).toBe(false);
+});
+
+test("what a peer says at great length is cut", () => {
+  const { message } = fromWireStatus({ code: statusCodes.ABORTED, details: "x".repeat(100_000) });
+  expect(message).toHaveLength(1024);
+  expect(message).toMatch(/x…$/);
 });

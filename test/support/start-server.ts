@@ -56,6 +56,7 @@ export async function serveImplementations(
 export interface LessonOptions {
   readonly tickMs?: number;
   readonly echoDelayMs?: number;
+  readonly uploadDelayMs?: number;
   readonly clock?: Clock;
 }
 
@@ -63,11 +64,12 @@ export interface LessonOptions {
 export async function serveLesson({
   tickMs = 1,
   echoDelayMs = 1,
+  uploadDelayMs = 0,
   clock = systemClock,
 }: LessonOptions = {}): Promise<TestServer & { client: Client<typeof StreamingService> }> {
   const log = testLog();
   const random = () => 0.5;
-  const options = { address: loopback(0), tickMs, echoDelayMs, clock, random, log };
+  const options = { address: loopback(0), tickMs, echoDelayMs, uploadDelayMs, clock, random, log };
   const started = testServer(await startServer(options), log);
   return Object.assign(started, { client: started.dial().client(StreamingService) });
 }

@@ -1,0 +1,76 @@
+/** The processes that a benchmark starts, and what they use. */
+
+import {
+  type ChildProcess,
+  execFileSync,
+  fork,
+  type SpawnOptions,
+  spawn,
+} from "node:child_process";
+import { once } from "node:events";
+import { fileURLToPath } from "node:url";
+import type { Usage } from "./server.ts";
+
+export const root = fileURLToPath(new URL("..", import.meta.url));
+export const brewctl = `${root}bin/brewctl`;
+
+export interface ServerProcess extends Disposable {
+  readonly port: number;
+  readonly pid: number;
+  usage(): Promise<Usage>;
+}
+
+export async function startServerProcess(
+  kind: "by-hand" | "with-glue" | "lesson",
+): Promise<ServerProcess> {
+  // With the room for young objects that bin/brewctl gives.
+  const execArgv = ["--min-semi-space-size=8", "--max-semi-space-size=16"];
+  const file = fileURLToPath(new URL("server.ts", import.meta.url));
+  const child = fork(file, [kind], { execArgv });
+  const ended = once(child, "exit").then(() => {
+    throw new Error(`the ${kind} server did not start`);
+  });
+  const [{ port }] = (await Promise.race([once(child, "message"), ended])) as [{ port: number }];
+  ended.catch(() => {});
+  return {
+    port,
+    pid: child.pid ?? 0,
+    async usage() {
+      const answer = once(child, "message");
+      child.send("usage");
+      const [usage] = (await answer) as [Usage];
+      return usage;
+    },
+    [Symbol.dispose]: () => child.disconnect(),
+  };
+}
+
+/** Runs a program to its end; throws if it fails. Its output is dropped. */
+export async function run(file: string, args: readonly string[]): Promise<void> {
+  const child = spawn(file, args, { cwd: root, stdio: "ignore" });
+  const [code] = (await once(child, "exit")) as [number | null];
+  if (code !== 0) {
+    throw new Error(`${file} ${args.join(" ")} ended with ${code}`);
+  }
+}
+
+/** Starts a program; it is killed at the end of the scope if it still runs. */
+export function start(
+  file: string,
+  args: readonly string[],
+  options: SpawnOptions = {},
+): ChildProcess & Disposable {
+  const child = spawn(file, args, { cwd: root, stdio: ["ignore", "pipe", "inherit"], ...options });
+  return Object.assign(child, { [Symbol.dispose]: () => void child.kill("SIGKILL") });
+}
+
+/** What a process holds in memory now, in megabytes; undefined when it has ended. */
+export function residentMb(pid: number): number | undefined {
+  try {
+    return (
+      Number(execFileSync("ps", ["-o", "rss=", "-p", String(pid)], { encoding: "utf8" })) / 1024
+    );
+  } catch {
+    return undefined;
+  }
+}

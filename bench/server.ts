@@ -1,0 +1,37 @@
+/** A server in a process of its own, as a benchmark forks it: `by-hand`, `with-glue` or `lesson`. */
+
+import { systemClock, systemRandom } from "../src/clock.ts";
+import { startServer } from "../src/server/index.ts";
+import { serveByHand } from "./by-hand.ts";
+import { serveWithGlue } from "./with-glue.ts";
+
+export interface Usage {
+  /** Of the process so far, in milliseconds of one processor. */
+  readonly cpuMs: number;
+}
+
+const servers: Readonly<Record<string, () => Promise<number | undefined>>> = {
+  "by-hand": serveByHand,
+  "with-glue": serveWithGlue,
+  async lesson() {
+    const { port } = await startServer({
+      address: { kind: "tcp", host: "127.0.0.1", port: 0 },
+      tickMs: 0,
+      echoDelayMs: 0,
+      uploadDelayMs: 0,
+      clock: systemClock,
+      random: systemRandom,
+      log: { info() {}, warn() {}, error() {} },
+    });
+    return port;
+  },
+};
+
+const port = await servers[process.argv[2] ?? ""]?.();
+process.send?.({ port });
+process.on("message", () => {
+  const { user, system } = process.cpuUsage();
+  process.send?.({ cpuMs: (user + system) / 1000 } satisfies Usage);
+});
+// The benchmark has gone, however it did.
+process.on("disconnect", () => process.exit());
