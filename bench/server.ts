@@ -1,7 +1,9 @@
 /** A server in a process of its own, as a benchmark forks it: `by-hand`, `with-glue` or `lesson`. */
 
 import { systemClock, systemRandom } from "../src/clock.ts";
+import { noFaults } from "../src/server/faults.ts";
 import { startServer } from "../src/server/index.ts";
+import { inMemory } from "../src/sqlite.ts";
 import { serveByHand } from "./by-hand.ts";
 import { serveWithGlue } from "./with-glue.ts";
 
@@ -19,9 +21,12 @@ const servers: Readonly<Record<string, () => Promise<number | undefined>>> = {
       tickMs: 0,
       echoDelayMs: 0,
       uploadDelayMs: 0,
+      dataDir: inMemory,
+      opensLedger: false,
+      faults: noFaults,
       clock: systemClock,
       random: systemRandom,
-      log: { info() {}, warn() {}, error() {} },
+      log: { debug() {}, info() {}, warn() {}, error() {} },
     });
     return port;
   },

@@ -8,7 +8,7 @@ import { chatMessage, orderEvent, orderInput } from "./messages.ts";
 import type { Streams } from "./streams.ts";
 
 const loopback = { kind: "tcp", host: "127.0.0.1" } as const;
-const noLog = { info() {}, warn() {}, error() {} };
+const noLog = { debug() {}, info() {}, warn() {}, error() {} };
 const never = new AbortController().signal;
 
 /** Returns the port. */

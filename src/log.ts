@@ -8,9 +8,15 @@
 export const logFormats = ["text", "json"] as const;
 export type LogFormat = (typeof logFormats)[number];
 
+/** What is written: everything, or everything but `debug`. */
+export const logLevels = ["info", "debug"] as const;
+export type LogLevel = (typeof logLevels)[number];
+
 export type LogFields = Readonly<Record<string, string | number | bigint | boolean | undefined>>;
 
 export interface Logger {
+  /** What only somebody who is looking for something wants to read; described only if it is read. */
+  debug(describe: () => string, fields?: LogFields): void;
   info(message: string, fields?: LogFields): void;
   /** Something an operator should look at; text lines begin with `WARN`. */
   warn(message: string, fields?: LogFields): void;
@@ -22,23 +28,34 @@ type Level = keyof Logger;
 
 export interface LogOptions {
   readonly format: LogFormat;
+  readonly level?: LogLevel;
   /** Takes one line, without its newline. */
   readonly write: (line: string) => void;
   /** Unix milliseconds; only json lines carry the time. */
   readonly now: () => number;
 }
 
-export function createLogger({ format, write, now }: LogOptions): Logger {
+export function createLogger({ format, level = "info", write, now }: LogOptions): Logger {
   const line = format === "json" ? jsonLine : textLine;
   const at =
     (level: Level) =>
     (message: string, fields: LogFields = {}) =>
       write(line(level, message, fields, now));
-  return { info: at("info"), warn: at("warn"), error: at("error") };
+  return {
+    debug(describe, fields) {
+      if (level === "debug") {
+        at("debug")(describe(), fields);
+      }
+    },
+    info: at("info"),
+    warn: at("warn"),
+    error: at("error"),
+  };
 }
 
 function textLine(level: Level, message: string, fields: LogFields): string {
-  const words = level === "info" ? [message] : [level.toUpperCase(), message];
+  const isCalm = level === "info" || level === "debug";
+  const words = isCalm ? [message] : [level.toUpperCase(), message];
   for (const [name, value] of Object.entries(fields)) {
     if (value !== undefined) {
       words.push(`${name}=${textValue(value)}`);

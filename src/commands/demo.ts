@@ -9,8 +9,10 @@ import { Command } from "commander";
 import type { Address } from "../address.ts";
 import { formatDuration } from "../duration.ts";
 import { createLogger } from "../log.ts";
+import { noFaults } from "../server/faults.ts";
 import { startServer } from "../server/index.ts";
 import type { Exit } from "../shutdown.ts";
+import { inMemory } from "../sqlite.ts";
 import { run as chat } from "./chat.ts";
 import type { CommandContext } from "./client-call.ts";
 import { type ClientFlags, withTerminalFlags } from "./flags.ts";
@@ -75,6 +77,9 @@ export async function run(_flags: object, context: CommandContext): Promise<Exit
     tickMs,
     echoDelayMs,
     uploadDelayMs: 0,
+    dataDir: inMemory,
+    opensLedger: false,
+    faults: noFaults,
     clock,
     random,
     log,

@@ -51,6 +51,22 @@ export const integer = (min: number, max = maxInt32) =>
     return number;
   });
 
+/** A share of a whole. */
+export const share = parser((text) => {
+  const number = Number(text);
+  if (!/^[\d.]+$/.test(text) || !(number >= 0 && number <= 1)) {
+    throw new RangeError("expected a share from 0 to 1, such as 0.1");
+  }
+  return number;
+});
+
+export const nonEmpty = parser((text) => {
+  if (text === "") {
+    throw new RangeError("expected something");
+  }
+  return text;
+});
+
 export const outputs = ["text", "ndjson"] as const;
 
 /** What every command that talks to a server can be told. */

@@ -6,14 +6,18 @@
  * story: test/story/lesson.test.ts, test/commands/serve.test.ts
  */
 
+import { join, resolve } from "node:path";
 import { Command, Option } from "commander";
 import { type Address, formatAddress, parseAddress } from "../address.ts";
 import { formatDuration } from "../duration.ts";
-import { createLogger, type LogFormat, logFormats } from "../log.ts";
+import { createLogger, type LogFormat, type LogLevel, logFormats, logLevels } from "../log.ts";
+import { describeFaults, type FaultOptions } from "../server/faults.ts";
 import { startServer } from "../server/index.ts";
 import type { Exit } from "../shutdown.ts";
+import { inMemory } from "../sqlite.ts";
 import type { CommandContext } from "./client-call.ts";
-import { duration, listenAddress } from "./flags.ts";
+import { duration, integer, listenAddress, nonEmpty, share } from "./flags.ts";
+import { stateFolder } from "./state-folder.ts";
 
 export interface ServeFlags {
   readonly addr: Address;
@@ -21,7 +25,14 @@ export interface ServeFlags {
   readonly echoDelay: number;
   readonly uploadDelay: number;
   readonly grace: number;
+  readonly dataDir?: string;
+  readonly memory?: boolean;
+  readonly faultNack: number;
+  readonly faultDropAfter: number;
+  readonly faultLoseAck: number;
+  readonly faultLatency: number;
   readonly logFormat: LogFormat;
+  readonly logLevel: LogLevel;
 }
 
 export const command = new Command("serve")
@@ -63,6 +74,45 @@ export const command = new Command("serve")
       .choices(logFormats)
       .default("text")
       .env("BREWCTL_LOG_FORMAT"),
+  )
+  .addOption(
+    new Option("--log-level <level>", "what is logged; debug tells each event of the store bridge")
+      .choices(logLevels)
+      .default("info")
+      .env("BREWCTL_LOG_LEVEL"),
+  )
+  .addOption(
+    new Option(
+      "--data-dir <folder>",
+      "where the ledger of the store bridge is kept (default: brewctl/cloud in your state folder)",
+    )
+      .env("BREWCTL_DATA_DIR")
+      .argParser(nonEmpty),
+  )
+  .addOption(
+    new Option("--memory", "keep the ledger in memory and forget it at the end").conflicts(
+      "dataDir",
+    ),
+  )
+  .addOption(
+    new Option("--fault-nack <share>", "refuse such a share of a store's events with 'try later'")
+      .default(0)
+      .argParser(share),
+  )
+  .addOption(
+    new Option("--fault-drop-after <n>", "end each call of a store after n events; 0: never")
+      .default(0)
+      .argParser(integer(0)),
+  )
+  .addOption(
+    new Option("--fault-lose-ack <share>", "lose such a share of the answers, after the commit")
+      .default(0)
+      .argParser(share),
+  )
+  .addOption(
+    new Option("--fault-latency <duration>", "hold each answer to a store back for so long")
+      .default(0, "0")
+      .argParser(duration),
   );
 
 export const examples = `\
@@ -71,20 +121,32 @@ export const examples = `\
   brewctl serve --tick 100ms --echo-delay 1s
   brewctl serve --upload-delay 1ms                 a slow server: see upload --timeline
   brewctl serve --addr localhost:0 --log-format json 2>server.log
-  brewctl serve --addr unix:/tmp/brew.sock`;
+  brewctl serve --addr unix:/tmp/brew.sock
+  brewctl serve --data-dir /srv/brew               the store bridge's ledger is there
+  brewctl serve --memory --fault-lose-ack 0.1      a lesson: see make scenario NAME=lost-ack`;
 
 export const notes = `\
 Ctrl+C or SIGTERM stops gracefully: subscriptions and chats end at once with UNAVAILABLE, uploads
-may finish within --grace. A second Ctrl+C does not wait. Health and reflection are always on.`;
+may finish within --grace. A second Ctrl+C does not wait. Health and reflection are always on.
+
+The ledger of the store bridge is opened by the first store that calls, or at the start with
+--data-dir; one server at a time can have it.`;
 
 /** A second Ctrl+C cuts the grace short and still exits 0. */
 export const takesSecondInterrupt = true;
 
 export async function run(flags: ServeFlags, context: CommandContext): Promise<Exit> {
   const { terminal, clock, random, interrupted, interruptedTwice } = context;
-  const { addr, tick, echoDelay, uploadDelay, grace, logFormat } = flags;
+  const { addr, tick, echoDelay, uploadDelay, grace, dataDir, memory } = flags;
+  const faults: FaultOptions = {
+    nack: flags.faultNack,
+    dropAfter: flags.faultDropAfter,
+    loseAck: flags.faultLoseAck,
+    latencyMs: flags.faultLatency,
+  };
   const log = createLogger({
-    format: logFormat,
+    format: flags.logFormat,
+    level: flags.logLevel,
     write: (line) => terminal.complain(line),
     now: () => clock.now(),
   });
@@ -93,6 +155,9 @@ export async function run(flags: ServeFlags, context: CommandContext): Promise<E
     tickMs: tick,
     echoDelayMs: echoDelay,
     uploadDelayMs: uploadDelay,
+    dataDir: memory ? inMemory : resolve(dataDir ?? join(stateFolder(process.env), "cloud")),
+    opensLedger: dataDir !== undefined,
+    faults,
     clock,
     random,
     log,
@@ -104,6 +169,10 @@ export async function run(flags: ServeFlags, context: CommandContext): Promise<E
     upload_delay: uploadDelay > 0 ? formatDuration(uploadDelay) : undefined,
     port: addr.kind === "tcp" && addr.port === 0 ? server.port : undefined,
   });
+  const asked = describeFaults(faults);
+  if (asked !== "") {
+    log.warn("stores get faults, as asked for", { faults: asked });
+  }
 
   if (!interrupted.aborted) {
     await new Promise((resolve) => {

@@ -34,8 +34,15 @@ export interface CallOptions {
   /** When the call must be over, in Unix milliseconds; then it ends with DEADLINE_EXCEEDED. */
   readonly deadline?: number | undefined;
   readonly metadata?: Readonly<Record<string, string>>;
+  /** Is given the headers of the answer, when they come. */
+  readonly onHeaders?: ((headers: AnswerHeaders) => void) | undefined;
   /** Is told what goes on in the call. */
   readonly watch?: WatchCall | undefined;
+}
+
+/** A name has no, one or several values; those of `-bin` names are bytes. */
+export interface AnswerHeaders {
+  get(name: string): readonly (string | Buffer)[];
 }
 
 /**
@@ -77,7 +84,7 @@ export function startCall(
   grpcClient: GrpcClient,
   method: DescMethod,
   request: object,
-  { signal, deadline, metadata = {}, watch }: CallOptions,
+  { signal, deadline, metadata = {}, onHeaders, watch }: CallOptions,
 ): AsyncIterable<object> | Promise<object> {
   signal.throwIfAborted();
   // Any number of calls may share a signal.
@@ -126,7 +133,10 @@ export function startCall(
       resolve(given);
     });
   });
-  call.on("metadata", () => watch?.({ kind: "accepted" }));
+  call.on("metadata", (headers: Metadata) => {
+    watch?.({ kind: "accepted" });
+    onHeaders?.(headers);
+  });
   // The status says the same and more.
   call.on("error", (_: ServiceError) => {});
 

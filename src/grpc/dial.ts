@@ -1,14 +1,19 @@
 /** Dialling: a connection, and waiting until a server answers on it. */
 
 import type { DescService } from "@bufbuild/protobuf";
-import { connectivityState, credentials, Client as GrpcClient } from "@grpc/grpc-js";
+import {
+  type ChannelOptions,
+  connectivityState,
+  credentials,
+  Client as GrpcClient,
+} from "@grpc/grpc-js";
 import { type Address, formatAddress, isLocal } from "../address.ts";
 import { systemClock } from "../clock.ts";
 import { StatusError } from "../errors.ts";
 import { type CallOptions, type Client, startCall } from "./call.ts";
-import { clientOptions, connectTimeoutMs, loopbackOptions } from "./options.ts";
+import { clientOptions, connectTimeoutMs, loopbackOptions, watchfulOptions } from "./options.ts";
 
-export type { CallOptions, Client } from "./call.ts";
+export type { AnswerHeaders, CallOptions, Client } from "./call.ts";
 
 /** Between two attempts while waiting for a server, in milliseconds: soon at first, then this. */
 const maxPauseMs = 1_000;
@@ -33,12 +38,25 @@ export interface Connection {
   close(): void;
 }
 
-/** `attemptMs`: how long one attempt to connect may take, in milliseconds. */
-export function dial(address: Address, { attemptMs = connectTimeoutMs } = {}): Connection {
-  let grpcClient = connect(address);
+export interface DialOptions {
+  /** How long one attempt to connect may take, in milliseconds. */
+  readonly attemptMs?: number;
+  /**
+   * Notices within seconds a connection that died without a word. Only toward servers of ours:
+   * others close a connection whose client pings so often.
+   */
+  readonly isWatchful?: boolean;
+}
+
+export function dial(
+  address: Address,
+  { attemptMs = connectTimeoutMs, isWatchful = false }: DialOptions = {},
+): Connection {
+  const options = isWatchful ? watchfulOptions : {};
+  let grpcClient = connect(address, options);
   const redial = () => {
     grpcClient.close();
-    grpcClient = connect(address);
+    grpcClient = connect(address, options);
   };
   return {
     async ready({ signal, waitMs, deadline = Number.POSITIVE_INFINITY }) {
@@ -86,13 +104,14 @@ export function dial(address: Address, { attemptMs = connectTimeoutMs } = {}): C
   };
 }
 
-function connect(address: Address): GrpcClient {
+function connect(address: Address, options: ChannelOptions): GrpcClient {
   const target = formatAddress(
     address.kind === "tcp" && address.host === "" ? { ...address, host: "localhost" } : address,
   );
   return new GrpcClient(target, credentials.createInsecure(), {
     ...clientOptions,
     ...(isLocal(address) ? loopbackOptions : {}),
+    ...options,
   });
 }
 

@@ -26,6 +26,8 @@ export interface CallContext {
   readonly signal: AbortSignal;
   /** The request's headers. A name may have several values; those of `-bin` names are bytes. */
   readonly metadata: { get(name: string): readonly (string | Buffer)[] };
+  /** Sends the answer's headers now, before the first message; else they go with it. Once a call. */
+  sendHeaders(headers: Readonly<Record<string, string>>): void;
   /** `address:port` of the client, or `unknown` on a unix socket. */
   readonly peer: string;
 }

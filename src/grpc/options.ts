@@ -46,6 +46,15 @@ export const clientOptions = {
  */
 export const loopbackOptions = { "grpc.enable_http_proxy": 0 } satisfies ChannelOptions;
 
+/**
+ * A store's link: a connection that died without a word is noticed within eight seconds, of which
+ * the first five are silence.
+ */
+export const watchfulOptions = {
+  "grpc.keepalive_time_ms": 5_000,
+  "grpc.keepalive_timeout_ms": 3_000,
+} satisfies ChannelOptions;
+
 export const serverOptions = {
   "grpc.max_receive_message_length": maxMessageBytes,
   // A client that vanished without a FIN is noticed after 60 s of silence and 20 s without an

@@ -4,18 +4,19 @@
  */
 
 import type { DescMethod } from "@bufbuild/protobuf";
-import type {
-  ServerDuplexStream,
-  ServerUnaryCall,
-  sendUnaryData,
-  UntypedHandleCall,
+import {
+  Metadata,
+  type ServerDuplexStream,
+  type ServerUnaryCall,
+  type sendUnaryData,
+  type UntypedHandleCall,
 } from "@grpc/grpc-js";
 import { systemClock } from "../clock.ts";
 import { messageOf, StatusError } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import { decode, encode } from "./definition.ts";
 import { halfClosed, isClientGone } from "./half-close.ts";
-import type { UntypedHandler } from "./handlers.ts";
+import type { CallContext, UntypedHandler } from "./handlers.ts";
 import { deadlineSlackMs } from "./options.ts";
 import { toWireStatus } from "./status.ts";
 import { receive, send } from "./stream.ts";
@@ -121,7 +122,12 @@ class RunningCall {
     const callback = this.#callback;
     const encodeAnswer = (answer: object) => encode(this.#method.output, answer);
     try {
-      const context = { signal, metadata: call.metadata, peer: call.getPeer() };
+      const context: CallContext = {
+        signal,
+        metadata: call.metadata,
+        peer: call.getPeer(),
+        sendHeaders: (headers) => call.sendMetadata(Metadata.fromHttp2Headers({ ...headers })),
+      };
       const answers = handler(this.#request(), context);
       if (callback) {
         const answer = encodeAnswer(await (answers as Promise<object>));

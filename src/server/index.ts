@@ -5,9 +5,13 @@ import type { Address } from "../address.ts";
 import type { Clock, Random } from "../clock.ts";
 import { listen, type RunningServer } from "../grpc/serve.ts";
 import type { Logger } from "../log.ts";
+import { Cloud } from "./cloud.ts";
+import { type FaultOptions, Faults } from "./faults.ts";
+import { headOffice } from "./head-office.ts";
 import { health } from "./health.ts";
 import { reflection } from "./reflection.ts";
 import { streaming } from "./streaming.ts";
+import { syncEngine } from "./sync-engine.ts";
 
 export interface ServerOptions {
   readonly address: Address;
@@ -17,22 +21,42 @@ export interface ServerOptions {
   readonly echoDelayMs: number;
   /** See `StreamingOptions`. */
   readonly uploadDelayMs: number;
+  /** The folder of the store bridge's ledger; `:memory:` for one that is to be forgotten. */
+  readonly dataDir: string;
+  /** Opens the ledger now, and not at the first call that needs it. */
+  readonly opensLedger: boolean;
+  readonly faults: FaultOptions;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
 }
 
-/** Throws `UsageError` if it cannot listen on the address. */
+/**
+ * Throws `UsageError` if it cannot listen on the address, and `StatusError` if the ledger is to be
+ * opened and cannot be.
+ */
 export async function startServer(options: ServerOptions): Promise<RunningServer> {
-  const { address, log } = options;
-  const services = [streaming(options)];
+  const { address, dataDir, opensLedger, log } = options;
+  const cloud = new Cloud({ ...options, folder: dataDir });
+  const faults = new Faults(options.faults, options);
+  if (opensLedger) {
+    cloud.open();
+  }
+  const services = [
+    streaming(options),
+    syncEngine({ ...options, cloud, faults }),
+    headOffice({ ...options, cloud }),
+  ];
   const { implementation, stopServing } = health({
     serviceNames: services.map(({ service }) => service.typeName),
   });
   services.push(implementation);
   services.push(...reflection({ services: services.map(({ service }) => service) }));
 
-  const server = await listen({ address, implementations: services, log });
+  const server = await listen({ address, implementations: services, log }).catch((error) => {
+    cloud.close();
+    throw error;
+  });
   return {
     port: server.port,
     async stop(options) {
@@ -40,6 +64,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       // Whoever watches the health hears of it before the watch itself is ended.
       await nextTurn();
       await server.stop(options);
+      cloud.close();
     },
   };
 }

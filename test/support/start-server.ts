@@ -5,7 +5,9 @@ import { type Clock, systemClock } from "../../src/clock.ts";
 import { StreamingService } from "../../src/gen/orders/v1/streaming_pb.ts";
 import { type Client, type Connection, dial } from "../../src/grpc/dial.ts";
 import { type Implementation, listen, type RunningServer } from "../../src/grpc/serve.ts";
+import { noFaults } from "../../src/server/faults.ts";
 import { startServer } from "../../src/server/index.ts";
+import { inMemory } from "../../src/sqlite.ts";
 import { type TestLog, testLog } from "./test-log.ts";
 
 /** For calls that nothing but their own end stops. */
@@ -69,7 +71,9 @@ export async function serveLesson({
 }: LessonOptions = {}): Promise<TestServer & { client: Client<typeof StreamingService> }> {
   const log = testLog();
   const random = () => 0.5;
-  const options = { address: loopback(0), tickMs, echoDelayMs, uploadDelayMs, clock, random, log };
+  const bridge = { dataDir: inMemory, opensLedger: false, faults: noFaults };
+  const lesson = { tickMs, echoDelayMs, uploadDelayMs };
+  const options = { address: loopback(0), ...lesson, ...bridge, clock, random, log };
   const started = testServer(await startServer(options), log);
   return Object.assign(started, { client: started.dial().client(StreamingService) });
 }

@@ -1,0 +1,370 @@
+/**
+ * Drains an outbox through one long call: events go up, an answer for each comes down, and nobody
+ * waits for the other. This is the bidirectional stream of the bridge; it stays open, and what is
+ * recorded later goes out at once.
+ *
+ * - At most `window` events are in flight; then the outbox is not read any further.
+ * - An event without an answer for `ackTimeoutMs` is sent again, whatever else progresses: one lost
+ *   answer cannot pin a place in the window.
+ * - An event that is refused for now waits its time and goes again on the same call; one that is
+ *   refused for good is parked at once.
+ * - A call on which nothing is answered for long, though something is due, is given up.
+ * - The outbox is looked at by the clock, so its backlog drains without anything new being recorded.
+ */
+
+import { Bell } from "../bell.ts";
+import type { Clock, Random } from "../clock.ts";
+import { StatusError } from "../errors.ts";
+import { GroupCommit } from "../group-commit.ts";
+import { isTooMuch } from "./flush.ts";
+import { keepLinked, type LinkState } from "./link.ts";
+import type { Outbox, Recorded, Settlement } from "./outbox.ts";
+import { settlementOf } from "./settling.ts";
+import type { Answer, Uplink } from "./uplink.ts";
+
+export interface ChannelOptions {
+  readonly outbox: Outbox;
+  readonly uplink: Uplink;
+  readonly clock: Clock;
+  readonly random: Random;
+  /** Ends it at once; what has no answer stays pending. */
+  readonly signal: AbortSignal;
+  /** Ends it when it aborts and what is in flight is answered. */
+  readonly stop: AbortSignal;
+  /** Ends it when nothing is pending. */
+  readonly untilDrained: boolean;
+  readonly onState: (state: LinkState) => void;
+  /** Is told of each answer when what it means is on the disk. */
+  readonly onAnswer: (answer: Answer, settlement: Settlement) => void;
+  /** The next answer is read when what this returns has resolved. */
+  readonly paced?: () => Promise<void> | undefined;
+  /** Is told that the cloud has forgotten what it had acknowledged. */
+  readonly onAlarm: (why: string) => void;
+  readonly window?: number;
+  readonly ackTimeoutMs?: number;
+  readonly maxAttempts?: number;
+}
+
+/** Events in flight. Larger ones were slower: grpc-js walks what is unsent at every write. */
+export const defaultWindow = 2_000;
+
+export const defaultAckTimeoutMs = 5_000;
+
+/** Without any answer, though one is due; in milliseconds. Doubled with each lost call in a row. */
+const progressTimeoutMs = 10_000;
+
+/** The longest such time, in milliseconds. */
+const maxProgressTimeoutMs = 300_000;
+
+/** How often the outbox is looked at for what other processes have recorded, in milliseconds. */
+const lookMs = 50;
+
+/** Read from the outbox at a time. */
+const pageSize = 256;
+
+/** After so many, a window that is small because a call was refused is doubled. */
+const answersToGrow = 64;
+
+/** Resolves when it is drained, if that was asked for, or stopped. Throws as `keepLinked`. */
+export async function channel(options: ChannelOptions): Promise<void> {
+  const { uplink, signal, stop, window = defaultWindow } = options;
+  const stopped = AbortSignal.any([signal, stop]);
+  let firstWindow = window;
+  try {
+    await keepLinked({
+      ...options,
+      // A stop ends the waiting for a connection; a call in progress ends itself.
+      signal: stopped,
+      connect: (call) => uplink.connect(call),
+      async session({ answered, failures }) {
+        const session = new Session({ ...options, firstWindow, failures, answered });
+        try {
+          return await session.run();
+        } catch (error) {
+          // One of those in flight was too much for the wire: with fewer it is sooner found.
+          firstWindow = isTooMuch(error)
+            ? Math.max(1, Math.floor(session.mostInFlight / 2))
+            : window;
+          throw error;
+        }
+      },
+    });
+  } catch (error) {
+    if (!stop.aborted || signal.aborted || error !== stop.reason) {
+      throw error;
+    }
+  }
+}
+
+interface InFlight {
+  readonly event: Recorded;
+  /** By the monotonic clock. */
+  readonly sentAt: number;
+}
+
+interface SessionOptions extends ChannelOptions {
+  readonly firstWindow: number;
+  readonly failures: number;
+  readonly answered: () => void;
+}
+
+/** One call. */
+class Session {
+  /** How many events were in flight at most. */
+  mostInFlight = 0;
+  #window: number;
+  #answers = 0;
+  readonly #options: SessionOptions;
+  /** In the order in which they were sent. */
+  readonly #inFlight = new Map<string, InFlight>();
+  readonly #over = new AbortController();
+  readonly #signal: AbortSignal;
+  /** Rings when there may be something to send. */
+  readonly #bell = new Bell();
+  readonly #marks: GroupCommit<Settlement, undefined>;
+  /** Answers that are not on the disk yet. */
+  #unmarked = 0;
+  #page: Recorded[] = [];
+  #pageAt = 0;
+  /** Of the last event read from the outbox. */
+  #position = 0;
+  #isAtEnd = false;
+  /** Events whose answer did not come in time. */
+  #overdue: Recorded[] = [];
+  #seenVersion: number;
+  /** Since when something is due and nothing came, by the monotonic clock. */
+  #dueSince = 0;
+  #hasRenumbered = false;
+  #hasHalfClosed = false;
+  #state: LinkState["kind"] = "connecting";
+
+  constructor(options: SessionOptions) {
+    const { outbox, clock, signal } = options;
+    this.#options = options;
+    this.#signal = AbortSignal.any([signal, this.#over.signal]);
+    this.#seenVersion = outbox.database.dataVersion();
+    this.#window = options.firstWindow;
+    this.#marks = new GroupCommit({
+      clock,
+      commit(settlements): readonly undefined[] {
+        outbox.settle(settlements);
+        return [];
+      },
+    });
+  }
+
+  /** `again`: the events have new numbers. */
+  async run(): Promise<"done" | "again"> {
+    const { uplink, outbox, stop, onAlarm, paced } = this.#options;
+    const signal = this.#signal;
+    const onStop = () => this.#bell.ring();
+    stop.addEventListener("abort", onStop);
+    this.#keepLooking();
+    try {
+      const answers = uplink.channel(this.#sending(), {
+        signal,
+        onLedger: (ledger) => {
+          const alarm = outbox.meet(ledger);
+          if (alarm !== undefined) {
+            onAlarm(alarm);
+          }
+        },
+      });
+      for await (const answer of answers) {
+        this.#take(answer);
+        const pause = paced?.();
+        if (pause !== undefined) {
+          await pause;
+        }
+      }
+      if (!this.#hasHalfClosed) {
+        throw new StatusError("UNAVAILABLE", "the cloud ended the channel");
+      }
+      return "done";
+    } catch (error) {
+      if (this.#hasRenumbered) {
+        return "again";
+      }
+      signal.throwIfAborted();
+      const [alone] = this.#inFlight.values();
+      if (isTooMuch(error) && this.#inFlight.size === 1 && alone !== undefined) {
+        this.#refuseAlone(alone.event, error);
+      }
+      throw error;
+    } finally {
+      // Answers that came still count.
+      this.#marks.flush();
+      stop.removeEventListener("abort", onStop);
+      this.#over.abort(new StatusError("CANCELLED", "the channel is over"));
+    }
+  }
+
+  async *#sending(): AsyncGenerator<Recorded, void> {
+    const { clock, outbox, stop, untilDrained } = this.#options;
+    this.#enter("replaying");
+    for (;;) {
+      const event = stop.aborted ? undefined : this.#next();
+      if (event !== undefined) {
+        if (this.#inFlight.size === 0) {
+          this.#dueSince = clock.monotonic();
+        }
+        // Anew, so that the map stays in the order of sending.
+        this.#inFlight.delete(event.eventId);
+        this.#inFlight.set(event.eventId, { event, sentAt: clock.monotonic() });
+        this.mostInFlight = Math.max(this.mostInFlight, this.#inFlight.size);
+        yield event;
+        continue;
+      }
+      if (this.#inFlight.size === 0 && this.#unmarked === 0) {
+        if (stop.aborted || (untilDrained && outbox.isDrained())) {
+          this.#enter("draining");
+          this.#hasHalfClosed = true;
+          return;
+        }
+        if (outbox.isDrained()) {
+          this.#enter("live");
+        }
+      } else if (stop.aborted) {
+        this.#enter("draining");
+      }
+      await this.#bell.next({ signal: this.#signal });
+    }
+  }
+
+  /** What to send next: what is overdue, then what waits its turn again, then what was never sent. */
+  #next(): Recorded | undefined {
+    for (let event = this.#overdue.shift(); event !== undefined; event = this.#overdue.shift()) {
+      if (this.#inFlight.has(event.eventId)) {
+        return event;
+      }
+    }
+    while (this.#inFlight.size < this.#window) {
+      const event = this.#page[this.#pageAt];
+      if (event === undefined) {
+        if (!this.#readPage()) {
+          return undefined;
+        }
+      } else {
+        this.#pageAt += 1;
+        if (!this.#inFlight.has(event.eventId)) {
+          return event;
+        }
+      }
+    }
+    return undefined;
+  }
+
+  #readPage(): boolean {
+    const { outbox } = this.#options;
+    this.#pageAt = 0;
+    this.#page = outbox.retries(pageSize).filter(({ eventId }) => !this.#inFlight.has(eventId));
+    if (this.#page.length === 0 && !this.#isAtEnd) {
+      this.#page = outbox.pending(this.#position, pageSize);
+      this.#isAtEnd = this.#page.length < pageSize;
+      this.#position = this.#page.at(-1)?.position ?? this.#position;
+    }
+    return this.#page.length > 0;
+  }
+
+  #take(answer: Answer): void {
+    const { answered, clock, outbox, onAnswer, window = defaultWindow } = this.#options;
+    this.#answers += 1;
+    if (this.#answers % answersToGrow === 0) {
+      this.#window = Math.min(window, this.#window * 2);
+    }
+    this.#dueSince = clock.monotonic();
+    const { eventId } = answer;
+    const sent = this.#inFlight.get(eventId);
+    if (sent === undefined) {
+      // The second answer to an event that was sent twice.
+      return;
+    }
+    this.#inFlight.delete(eventId);
+    if (answer.kind === "refused" && answer.isSeqTaken) {
+      this.#marks.flush();
+      outbox.renumber();
+      this.#hasRenumbered = true;
+      this.#over.abort(new StatusError("CANCELLED", "the events have new numbers"));
+      return;
+    }
+    answered();
+    const settlement = settlementOf(sent.event, answer, this.#options);
+    this.#unmarked += 1;
+    this.#marks.add(settlement).then(
+      () => {
+        this.#unmarked -= 1;
+        onAnswer(answer, settlement);
+        if (this.#unmarked === 0) {
+          this.#bell.ring();
+        }
+      },
+      (error) => this.#over.abort(error),
+    );
+    // Not for each: to wake the sender costs more than the answer itself.
+    if (this.#inFlight.size % 64 === 0) {
+      this.#bell.ring();
+    }
+  }
+
+  /** An event that alone ends a call waits while others pass, and is parked in the end. */
+  #refuseAlone(event: Recorded, { message }: StatusError): void {
+    const { outbox, onAnswer } = this.#options;
+    const answer: Answer = {
+      kind: "refused",
+      eventId: event.eventId,
+      reason: `the call that carried it alone was refused: ${message}`,
+      ...{ isSeqTaken: false, isRetryable: true, retryAfterMs: 0 },
+    };
+    const settlement = settlementOf(event, answer, this.#options);
+    outbox.settle([settlement]);
+    onAnswer(answer, settlement);
+  }
+
+  /** What happens by the clock alone, until the call is over. */
+  async #keepLooking(): Promise<void> {
+    const { clock, outbox, failures, ackTimeoutMs = defaultAckTimeoutMs } = this.#options;
+    const patienceMs = Math.min(maxProgressTimeoutMs, progressTimeoutMs * 2 ** failures);
+    try {
+      for (;;) {
+        await clock.sleep(lookMs, { signal: this.#signal });
+        const now = clock.monotonic();
+        if (this.#inFlight.size > 0 && now - this.#dueSince > patienceMs) {
+          throw new StatusError("UNAVAILABLE", `no answer for ${patienceMs / 1000} s`);
+        }
+        this.#findOverdue(now - ackTimeoutMs);
+        const version = outbox.database.dataVersion();
+        if (version !== this.#seenVersion) {
+          this.#seenVersion = version;
+          this.#isAtEnd = false;
+        }
+        const retryAt = outbox.nextRetryAt();
+        if (!this.#isAtEnd || this.#overdue.length > 0 || (retryAt ?? Infinity) <= clock.now()) {
+          this.#bell.ring();
+        }
+      }
+    } catch (error) {
+      if (!this.#signal.aborted) {
+        this.#over.abort(error);
+      }
+    }
+  }
+
+  #findOverdue(before: number): void {
+    if (this.#overdue.length > 0) {
+      return;
+    }
+    for (const { event, sentAt } of this.#inFlight.values()) {
+      if (sentAt > before) {
+        return;
+      }
+      this.#overdue.push(event);
+    }
+  }
+
+  #enter(state: "replaying" | "live" | "draining"): void {
+    if (this.#state !== state) {
+      this.#state = state;
+      this.#options.onState({ kind: state });
+    }
+  }
+}

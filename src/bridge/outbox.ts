@@ -1,0 +1,743 @@
+/**
+ * The outbox: a store's durable, ordered buffer of events, one SQLite file a store.
+ *
+ * What must hold, whatever happens to the process, the machine or the network:
+ *
+ * - `append` returns only after the events are on the disk.
+ * - An event leaves the pending ones only by an answer that names it: `settle`.
+ * - event_id is unique. The same event again is the same answer; the same id with another content is
+ *   refused, never taken for the same.
+ * - (epoch, seq) is contiguous in the order of appending. A new epoch is minted when the numbers can
+ *   no longer be trusted: when the cloud knows another event by one of them, and after a salvage.
+ * - Nothing is dropped when the disk is full: appending is refused while there is still room to mark
+ *   what the cloud acknowledges.
+ * - A file that cannot be read is set aside, never deleted, and what is readable goes on.
+ *
+ * Any process may append and look. One alone may drain: see `drainerOf`.
+ */
+
+import { randomBytes } from "node:crypto";
+import { existsSync, renameSync } from "node:fs";
+import type { StatementSync } from "node:sqlite";
+import { StatusError } from "../errors.ts";
+import {
+  bytesOf,
+  DamagedError,
+  Database,
+  freeBytes,
+  inMemory,
+  type Kind,
+  type Lock,
+  salvage,
+  takeLock,
+} from "../sqlite.ts";
+import {
+  faultOfEvent,
+  faultOfName,
+  maxRecordedPayloadBytes,
+  type StoreEvent,
+} from "../store-event.ts";
+import { commandsSchema } from "./inbox.ts";
+
+/**
+ * `pending`: no final answer yet. `acked`: the cloud has it; kept for a while, for `replay`.
+ * `parked`: refused for good, or too often; waits for a person.
+ */
+export const eventStates = ["pending", "acked", "parked"] as const;
+export type EventState = (typeof eventStates)[number];
+
+/** An event in the outbox. */
+export interface Recorded extends StoreEvent {
+  /** The order of appending; never used twice. */
+  readonly position: number;
+  readonly epoch: string;
+  readonly seq: number;
+  readonly state: EventState;
+  /** How often the cloud has refused it. */
+  readonly attempts: number;
+  /** Unix milliseconds before which it is not sent again; 0: at once. */
+  readonly notBefore: number;
+  /** Why it was refused last; empty if it never was. */
+  readonly reason: string;
+}
+
+export interface Appended {
+  readonly event: Recorded;
+  /** False if it was there already. */
+  readonly isNew: boolean;
+}
+
+/** What the cloud's answer, or the lack of one, makes of an event. */
+export type Settlement =
+  | { readonly kind: "acked"; readonly position: number }
+  /** To be sent again, not before `notBefore`. */
+  | {
+      readonly kind: "retry";
+      readonly position: number;
+      readonly notBefore: number;
+      readonly reason: string;
+    }
+  | { readonly kind: "parked"; readonly position: number; readonly reason: string };
+
+export interface OutboxCounts {
+  readonly pending: number;
+  readonly acked: number;
+  readonly parked: number;
+  /** The timestamp of the pending or parked event that was recorded first; undefined without one. */
+  readonly oldestUnacked: number | undefined;
+}
+
+/** What was done to a damaged file. */
+export interface Salvaged {
+  /** Unix milliseconds. */
+  readonly at: number;
+  /** Where the damaged file is now. */
+  readonly setAside: string;
+  readonly events: number;
+}
+
+/** What the cloud says of its ledger. */
+export interface LedgerSeen {
+  readonly ledgerId: string;
+  /** The epoch that it was asked about. */
+  readonly epoch: string;
+  /** The highest seq of it that the ledger has seen; undefined if it does not say. */
+  readonly seen: number | undefined;
+}
+
+export interface OutboxOptions {
+  /** The file; `:memory:` for one that is to be forgotten. */
+  readonly path: string;
+  /** Whose it is; if left out, the file must be there already. */
+  readonly storeId?: string | undefined;
+  /** Unix milliseconds. */
+  readonly now: () => number;
+  /** What the disk has left; a test has its own. */
+  readonly free?: (path: string) => number;
+}
+
+/**
+ * What an append leaves on the disk for the marks of what is acknowledged, in bytes. A mark changes a
+ * few pages, and SQLite's log grows to about 4 MB before it begins anew.
+ */
+export const reserveBytes = 16 * 1024 * 1024;
+
+/** How long acknowledged events are kept, in milliseconds: as long as a cloud may lose its memory. */
+export const retentionMs = 7 * 24 * 3_600_000;
+
+/** Removed at a time, so that nobody waits for it. */
+const pruneStep = 500;
+
+const kind: Kind = {
+  name: "store buffer",
+  applicationId: 0x42725362, // BrSb
+  version: 1,
+  schema: `
+    -- One row: what is true of the whole buffer.
+    CREATE TABLE outbox (
+      one          INTEGER PRIMARY KEY CHECK (one = 1),
+      store_id     TEXT NOT NULL,
+      epoch        INTEGER NOT NULL,      -- the current one
+      next_seq     INTEGER NOT NULL,      -- in it
+      drainer_pid  INTEGER NOT NULL DEFAULT 0,
+      ledger_id    TEXT NOT NULL DEFAULT '',  -- of the cloud's ledger, as it was met last
+      alarm        TEXT NOT NULL DEFAULT '',  -- what a person should know of it
+      salvaged     TEXT NOT NULL DEFAULT ''  -- JSON; empty if the file was always whole
+    ) STRICT;
+
+    CREATE TABLE epochs (
+      number  INTEGER PRIMARY KEY,
+      epoch   TEXT NOT NULL UNIQUE        -- what the cloud sees of it
+    ) STRICT;
+
+    CREATE TABLE events (
+      position    INTEGER PRIMARY KEY AUTOINCREMENT,
+      event_id    TEXT NOT NULL UNIQUE,
+      type        TEXT NOT NULL,
+      payload     BLOB NOT NULL,          -- UTF-8; as text, SQL would stop at a NUL
+      timestamp   INTEGER NOT NULL,
+      epoch       INTEGER NOT NULL REFERENCES epochs,
+      seq         INTEGER NOT NULL,
+      state       INTEGER NOT NULL CHECK (state IN (0, 1, 2)),
+      attempts    INTEGER NOT NULL DEFAULT 0,
+      not_before  INTEGER NOT NULL DEFAULT 0,
+      reason      TEXT NOT NULL DEFAULT '',
+      settled_at  INTEGER NOT NULL DEFAULT 0
+    ) STRICT;
+    -- Small: of what is still to be done.
+    CREATE INDEX pending ON events (position) WHERE state = 0;
+    CREATE INDEX parked ON events (position) WHERE state = 2;
+    CREATE INDEX retries ON events (not_before) WHERE state = 0 AND not_before > 0;
+    ${commandsSchema}
+  `,
+};
+
+const columns =
+  "position, event_id, type, payload, timestamp, e.epoch AS epoch, seq, state, attempts, not_before, reason";
+const fromEvents = "FROM events JOIN epochs e ON e.number = events.epoch";
+
+export class Outbox {
+  readonly path: string;
+  readonly storeId: string;
+  /** The inbox shares the file, so that a command and its cursor are one transaction. */
+  readonly database: Database;
+  readonly #now: () => number;
+  readonly #free: (path: string) => number;
+  readonly #statements: Statements;
+
+  /**
+   * Opens the file, making it if it is not there; checks it if it was not closed properly; salvages
+   * what is readable if it is damaged. Throws `StatusError`: INVALID_ARGUMENT for a wrong store id,
+   * NOT_FOUND without a store id and a file, FAILED_PRECONDITION for another store's file, and what
+   * `Database` throws.
+   */
+  constructor({ path, storeId, now, free = freeBytes }: OutboxOptions) {
+    const fault = storeId === undefined ? undefined : faultOfName("store_id", storeId);
+    if (fault !== undefined) {
+      throw new StatusError("INVALID_ARGUMENT", fault);
+    }
+    if (storeId === undefined && !existsSync(path)) {
+      throw new StatusError("NOT_FOUND", `no store buffer ${path}`, {
+        hint: "name the store that it is for with --store, and it is made",
+      });
+    }
+    this.path = path;
+    this.#now = now;
+    this.#free = path === inMemory ? () => Number.POSITIVE_INFINITY : free;
+    this.database = openOrSalvage(path, storeId, now);
+    try {
+      this.storeId = this.#belongTo(storeId);
+    } catch (error) {
+      this.database.close();
+      throw error;
+    }
+    this.#statements = prepare(this.database);
+  }
+
+  /** The store id of the file; a new file is given one. */
+  #belongTo(storeId: string | undefined): string {
+    const known = storeOf(this.database);
+    if (known === undefined) {
+      if (storeId === undefined) {
+        throw new StatusError("NOT_FOUND", `${this.path} belongs to no store yet`, {
+          hint: "name the store that it is for with --store",
+        });
+      }
+      // From now on this file is known as ours, whatever becomes of what is in it.
+      takeLock(lockPath(this.path))?.release();
+      this.database.write(() => {
+        // Another process may have been faster.
+        if (storeOf(this.database) === undefined) {
+          this.database
+            .prepare("INSERT INTO outbox (one, store_id, epoch, next_seq) VALUES (1, ?, ?, 1)")
+            .run(storeId, mintEpoch(this.database));
+        }
+      });
+    }
+    const owner = storeOf(this.database) ?? "";
+    if (storeId !== undefined && owner !== storeId) {
+      throw new StatusError(
+        "FAILED_PRECONDITION",
+        `${this.path} is the buffer of store ${owner}, not of ${storeId}`,
+        { hint: "each store has a file of its own" },
+      );
+    }
+    return owner;
+  }
+
+  /**
+   * Records events, in order, in one transaction: all or, if one is refused, none. Throws
+   * `StatusError` that names the event: INVALID_ARGUMENT for one that the cloud would refuse,
+   * ALREADY_EXISTS for an event_id that is there with another content, RESOURCE_EXHAUSTED when the
+   * disk is full.
+   */
+  append(events: readonly StoreEvent[]): Appended[] {
+    for (const event of events) {
+      const fault = faultOfEvent(event, maxRecordedPayloadBytes);
+      if (fault !== undefined) {
+        throw new StatusError(
+          "INVALID_ARGUMENT",
+          `event ${JSON.stringify(event.eventId)}: ${fault}`,
+        );
+      }
+    }
+    const free = this.#free(this.path);
+    if (free < reserveBytes) {
+      throw new StatusError(
+        "RESOURCE_EXHAUSTED",
+        `the disk of ${this.path} is full: ${free} bytes are left, and ${reserveBytes} are kept for what the cloud acknowledges`,
+        { hint: "nothing was recorded, nothing was lost; make room and record again" },
+      );
+    }
+    const { insert, byId, advance } = this.#statements;
+    return this.database.write(() => {
+      const { epoch, name, next } = this.#numbering();
+      let seq = next;
+      const appended = events.map((event): Appended => {
+        const { eventId, type, payload, timestamp } = event;
+        const { changes, lastInsertRowid } = insert.run(
+          eventId,
+          type,
+          Buffer.from(payload),
+          timestamp,
+          epoch,
+          seq,
+        );
+        if (changes === 0) {
+          return { event: this.#same(event, readEvent(byId.get(eventId))), isNew: false };
+        }
+        seq += 1;
+        return {
+          event: {
+            ...{ eventId, type, payload, timestamp },
+            position: Number(lastInsertRowid),
+            epoch: name,
+            seq: seq - 1,
+            state: "pending",
+            attempts: 0,
+            notBefore: 0,
+            reason: "",
+          },
+          isNew: true,
+        };
+      });
+      advance.run(seq);
+      return appended;
+    });
+  }
+
+  #same(event: StoreEvent, known: Recorded): Recorded {
+    const differs = (["type", "payload", "timestamp"] as const).filter(
+      (field) => event[field] !== known[field],
+    );
+    if (differs.length > 0) {
+      throw new StatusError(
+        "ALREADY_EXISTS",
+        `event ${JSON.stringify(event.eventId)} is recorded already, with another ${differs.join(" and ")}`,
+        { hint: "another event needs another id" },
+      );
+    }
+    return known;
+  }
+
+  /**
+   * Pending events behind a position, in order, at most `limit`. Those that wait for their next
+   * attempt are left out: see `retries`.
+   */
+  pending(after: number, limit: number): Recorded[] {
+    return this.#statements.due.all(after, limit).map(readEvent);
+  }
+
+  /** Pending events whose time has come to be sent again, the longest due first. */
+  retries(limit: number): Recorded[] {
+    return this.#statements.retries.all(this.#now(), limit).map(readEvent);
+  }
+
+  /** When the next of `retries` is due, in Unix milliseconds; undefined if nothing waits. */
+  nextRetryAt(): number | undefined {
+    const at = this.#statements.nextRetry.get()?.["at"];
+    return at === null ? undefined : Number(at);
+  }
+
+  /** Makes the cloud's answers last. An event that is acked already stays so, whatever comes later. */
+  settle(settlements: readonly Settlement[]): void {
+    const { ack, retry, park } = this.#statements;
+    const at = this.#now();
+    this.database.write(() => {
+      for (const settlement of settlements) {
+        const { kind, position } = settlement;
+        if (kind === "acked") {
+          ack.run(at, position);
+        } else if (kind === "retry") {
+          retry.run(settlement.notBefore, settlement.reason, position);
+        } else {
+          park.run(settlement.reason, at, position);
+        }
+      }
+    });
+  }
+
+  /** The events in a state, or all, behind a position, in order, at most `limit`. */
+  events({ state, after = 0, limit }: { state?: EventState; after?: number; limit: number }) {
+    const statement = this.#statements[state ?? "all"];
+    return statement.all(after, limit).map(readEvent);
+  }
+
+  /** One event; undefined if there is none of this id. */
+  event(eventId: string): Recorded | undefined {
+    const row = this.#statements.byId.get(eventId);
+    return row && readEvent(row);
+  }
+
+  counts(): OutboxCounts {
+    const { counts, parked, pending } = this.#statements;
+    const of = counts.get() ?? {};
+    const [first] = [...pending.all(0, 1), ...parked.all(0, 1)]
+      .map(readEvent)
+      .sort((a, b) => a.position - b.position);
+    return {
+      pending: Number(of["pending"]),
+      acked: Number(of["total"]) - Number(of["pending"]) - Number(of["parked"]),
+      parked: Number(of["parked"]),
+      oldestUnacked: first?.timestamp,
+    };
+  }
+
+  /** Whether nothing is pending. Cheap. */
+  isDrained(): boolean {
+    return this.#statements.anyPending.get() === undefined;
+  }
+
+  /** The current epoch, as the cloud sees it. */
+  epoch(): string {
+    return this.#numbering().name;
+  }
+
+  /**
+   * To be called with what the cloud says of its ledger, each time it is met. If it no longer knows
+   * what it has acknowledged, this returns why; `alarm` does so too until `replay`.
+   */
+  meet({ ledgerId, seen, epoch }: LedgerSeen): string | undefined {
+    const known = String(
+      this.database.prepare("SELECT ledger_id FROM outbox").get()?.["ledger_id"],
+    );
+    const acked = this.#statements.lastAcked.get();
+    const hasForgotten = acked?.["epoch"] === epoch && Number(acked["seq"]) > (seen ?? Infinity);
+    if (known === ledgerId && !hasForgotten) {
+      return undefined;
+    }
+    const why =
+      known === "" || acked === undefined
+        ? ""
+        : known === ledgerId
+          ? `the cloud's ledger ${ledgerId} ends at seq ${seen}, and ${acked["seq"]} was acknowledged: it was restored from an older copy`
+          : `the cloud has another ledger now, ${ledgerId}; ${known} had acknowledged events`;
+    this.database.write(() => {
+      this.database.prepare("UPDATE outbox SET ledger_id = ?").run(ledgerId);
+      if (why !== "") {
+        this.database.prepare("UPDATE outbox SET alarm = ?").run(why);
+      }
+    });
+    return why || undefined;
+  }
+
+  /** What a person should know of the cloud's ledger; empty for nothing. */
+  alarm(): string {
+    return String(this.database.prepare("SELECT alarm FROM outbox").get()?.["alarm"]);
+  }
+
+  #numbering(): { epoch: number; name: string; next: number } {
+    const row = this.#statements.numbering.get();
+    return {
+      epoch: Number(row?.["epoch"]),
+      name: String(row?.["name"]),
+      next: Number(row?.["next_seq"]),
+    };
+  }
+
+  /** Mints an epoch and numbers all that is not acknowledged anew, in order. */
+  renumber(): void {
+    this.database.write(() => renumber(this.database));
+  }
+
+  /**
+   * Makes parked events pending again, those named or all. With `newIds` each becomes an event of its
+   * own, under the id that the function gives, and the old one is gone: the way out of a conflict.
+   * Throws NOT_FOUND for an id that is not parked; then nothing has changed. Returns the new ids.
+   */
+  retry(eventIds: readonly string[] | "all", newIds?: () => string): string[] {
+    const { byId, parked, unpark, remove, insert, advance } = this.#statements;
+    return this.database.write(() => {
+      const chosen =
+        eventIds === "all"
+          ? parked.all(0, Number.MAX_SAFE_INTEGER).map(readEvent)
+          : eventIds.map((eventId) => {
+              const row = byId.get(eventId);
+              if (row === undefined || readEvent(row).state !== "parked") {
+                throw new StatusError("NOT_FOUND", `no parked event ${JSON.stringify(eventId)}`, {
+                  hint: "see: brewctl store-sync events --state parked",
+                });
+              }
+              return readEvent(row);
+            });
+      return chosen.map(({ position, eventId, type, payload, timestamp }) => {
+        if (newIds === undefined) {
+          unpark.run(position);
+          return eventId;
+        }
+        const { epoch, next } = this.#numbering();
+        const newId = newIds();
+        remove.run(position);
+        insert.run(newId, type, Buffer.from(payload), timestamp, epoch, next);
+        advance.run(next + 1);
+        return newId;
+      });
+    });
+  }
+
+  /**
+   * Makes acknowledged events that are still kept pending again, for a cloud that has lost them; what
+   * it still has is a duplicate there. Returns how many.
+   */
+  replay(): number {
+    return this.database.write(() => {
+      this.database.prepare("UPDATE outbox SET alarm = ''").run();
+      return Number(this.#statements.replay.run().changes);
+    });
+  }
+
+  /** Removes some of the acknowledged events whose time is over. Returns how many. */
+  prune(): number {
+    const before = this.#now() - retentionMs;
+    return this.database.write(() => Number(this.#statements.prune.run(before, pruneStep).changes));
+  }
+
+  /** What was done to a damaged file, if this one replaces one. */
+  salvaged(): Salvaged | undefined {
+    const text = String(this.database.prepare("SELECT salvaged FROM outbox").get()?.["salvaged"]);
+    return text === "" ? undefined : JSON.parse(text);
+  }
+
+  /** Of the file and its log. */
+  bytes(): number {
+    return bytesOf(this.path);
+  }
+
+  /**
+   * Makes this process the one that drains. Throws FAILED_PRECONDITION, with the process's id, while
+   * another one is.
+   */
+  drain(): Lock {
+    const lock = takeLock(lockPath(this.path));
+    if (lock === undefined) {
+      const pid = this.database.prepare("SELECT drainer_pid FROM outbox").get()?.["drainer_pid"];
+      throw new StatusError(
+        "FAILED_PRECONDITION",
+        `another process, ${pid || "just starting"}, drains the buffer of store ${this.storeId}`,
+        { hint: "one drainer at a time; recording and looking are free to all" },
+      );
+    }
+    this.database.write(() => {
+      this.database.prepare("UPDATE outbox SET drainer_pid = ?").run(process.pid);
+    });
+    return lock;
+  }
+
+  close(): void {
+    this.database.close();
+  }
+}
+
+function lockPath(path: string): string {
+  return `${path}-drainer`;
+}
+
+function openOrSalvage(path: string, storeId: string | undefined, now: () => number): Database {
+  try {
+    const database = new Database(path, kind);
+    if (database.hasHotLog) {
+      try {
+        checkUnlessDrained(database);
+      } catch (error) {
+        database.close();
+        throw error;
+      }
+    }
+    return database;
+  } catch (error) {
+    if (!(error instanceof DamagedError)) {
+      throw error;
+    }
+    return replaceDamaged(path, storeId, now, error);
+  }
+}
+
+/** Nobody closed it, or somebody has it open: whoever drains it has checked it. */
+function checkUnlessDrained(database: Database): void {
+  const lock = takeLock(lockPath(database.path));
+  if (lock !== undefined) {
+    try {
+      database.check();
+    } finally {
+      lock.release();
+    }
+  }
+}
+
+/** Sets the damaged file aside and fills a new one with what can be read of it. */
+function replaceDamaged(
+  path: string,
+  storeId: string | undefined,
+  now: () => number,
+  damage: DamagedError,
+): Database {
+  if (!existsSync(lockPath(path))) {
+    // Never drained by us, so nothing says that it is ours at all.
+    throw new StatusError("FAILED_PRECONDITION", `${path} is no ${kind.name}: ${damage.message}`, {
+      hint: "it stays as it is; choose another file, or move it away",
+    });
+  }
+  const owner = String(readable(path, "outbox", "one")[0]?.["store_id"] ?? storeId ?? "");
+  if (owner === "" || (storeId !== undefined && owner !== storeId)) {
+    throw new StatusError("FAILED_PRECONDITION", `${damage.message}; whose it is cannot be read`, {
+      hint: "it stays as it is; name its store with --store, and what can be read is salvaged",
+    });
+  }
+  const lock = takeLock(lockPath(path));
+  if (lock === undefined) {
+    throw new DamagedError(`${damage.message}; it is being drained, and is salvaged after that`);
+  }
+  try {
+    const at = now();
+    const setAside = `${path}.damaged-${new Date(at).toISOString().replace(/[-:.]/g, "")}`;
+    for (const suffix of ["", "-wal", "-shm"]) {
+      if (existsSync(path + suffix)) {
+        renameSync(path + suffix, setAside + suffix);
+      }
+    }
+    const database = new Database(path, kind);
+    database.write(() => fillFrom(database, setAside, owner, at));
+    return database;
+  } finally {
+    lock.release();
+  }
+}
+
+function fillFrom(database: Database, damaged: string, owner: string, at: number): void {
+  copy(database, "epochs", readable(damaged, "epochs", "number"));
+  const current = mintEpoch(database);
+  const events = copy(
+    database,
+    "events",
+    readable(damaged, "events", "position").map((row) => ({ ...row, epoch: current })),
+  );
+  copy(database, "cursors", readable(damaged, "cursors", "rowid"));
+  copy(database, "commands", readable(damaged, "commands", "number"));
+  const salvaged: Salvaged = { at, setAside: damaged, events };
+  database
+    .prepare("INSERT INTO outbox (one, store_id, epoch, next_seq, salvaged) VALUES (1, ?, ?, 1, ?)")
+    .run(owner, current, JSON.stringify(salvaged));
+  renumber(database);
+}
+
+/** What can be read of a damaged table. */
+function readable(path: string, table: string, key: string): Record<string, unknown>[] {
+  const rows: Record<string, unknown>[] = [];
+  try {
+    for (const row of salvage(path, table, key)) {
+      rows.push(row);
+    }
+  } catch {
+    // Not even the table can be found, or no more of it.
+  }
+  return rows;
+}
+
+/** Rows that make no sense are left behind; they are in the file that was set aside. */
+function copy(database: Database, table: string, rows: Record<string, unknown>[]): number {
+  let copied = 0;
+  for (const row of rows) {
+    const names = Object.keys(row);
+    const places = names.map(() => "?").join(", ");
+    try {
+      const insert = `INSERT OR IGNORE INTO ${table} (${names.join(", ")}) VALUES (${places})`;
+      const values = Object.values(row) as (string | number | Uint8Array)[];
+      copied += Number(database.prepare(insert).run(...values).changes);
+    } catch {
+      // A value of the wrong kind, where a page was broken.
+    }
+  }
+  return copied;
+}
+
+function storeOf(database: Database): string | undefined {
+  const row = database.prepare("SELECT store_id FROM outbox").get();
+  return row === undefined ? undefined : String(row["store_id"]);
+}
+
+/** Sixteen hex digits; returns the number by which this file knows it. */
+function mintEpoch(database: Database): number {
+  const epoch = randomBytes(8).toString("hex");
+  return Number(
+    database.prepare("INSERT INTO epochs (epoch) VALUES (?)").run(epoch).lastInsertRowid,
+  );
+}
+
+/** Within a transaction. */
+function renumber(database: Database): void {
+  const epoch = mintEpoch(database);
+  const positions = database
+    .prepare("SELECT position FROM events WHERE state <> 1 ORDER BY position")
+    .all();
+  const stamp = database.prepare("UPDATE events SET epoch = ?, seq = ? WHERE position = ?");
+  for (const [i, { position }] of positions.entries()) {
+    stamp.run(epoch, i + 1, Number(position));
+  }
+  database.prepare("UPDATE outbox SET epoch = ?, next_seq = ?").run(epoch, positions.length + 1);
+}
+
+/** A literal state, since only so does SQLite see which of the small indexes fits. */
+function ofState(condition: string): string {
+  return `SELECT ${columns} ${fromEvents} WHERE ${condition} AND position > ? ORDER BY position LIMIT ?`;
+}
+
+type Statements = ReturnType<typeof prepare>;
+
+function prepare(database: Database) {
+  const sql = (text: string): StatementSync => database.prepare(text);
+  return {
+    insert: sql(`INSERT INTO events (event_id, type, payload, timestamp, epoch, seq, state)
+      VALUES (?, ?, ?, ?, ?, ?, 0) ON CONFLICT (event_id) DO NOTHING`),
+    numbering: sql(`SELECT outbox.epoch AS epoch, next_seq, epochs.epoch AS name
+      FROM outbox JOIN epochs ON number = outbox.epoch`),
+    advance: sql("UPDATE outbox SET next_seq = ?"),
+    byId: sql(`SELECT ${columns} ${fromEvents} WHERE event_id = ?`),
+    due: sql(`SELECT ${columns} ${fromEvents}
+      WHERE state = 0 AND position > ? AND not_before = 0 ORDER BY position LIMIT ?`),
+    anyPending: sql("SELECT 1 FROM events WHERE state = 0 LIMIT 1"),
+    retries: sql(`SELECT ${columns} ${fromEvents}
+      WHERE state = 0 AND not_before > 0 AND not_before <= ? ORDER BY not_before, position LIMIT ?`),
+    nextRetry: sql("SELECT min(not_before) AS at FROM events WHERE state = 0 AND not_before > 0"),
+    ack: sql(`UPDATE events SET state = 1, not_before = 0, reason = '', settled_at = ?
+      WHERE position = ? AND state <> 1`),
+    retry: sql(`UPDATE events SET attempts = attempts + 1, not_before = ?, reason = ?
+      WHERE position = ? AND state = 0`),
+    park: sql(`UPDATE events SET state = 2, attempts = attempts + 1, not_before = 0, reason = ?,
+      settled_at = ? WHERE position = ? AND state = 0`),
+    unpark: sql(`UPDATE events SET state = 0, attempts = 0, not_before = 0, reason = ''
+      WHERE position = ?`),
+    remove: sql("DELETE FROM events WHERE position = ?"),
+    replay: sql("UPDATE events SET state = 0, attempts = 0, settled_at = 0 WHERE state = 1"),
+    prune: sql(`DELETE FROM events WHERE position IN (
+      SELECT position FROM events WHERE state = 1 AND settled_at < ? ORDER BY position LIMIT ?)`),
+    all: sql(`SELECT ${columns} ${fromEvents} WHERE position > ? ORDER BY position LIMIT ?`),
+    pending: sql(ofState("state = 0")),
+    acked: sql(ofState("state = 1")),
+    parked: sql(ofState("state = 2")),
+    counts: sql(`SELECT (SELECT count(*) FROM events WHERE state = 0) AS pending,
+      (SELECT count(*) FROM events WHERE state = 2) AS parked,
+      (SELECT count(*) FROM events) AS total`),
+    // Of those before the first pending one: to look further would take long.
+    lastAcked: sql(`SELECT seq, e.epoch AS epoch ${fromEvents} WHERE state = 1 AND position <
+      coalesce((SELECT min(position) FROM events WHERE state = 0), 9e18)
+      ORDER BY position DESC LIMIT 1`),
+  };
+}
+
+function readEvent(row: Record<string, unknown> | undefined): Recorded {
+  const value = (name: string) => row?.[name];
+  const { buffer, byteOffset, byteLength } = value("payload") as Uint8Array;
+  return {
+    position: Number(value("position")),
+    eventId: String(value("event_id")),
+    type: String(value("type")),
+    payload: Buffer.from(buffer, byteOffset, byteLength).toString(),
+    timestamp: Number(value("timestamp")),
+    epoch: String(value("epoch")),
+    seq: Number(value("seq")),
+    state: eventStates[Number(value("state"))] ?? "pending",
+    attempts: Number(value("attempts")),
+    notBefore: Number(value("not_before")),
+    reason: String(value("reason")),
+  };
+}

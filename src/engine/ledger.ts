@@ -1,0 +1,431 @@
+/**
+ * The ledger: the cloud's memory of every event that it has taken, for ever.
+ *
+ * - `take` returns only after what it took is on the disk, all of a batch with one fsync.
+ * - An event is (store, event_id), once, in the transaction that takes it: there is no window of
+ *   time or number after which a repetition would count again. The same content (type, payload,
+ *   timestamp) is a duplicate, which is a success; another content is a conflict, and refused.
+ * - Then (store, epoch, seq) must be unused. A taken seq means that the store's outbox was restored
+ *   from an old copy or cloned, and the event is refused until the outbox numbers it anew.
+ * - A seq that was never seen is a gap. What was refused for good is seen: it is no gap for ever.
+ * - Order is (store, number of the epoch, seq), never a clock. The event's own timestamp is kept.
+ */
+
+import { randomBytes } from "node:crypto";
+import { join } from "node:path";
+import type { StatementSync } from "node:sqlite";
+import { StatusError } from "../errors.ts";
+import { Database, inMemory, type Kind, type Lock, takeLock } from "../sqlite.ts";
+import {
+  faultOfEvent,
+  faultOfName,
+  maxNameBytes,
+  maxTakenPayloadBytes,
+  type StoreEvent,
+} from "../store-event.ts";
+import { dispatchSchema } from "./dispatch.ts";
+
+export interface OfferedEvent extends StoreEvent {
+  readonly storeId: string;
+  /** Empty: the store does not number its events. */
+  readonly epoch: string;
+  readonly seq: number;
+}
+
+export interface TakenEvent extends OfferedEvent {
+  /** Grows with every event taken: a cursor. */
+  readonly position: number;
+  /** Unix milliseconds, by the cloud's clock. */
+  readonly receivedAt: number;
+}
+
+export type Outcome =
+  | { readonly kind: "accepted" }
+  | { readonly kind: "duplicate" }
+  | {
+      readonly kind: "refused";
+      readonly code: "invalid" | "conflict" | "seq taken";
+      readonly reason: string;
+    };
+
+export interface Gaps {
+  readonly epoch: string;
+  /** How many numbers below the highest were never seen. */
+  readonly missing: number;
+  readonly highest: number;
+}
+
+export interface StatusReport {
+  readonly storeId: string;
+  readonly depth: number;
+  readonly bytes: number;
+  readonly oldestUnacked: number;
+  readonly parked: number;
+  readonly epoch: string;
+  readonly sentAt: number;
+  readonly version: string;
+}
+
+export interface LedgerOptions {
+  /** Its folder; `:memory:` for one that is to be forgotten. */
+  readonly folder: string;
+  /** Unix milliseconds. */
+  readonly now: () => number;
+}
+
+const kind: Kind = {
+  name: "ledger",
+  applicationId: 0x42724c64, // BrLd
+  version: 1,
+  schema: `
+    -- One row. The id tells a ledger from one that was lost and made anew.
+    CREATE TABLE ledger (
+      one         INTEGER PRIMARY KEY CHECK (one = 1),
+      id          TEXT NOT NULL,
+      server_pid  INTEGER NOT NULL DEFAULT 0
+    ) STRICT;
+
+    CREATE TABLE stores (
+      number    INTEGER PRIMARY KEY,
+      store_id  TEXT NOT NULL UNIQUE,
+      status    TEXT NOT NULL DEFAULT '',    -- the last report, as JSON
+      reported_at      INTEGER NOT NULL DEFAULT 0,
+      clock_offset_ms  INTEGER NOT NULL DEFAULT 0
+    ) STRICT;
+
+    -- Numbered as they are first seen, which is their order.
+    CREATE TABLE epochs (
+      number   INTEGER PRIMARY KEY AUTOINCREMENT,
+      store    INTEGER NOT NULL REFERENCES stores,
+      epoch    TEXT NOT NULL,
+      highest  INTEGER NOT NULL DEFAULT 0,   -- seq seen
+      seen     INTEGER NOT NULL DEFAULT 0,   -- how many different ones
+      UNIQUE (store, epoch)
+    ) STRICT;
+
+    CREATE TABLE events (
+      position     INTEGER PRIMARY KEY AUTOINCREMENT,
+      store        INTEGER NOT NULL REFERENCES stores,
+      event_id     TEXT NOT NULL,
+      type         TEXT NOT NULL,
+      payload      BLOB NOT NULL,            -- UTF-8
+      timestamp    INTEGER NOT NULL,
+      epoch        INTEGER NOT NULL,         -- 0: not numbered
+      seq          INTEGER NOT NULL,
+      received_at  INTEGER NOT NULL,
+      UNIQUE (store, event_id)
+    ) STRICT;
+    CREATE UNIQUE INDEX seqs ON events (epoch, seq) WHERE epoch > 0;
+
+    -- Numbers that were seen without an event of theirs in the table above: refused for good, or a
+    -- duplicate under a number that it did not have before.
+    CREATE TABLE other_seqs (
+      epoch     INTEGER NOT NULL,
+      seq       INTEGER NOT NULL,
+      event_id  TEXT NOT NULL,
+      why       TEXT NOT NULL,
+      PRIMARY KEY (epoch, seq)
+    ) STRICT, WITHOUT ROWID;
+    ${dispatchSchema}
+  `,
+};
+
+export class Ledger {
+  /** Random; made with the ledger. */
+  readonly id: string;
+  /** The queues of commands share the file. */
+  readonly database: Database;
+  readonly #now: () => number;
+  readonly #lock: Lock | undefined;
+  readonly #statements: Statements;
+  readonly #stores = new Map<string, number>();
+  readonly #epochs = new Map<string, Epoch>();
+
+  /**
+   * Opens the ledger, making it if it is not there. Throws `StatusError`: FAILED_PRECONDITION, with
+   * the process's id, if another server has it; what `Database` throws.
+   */
+  constructor({ folder, now }: LedgerOptions) {
+    const path = folder === inMemory ? inMemory : join(folder, "ledger.db");
+    this.#now = now;
+    this.#lock = path === inMemory ? undefined : lockFor(path);
+    try {
+      this.database = new Database(path, kind);
+      if (this.database.hasHotLog) {
+        // We have the lock, so nobody has it open: the last server did not close it.
+        this.database.check();
+      }
+      this.database.write(() => {
+        this.database
+          .prepare("INSERT INTO ledger (one, id) VALUES (1, ?) ON CONFLICT DO NOTHING")
+          .run(randomBytes(8).toString("hex"));
+        this.database.prepare("UPDATE ledger SET server_pid = ?").run(process.pid);
+      });
+      this.id = String(this.database.prepare("SELECT id FROM ledger").get()?.["id"]);
+      this.#statements = prepare(this.database);
+    } catch (error) {
+      this.#lock?.release();
+      throw error;
+    }
+  }
+
+  /**
+   * Takes a batch, in order, in one transaction; the outcomes are in the same order. An event that is
+   * refused costs no other. Throws what the disk throws, and then nothing of the batch was taken.
+   */
+  take(events: readonly OfferedEvent[]): Outcome[] {
+    const at = this.#now();
+    try {
+      return this.database.write(() => {
+        const outcomes = events.map((event) => this.#takeOne(event, at));
+        for (const epoch of this.#epochs.values()) {
+          if (epoch.isChanged) {
+            this.#statements.advance.run(epoch.highest, epoch.seen, epoch.number);
+            epoch.isChanged = false;
+          }
+        }
+        return outcomes;
+      });
+    } catch (error) {
+      // What was counted beside the database did not happen.
+      this.#epochs.clear();
+      this.#stores.clear();
+      throw error;
+    }
+  }
+
+  #takeOne(event: OfferedEvent, at: number): Outcome {
+    const { storeId, eventId, type, payload, timestamp, seq } = event;
+    const storeFault = faultOfName("store_id", storeId) ?? faultOfNumber(event);
+    if (storeFault !== undefined) {
+      return refused("invalid", storeFault);
+    }
+    const store = this.#storeNumber(storeId);
+    const epoch = event.epoch === "" ? undefined : this.#epoch(store, event.epoch);
+    const fault = faultOfEvent(event, maxTakenPayloadBytes);
+    if (fault !== undefined) {
+      this.#see(epoch, seq, eventId, fault);
+      return refused("invalid", fault);
+    }
+    const other = epoch === undefined ? undefined : this.#otherAt(epoch, seq);
+    if (other === undefined || other === eventId) {
+      const { changes } = this.#statements.insert.run(
+        store,
+        eventId,
+        type,
+        Buffer.from(payload),
+        timestamp,
+        epoch?.number ?? 0,
+        seq,
+        at,
+      );
+      if (changes === 1) {
+        if (other === eventId) {
+          // It was refused before, and somebody has put that right.
+          this.#statements.forgetOther.run(epoch?.number ?? 0, seq);
+        } else if (epoch !== undefined) {
+          count(epoch, seq);
+        }
+        return { kind: "accepted" };
+      }
+    }
+    const known = this.#statements.byId.get(store, eventId);
+    if (known === undefined) {
+      return refused("seq taken", `seq ${seq} of this epoch is another event's`);
+    }
+    const differs = [
+      ...(known["type"] === type ? [] : ["type"]),
+      ...(textOf(known["payload"]) === payload ? [] : ["payload"]),
+      ...(known["timestamp"] === timestamp ? [] : ["timestamp"]),
+    ];
+    const conflict = `event_id is taken by an event with another ${differs.join(" and ")}`;
+    this.#see(epoch, seq, eventId, differs.length === 0 ? "duplicate" : conflict);
+    return differs.length === 0 ? { kind: "duplicate" } : refused("conflict", conflict);
+  }
+
+  /** Remembers a seq that leaves no event; not one that is another event's. */
+  #see(epoch: Epoch | undefined, seq: number, eventId: string, why: string): void {
+    if (epoch === undefined || this.#statements.bySeq.get(epoch.number, seq) !== undefined) {
+      return;
+    }
+    const id = eventId.slice(0, maxNameBytes);
+    const { changes } = this.#statements.insertOther.run(epoch.number, seq, id, why);
+    epoch.hasOthers = true;
+    if (changes === 1) {
+      count(epoch, seq);
+    }
+  }
+
+  #otherAt(epoch: Epoch, seq: number): string | undefined {
+    const row = epoch.hasOthers ? this.#statements.otherAt.get(epoch.number, seq) : undefined;
+    return row && String(row["event_id"]);
+  }
+
+  #storeNumber(storeId: string): number {
+    let number = this.#stores.get(storeId);
+    if (number === undefined) {
+      this.#statements.insertStore.run(storeId);
+      number = Number(this.#statements.store.get(storeId)?.["number"]);
+      this.#stores.set(storeId, number);
+    }
+    return number;
+  }
+
+  #epoch(store: number, name: string): Epoch {
+    const key = `${store} ${name}`;
+    let epoch = this.#epochs.get(key);
+    if (epoch === undefined) {
+      this.#statements.insertEpoch.run(store, name);
+      const row = this.#statements.epoch.get(store, name);
+      const number = Number(row?.["number"]);
+      epoch = {
+        number,
+        highest: Number(row?.["highest"]),
+        seen: Number(row?.["seen"]),
+        hasOthers: this.#statements.anyOther.get(number) !== undefined,
+        isChanged: false,
+      };
+      this.#epochs.set(key, epoch);
+    }
+    return epoch;
+  }
+
+  /** The highest seq seen of a store's epoch; 0 for none. */
+  highestSeen(storeId: string, epoch: string): number {
+    return Number(this.#statements.seen.get(storeId, epoch)?.["highest"] ?? 0);
+  }
+
+  /** A store's epochs in order, with what was never seen of each. */
+  gaps(storeId: string): Gaps[] {
+    return this.#statements.gaps.all(storeId).map((row) => ({
+      epoch: String(row["epoch"]),
+      highest: Number(row["highest"]),
+      missing: Number(row["highest"]) - Number(row["seen"]),
+    }));
+  }
+
+  /** Events of a store, or of all, behind a position, in the order in which they were taken. */
+  events({ storeId = "", after, limit }: { storeId?: string; after: number; limit: number }) {
+    const { all, ofStore } = this.#statements;
+    const rows = storeId === "" ? all.all(after, limit) : ofStore.all(after, storeId, limit);
+    return rows.map(
+      (row): TakenEvent => ({
+        position: Number(row["position"]),
+        storeId: String(row["store_id"]),
+        eventId: String(row["event_id"]),
+        type: String(row["type"]),
+        payload: textOf(row["payload"]),
+        timestamp: Number(row["timestamp"]),
+        epoch: String(row["epoch"]),
+        seq: Number(row["seq"]),
+        receivedAt: Number(row["received_at"]),
+      }),
+    );
+  }
+
+  /** How many events there are. */
+  size(): number {
+    return Number(this.database.prepare("SELECT count(*) AS n FROM events").get()?.["n"]);
+  }
+
+  /** Keeps a store's report. Returns its clock minus ours, in milliseconds. */
+  report(report: StatusReport): number {
+    const at = this.#now();
+    const offsetMs = report.sentAt - at;
+    this.database.write(() => {
+      this.#statements.insertStore.run(report.storeId);
+      this.#statements.report.run(JSON.stringify(report), at, offsetMs, report.storeId);
+    });
+    return offsetMs;
+  }
+
+  close(): void {
+    this.database.close();
+    this.#lock?.release();
+  }
+}
+
+/** What the ledger keeps in mind of an epoch, beside its row. */
+interface Epoch {
+  readonly number: number;
+  highest: number;
+  seen: number;
+  hasOthers: boolean;
+  isChanged: boolean;
+}
+
+function count(epoch: Epoch, seq: number): void {
+  epoch.seen += 1;
+  epoch.highest = Math.max(epoch.highest, seq);
+  epoch.isChanged = true;
+}
+
+function refused(code: Extract<Outcome, { kind: "refused" }>["code"], reason: string): Outcome {
+  return { kind: "refused", code, reason };
+}
+
+function faultOfNumber({ epoch, seq }: OfferedEvent): string | undefined {
+  if (epoch === "") {
+    return undefined;
+  }
+  return (
+    faultOfName("epoch", epoch) ??
+    (Number.isSafeInteger(seq) && seq >= 1 ? undefined : `seq is ${seq}; expected 1 or more`)
+  );
+}
+
+function textOf(blob: unknown): string {
+  const { buffer, byteOffset, byteLength } = blob as Uint8Array;
+  return Buffer.from(buffer, byteOffset, byteLength).toString();
+}
+
+function lockFor(path: string): Lock {
+  const lock = takeLock(`${path}-server`);
+  if (lock === undefined) {
+    const database = new Database(path, kind);
+    const pid = database.prepare("SELECT server_pid FROM ledger").get()?.["server_pid"];
+    database.close();
+    throw new StatusError(
+      "FAILED_PRECONDITION",
+      `another brewctl serve, process ${pid ?? "unknown"}, has the ledger ${path}`,
+      { hint: "give this one a folder of its own with --data-dir, or --memory" },
+    );
+  }
+  return lock;
+}
+
+type Statements = ReturnType<typeof prepare>;
+
+function prepare(database: Database) {
+  const sql = (text: string): StatementSync => database.prepare(text);
+  const event =
+    "position, store_id, event_id, type, payload, timestamp, coalesce(epochs.epoch, '') AS epoch, seq, received_at";
+  const fromEvents =
+    "FROM events JOIN stores ON stores.number = store LEFT JOIN epochs ON epochs.number = events.epoch";
+  return {
+    insert: sql(`INSERT INTO events
+      (store, event_id, type, payload, timestamp, epoch, seq, received_at)
+      VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`),
+    byId: sql("SELECT type, payload, timestamp FROM events WHERE store = ? AND event_id = ?"),
+    bySeq: sql("SELECT 1 FROM events WHERE epoch = ? AND epoch > 0 AND seq = ?"),
+    insertOther: sql(`INSERT INTO other_seqs (epoch, seq, event_id, why) VALUES (?, ?, ?, ?)
+      ON CONFLICT DO NOTHING`),
+    otherAt: sql("SELECT event_id FROM other_seqs WHERE epoch = ? AND seq = ?"),
+    anyOther: sql("SELECT 1 FROM other_seqs WHERE epoch = ? LIMIT 1"),
+    forgetOther: sql("DELETE FROM other_seqs WHERE epoch = ? AND seq = ?"),
+    insertStore: sql("INSERT INTO stores (store_id) VALUES (?) ON CONFLICT DO NOTHING"),
+    store: sql("SELECT number FROM stores WHERE store_id = ?"),
+    insertEpoch: sql("INSERT INTO epochs (store, epoch) VALUES (?, ?) ON CONFLICT DO NOTHING"),
+    epoch: sql("SELECT number, highest, seen FROM epochs WHERE store = ? AND epoch = ?"),
+    advance: sql("UPDATE epochs SET highest = ?, seen = ? WHERE number = ?"),
+    seen: sql(`SELECT highest FROM epochs JOIN stores ON stores.number = store
+      WHERE store_id = ? AND epoch = ?`),
+    gaps: sql(`SELECT epoch, highest, seen FROM epochs JOIN stores ON stores.number = store
+      WHERE store_id = ? ORDER BY epochs.number`),
+    all: sql(`SELECT ${event} ${fromEvents} WHERE position > ? ORDER BY position LIMIT ?`),
+    ofStore: sql(`SELECT ${event} ${fromEvents}
+      WHERE position > ? AND store_id = ? ORDER BY position LIMIT ?`),
+    report: sql(`UPDATE stores SET status = ?, reported_at = ?, clock_offset_ms = ?
+      WHERE store_id = ?`),
+  };
+}

@@ -1,0 +1,89 @@
+/**
+ * The cloud's ledger and queues, as the services share them. Opened by the first call that needs
+ * them, so that a server that is used for the lessons alone touches no disk.
+ */
+
+import { Bell } from "../bell.ts";
+import type { Clock } from "../clock.ts";
+import { Dispatch } from "../engine/dispatch.ts";
+import { Ledger, type OfferedEvent, type Outcome } from "../engine/ledger.ts";
+import { messageOf, StatusError } from "../errors.ts";
+import { GroupCommit } from "../group-commit.ts";
+import type { Logger } from "../log.ts";
+import { inMemory } from "../sqlite.ts";
+
+export interface CloudOptions {
+  /** The ledger's folder; `:memory:` for one that is to be forgotten. */
+  readonly folder: string;
+  readonly clock: Clock;
+  readonly log: Logger;
+}
+
+export interface OpenCloud {
+  readonly ledger: Ledger;
+  readonly dispatch: Dispatch;
+  /** Takes an event together with those of all other streams: one fsync for many. */
+  readonly commits: GroupCommit<OfferedEvent, Outcome>;
+  /** Rings when the ledger has taken something. */
+  readonly taken: Bell;
+}
+
+export class Cloud {
+  readonly #options: CloudOptions;
+  #open: OpenCloud | undefined;
+
+  constructor(options: CloudOptions) {
+    this.#options = options;
+  }
+
+  /** Throws `StatusError` if it cannot be opened. */
+  open(): OpenCloud {
+    if (this.#open === undefined) {
+      const { folder, clock, log } = this.#options;
+      const now = () => clock.now();
+      const ledger = new Ledger({ folder, now });
+      const taken = new Bell();
+      this.#open = {
+        ledger,
+        dispatch: new Dispatch(ledger.database, { ledgerId: ledger.id, now }),
+        commits: new GroupCommit({
+          clock,
+          commit(events) {
+            const outcomes = ledger.take(events);
+            taken.ring();
+            return outcomes;
+          },
+        }),
+        taken,
+      };
+      log.info("ledger opened", {
+        folder: folder === inMemory ? "in memory, forgotten at the end" : folder,
+        ledger: ledger.id,
+        events: ledger.size(),
+      });
+    }
+    return this.#open;
+  }
+
+  /** For a call: what is wrong here is for our log, and the store tries again later. */
+  forCall(): OpenCloud {
+    try {
+      return this.open();
+    } catch (error) {
+      this.#options.log.error("the ledger cannot be opened", {
+        why: messageOf(error),
+        hint: error instanceof StatusError ? error.hint : undefined,
+      });
+      throw new StatusError(
+        "UNAVAILABLE",
+        "the ledger cannot be opened; the server's log says why",
+      );
+    }
+  }
+
+  close(): void {
+    this.#open?.commits.flush();
+    this.#open?.ledger.close();
+    this.#open = undefined;
+  }
+}

@@ -1,0 +1,68 @@
+/**
+ * HeadOffice (proto/sync/v1/head_office.proto): what an operator asks of the cloud. The clients are
+ * commands/head-office/{command,events}.ts.
+ */
+
+import { StatusError } from "../errors.ts";
+import { HeadOffice } from "../gen/sync/v1/head_office_pb.ts";
+import { type Handlers, type Implementation, implement } from "../grpc/serve.ts";
+import type { Logger } from "../log.ts";
+import { faultOfName } from "../store-event.ts";
+import type { Cloud } from "./cloud.ts";
+
+export interface HeadOfficeOptions {
+  readonly cloud: Cloud;
+  readonly log: Logger;
+}
+
+/** Read from the ledger at a time. */
+const pageSize = 200;
+
+export function headOffice({ cloud, log }: HeadOfficeOptions): Implementation {
+  const handlers: Handlers<typeof HeadOffice> = {
+    async issueCommand({ storeId, commandId, type, payloadJson }) {
+      const { dispatch } = cloud.forCall();
+      const queued = dispatch.issue({ storeId, commandId, type, payloadJson });
+      const isWatching = dispatch.isWatching(storeId);
+      log.info("command queued", {
+        store: storeId,
+        command_id: queued.commandId,
+        type,
+        sequence: queued.sequence,
+        watching: isWatching,
+      });
+      return { commandId: queued.commandId, sequence: BigInt(queued.sequence), isWatching };
+    },
+
+    async *listEvents({ storeId, after, follow }, { signal }) {
+      const fault = storeId === "" ? undefined : faultOfName("store_id", storeId);
+      if (fault !== undefined) {
+        throw new StatusError("INVALID_ARGUMENT", fault);
+      }
+      const { ledger, taken } = cloud.forCall();
+      let position = Number(after);
+      for (;;) {
+        const news = taken.next({ signal });
+        const page = ledger.events({ storeId, after: position, limit: pageSize });
+        for (const event of page) {
+          const { timestamp, seq, receivedAt, ...rest } = event;
+          yield {
+            ...rest,
+            position: BigInt(event.position),
+            timestamp: BigInt(timestamp),
+            seq: BigInt(seq),
+            receivedAt: BigInt(receivedAt),
+          };
+          position = event.position;
+        }
+        if (page.length < pageSize) {
+          if (!follow) {
+            return;
+          }
+          await news;
+        }
+      }
+    },
+  };
+  return implement(HeadOffice, handlers);
+}

@@ -1,0 +1,296 @@
+/**
+ * SyncEngine (proto/sync/v1/sync_engine.proto): events of stores into the ledger, commands out of
+ * their queues. The clients are commands/store-sync/{flush,channel,watch}.ts.
+ *
+ * An answer leaves only after the commit of what it answers. All streams commit together, see
+ * group-commit.ts, so that a fsync is shared by whoever waits for one.
+ */
+
+import { create } from "@bufbuild/protobuf";
+import type { OfferedEvent, Outcome } from "../engine/ledger.ts";
+import { messageOf, StatusError } from "../errors.ts";
+import {
+  type CloudCommand,
+  CloudCommandSchema,
+  type EventAck,
+  EventAckSchema,
+  RefusalCode,
+  RefusalSchema,
+  type StoreEvent,
+  SyncEngine,
+  UploadSummarySchema,
+} from "../gen/sync/v1/sync_engine_pb.ts";
+import { type CallContext, type Handlers, type Implementation, implement } from "../grpc/serve.ts";
+import type { Logger } from "../log.ts";
+import { plain } from "../plain.ts";
+import { readAhead } from "../read-ahead.ts";
+import { faultOfName } from "../store-event.ts";
+import type { Cloud, OpenCloud } from "./cloud.ts";
+import type { Faults } from "./faults.ts";
+
+export interface SyncEngineOptions {
+  readonly cloud: Cloud;
+  readonly faults: Faults;
+  readonly log: Logger;
+}
+
+/** Of a stream; then it is not read any further. Above any window that a store of ours has. */
+const maxUnanswered = 4096;
+
+/** Named in a summary. A store of ours sends no more events than that in a call. */
+const maxRefusals = 500;
+
+/** How long a store is asked to wait before it sends a refused event again, in milliseconds. */
+const retryAfterMs = 200;
+
+/** An outcome, or a refusal that did not come to the ledger. */
+type Answer = Outcome | { readonly kind: "try later"; readonly reason: string };
+
+interface Offered {
+  readonly eventId: string;
+  readonly answer: Promise<Answer>;
+}
+
+export function syncEngine({ cloud, faults, log }: SyncEngineOptions): Implementation {
+  /** Offers a call's events to the ledger as they come, and tells the log what became of them. */
+  function taking(events: AsyncIterable<StoreEvent>, context: CallContext, { commits }: OpenCloud) {
+    const tally = { accepted: 0, duplicates: 0, refused: 0 };
+    let store = storeOfCall(context);
+    let came = 0;
+
+    const offer = async (event: StoreEvent): Promise<Answer> => {
+      store ??= event.storeId;
+      if (event.storeId !== store) {
+        const reason = `store_id is ${JSON.stringify(event.storeId)}, and this stream is that of ${store}`;
+        return { kind: "refused", code: "invalid", reason };
+      }
+      if (faults.refuses()) {
+        return { kind: "try later", reason: "refused on purpose (--fault-nack)" };
+      }
+      try {
+        const outcome = await commits.add(offered(event));
+        await faults.delay(context);
+        return outcome;
+      } catch (error) {
+        context.signal.throwIfAborted();
+        log.error("the ledger takes nothing", { why: messageOf(error) });
+        return { kind: "try later", reason: "the ledger cannot store it now" };
+      }
+    };
+
+    async function* answers(): AsyncGenerator<Offered, void> {
+      for await (const event of events) {
+        came += 1;
+        faults.dropsAt(came);
+        log.debug(() => `[${plain(event.storeId)}] ${plain(event.type)} at ${timeOf(event)}`);
+        const answer = offer(event);
+        // When the call ends first, nobody waits for it.
+        answer.catch(() => {});
+        yield { eventId: event.eventId, answer };
+      }
+    }
+
+    const noted = async ({ eventId, answer }: Offered): Promise<Answer> => {
+      const given = await answer;
+      if (given.kind === "accepted") {
+        tally.accepted += 1;
+      } else if (given.kind === "duplicate") {
+        tally.duplicates += 1;
+      } else {
+        tally.refused += 1;
+        if (given.kind === "refused") {
+          const { code, reason } = given;
+          log.warn(`event refused: ${code}`, { store, event_id: eventId, reason });
+        }
+      }
+      return given;
+    };
+
+    const ended = (what: string, { signal }: CallContext, own = "") => {
+      const why = signal.aborted ? (signal.reason as StatusError).message : own;
+      log.info(`${what} ended${why && ": "}${why}`, { store: store ?? "unknown", ...tally });
+    };
+    return { offers: readAhead(answers(), maxUnanswered), noted, tally, ended };
+  }
+
+  /** What the store should know of the ledger, before the first answer. */
+  function introduce({ ledger }: OpenCloud, context: CallContext): void {
+    const store = storeOfCall(context);
+    const [epoch] = context.metadata.get("brewctl-epoch");
+    const seen =
+      store === undefined || epoch === undefined
+        ? {}
+        : { "brewctl-seen": String(ledger.highestSeen(store, String(epoch))) };
+    context.sendHeaders({ "brewctl-ledger": ledger.id, ...seen });
+  }
+
+  const handlers: Handlers<typeof SyncEngine> = {
+    async *watchCommands(
+      { storeId, lastAppliedSequence, ledgerId, lastAppliedCommandId },
+      context,
+    ) {
+      checkStore(storeId);
+      const open = cloud.forCall();
+      const { signal } = context;
+      introduce(open, context);
+      log.info(`Store ${storeId} connected. Streaming commands...`);
+      const cursor =
+        lastAppliedSequence === undefined
+          ? undefined
+          : { sequence: Number(lastAppliedSequence), ledgerId, commandId: lastAppliedCommandId };
+      let sent = 0;
+      try {
+        for await (const command of open.dispatch.watch(storeId, cursor, { signal })) {
+          yield commandOf(command);
+          sent += 1;
+        }
+      } finally {
+        const why = (signal.reason as StatusError | undefined)?.message ?? "";
+        log.info(`Store ${storeId} disconnected: ${why}`, { sent });
+      }
+    },
+
+    async uploadBufferedEvents(events, context) {
+      const open = cloud.forCall();
+      introduce(open, context);
+      const { offers, noted, tally, ended } = taking(events, context, open);
+      const refusals = [];
+      let why = "";
+      try {
+        for await (const offer of offers) {
+          const answer = await noted(offer);
+          if (answer.kind !== "accepted" && answer.kind !== "duplicate") {
+            if (refusals.length < maxRefusals) {
+              const { eventId } = offer;
+              refusals.push(create(RefusalSchema, { eventId, ...refusalOf(answer) }));
+            }
+          }
+        }
+        if (faults.losesAnswer()) {
+          why = "summary lost on purpose (--fault-lose-ack)";
+          throw new StatusError("UNAVAILABLE", why);
+        }
+        const { accepted, duplicates, refused } = tally;
+        const rejected = duplicates + refused;
+        return create(UploadSummarySchema, { accepted, rejected, duplicates, refused, refusals });
+      } catch (error) {
+        why ||= messageOf(error);
+        throw error;
+      } finally {
+        ended("flush", context, why);
+      }
+    },
+
+    async *operationalChannel(events, context) {
+      const open = cloud.forCall();
+      introduce(open, context);
+      const { offers, noted, ended } = taking(events, context, open);
+      let why = "store closed send";
+      try {
+        for await (const offer of offers) {
+          const answer = await noted(offer);
+          if (!faults.losesAnswer()) {
+            yield ackOf(offer.eventId, answer);
+          }
+        }
+      } catch (error) {
+        why = messageOf(error);
+        throw error;
+      } finally {
+        ended("channel", context, why);
+      }
+    },
+
+    async reportStatus(report) {
+      checkStore(report.storeId);
+      const { ledger } = cloud.forCall();
+      const { storeId, epoch, version } = report;
+      const clockOffsetMs = ledger.report({
+        ...{ storeId, epoch, version },
+        depth: Number(report.depth),
+        bytes: Number(report.bytes),
+        oldestUnacked: Number(report.oldestUnacked),
+        parked: Number(report.parked),
+        sentAt: Number(report.sentAt),
+      });
+      return { ledgerId: ledger.id, clockOffsetMs: BigInt(clockOffsetMs) };
+    },
+  };
+  return implement(SyncEngine, handlers);
+}
+
+function checkStore(storeId: string): void {
+  const fault = faultOfName("store_id", storeId);
+  if (fault !== undefined) {
+    throw new StatusError("INVALID_ARGUMENT", fault);
+  }
+}
+
+/** The store that the client says it is; undefined if it does not. */
+function storeOfCall({ metadata }: CallContext): string | undefined {
+  const [name] = metadata.get("brewctl-store");
+  if (name === undefined) {
+    return undefined;
+  }
+  try {
+    return decodeURIComponent(String(name));
+  } catch {
+    throw new StatusError("INVALID_ARGUMENT", "brewctl-store in the metadata is not URI-encoded");
+  }
+}
+
+function offered(event: StoreEvent): OfferedEvent {
+  const { eventId, storeId, type, payload, timestamp, epoch, seq } = event;
+  return {
+    ...{ eventId, storeId, type, payload, epoch },
+    timestamp: Number(timestamp),
+    seq: Number(seq),
+  };
+}
+
+const refusalCodes = {
+  invalid: RefusalCode.INVALID,
+  conflict: RefusalCode.CONFLICT,
+  "seq taken": RefusalCode.SEQ_TAKEN,
+} as const;
+
+function refusalOf(answer: Extract<Answer, { reason: string }>) {
+  const { reason } = answer;
+  return answer.kind === "try later"
+    ? { code: RefusalCode.TRY_LATER, reason, retryable: true }
+    : { code: refusalCodes[answer.code], reason, retryable: false };
+}
+
+function ackOf(eventId: string, answer: Answer): EventAck {
+  switch (answer.kind) {
+    case "accepted":
+      return create(EventAckSchema, { eventId, ok: true });
+    case "duplicate":
+      return create(EventAckSchema, { eventId, ok: true, duplicate: true });
+    case "refused":
+      return create(EventAckSchema, { eventId, ...refusalOf(answer) });
+    case "try later":
+      return create(EventAckSchema, { eventId, ...refusalOf(answer), retryAfterMs });
+  }
+}
+
+function commandOf(command: {
+  commandId: string;
+  type: string;
+  payloadJson: string;
+  sequence: number;
+  issuedAt: number;
+}): CloudCommand {
+  const { commandId, type, payloadJson, sequence, issuedAt } = command;
+  return create(CloudCommandSchema, {
+    ...{ commandId, type, payloadJson },
+    sequence: BigInt(sequence),
+    issuedAt: BigInt(issuedAt),
+  });
+}
+
+/** In UTC, as the original prints it. */
+function timeOf({ timestamp }: StoreEvent): string {
+  const date = new Date(Number(timestamp));
+  return Number.isNaN(date.getTime()) ? "?" : date.toISOString().slice(11, 19);
+}

@@ -1,0 +1,401 @@
+/**
+ * SQLite as a store of things that must not be lost: what was committed is on the disk, and what is
+ * not as it should be is refused when the file is opened, in words that say what to do.
+ *
+ * Every connection is in WAL mode with `synchronous=FULL`, which costs one fsync a commit; both are
+ * read back, since a setting that SQLite cannot follow is not an error to it. See
+ * docs/decisions/sqlite-in-node.md.
+ */
+
+import { closeSync, fsyncSync, mkdirSync, openSync, statfsSync, statSync } from "node:fs";
+import { dirname, resolve } from "node:path";
+import { DatabaseSync, type StatementSync } from "node:sqlite";
+import { messageOf, StatusError } from "./errors.ts";
+
+/** What a file holds, and how to tell that it does. */
+export interface Kind {
+  /** For people, such as `store buffer`. */
+  readonly name: string;
+  /** SQLite's `application_id`: four bytes of the file's header. */
+  readonly applicationId: number;
+  /** SQLite's `user_version`: that of the schema. */
+  readonly version: number;
+  /** Makes a new one. */
+  readonly schema: string;
+}
+
+/** The file is one of ours, but cannot be read as one. Nothing was changed in it. */
+export class DamagedError extends StatusError {
+  override readonly name = "DamagedError";
+
+  constructor(message: string, cause?: unknown) {
+    super("DATA_LOSS", message, { cause });
+  }
+}
+
+/**
+ * Before this one, two connections to a file could corrupt it when the one committed while the other
+ * made a checkpoint (sqlite.org/wal.html, "The WAL-Reset Bug").
+ */
+const minSqliteVersion = [3, 51, 3];
+
+/** How long a write waits for another process to finish its own, in milliseconds. */
+const busyMs = 5_000;
+
+/** File systems over a network, whose locks cannot be trusted; from statfs(2). */
+const networkFileSystems: Readonly<Record<number, string>> = {
+  [0x6969]: "NFS",
+  [0x517b]: "SMB",
+  [0xff534d42]: "SMB",
+  [0xfe534d42]: "SMB",
+  [0x01021997]: "9P",
+  [0x73757245]: "Coda",
+  [0x5346414f]: "AFS",
+};
+
+/** For a database that lives as long as the process. */
+export const inMemory = ":memory:";
+
+export class Database {
+  readonly path: string;
+  /** Whether the last one who had it open did not close it, or still has it open. */
+  readonly hasHotLog: boolean;
+  readonly #sqlite: DatabaseSync;
+  readonly #inode: bigint | undefined;
+  readonly #begin: StatementSync;
+  readonly #commit: StatementSync;
+  readonly #dataVersion: StatementSync;
+
+  /**
+   * Opens the file, making it and its folder if it is not there. Throws `StatusError`:
+   * FAILED_PRECONDITION for a file of another program or of a newer brewctl, which stays as it is,
+   * and for a disk or an SQLite that cannot keep the promise; `DamagedError` for one that is ours
+   * and cannot be read; RESOURCE_EXHAUSTED, UNAVAILABLE, PERMISSION_DENIED as the disk says.
+   */
+  constructor(path: string, kind: Kind) {
+    this.path = path;
+    const isFile = path !== inMemory;
+    if (isFile) {
+      makeFolder(dirname(resolve(path)));
+      refuseNetworkFileSystem(path);
+    }
+    this.hasHotLog = isFile && sizeOf(`${path}-wal`) > 0;
+    const describe = (error: unknown) => fromSqlite(error, `${kind.name} ${path}`);
+    let sqlite: DatabaseSync | undefined;
+    try {
+      if (isFile && sizeOf(path) > 0) {
+        checkKind(path, kind);
+      }
+      sqlite = new DatabaseSync(path, { timeout: busyMs });
+      checkVersion(sqlite);
+      create(sqlite, kind);
+      if (isFile) {
+        insistOnDurability(sqlite, path);
+      }
+      this.#begin = sqlite.prepare("BEGIN IMMEDIATE");
+      this.#commit = sqlite.prepare("COMMIT");
+      this.#dataVersion = sqlite.prepare("PRAGMA data_version");
+    } catch (error) {
+      sqlite?.close();
+      throw describe(error);
+    }
+    this.#sqlite = sqlite;
+    this.#inode = isFile ? inodeOf(path) : undefined;
+  }
+
+  prepare(sql: string): StatementSync {
+    return this.#sqlite.prepare(sql);
+  }
+
+  /**
+   * Runs `work` in one transaction. When this returns, all that it wrote is on the disk; when it
+   * throws, nothing is. Throws what `work` throws, and `StatusError` as the constructor does.
+   */
+  write<T>(work: () => T): T {
+    try {
+      this.#begin.run();
+    } catch (error) {
+      throw this.explain(error);
+    }
+    try {
+      if (this.#inode !== undefined && inodeOf(this.path) !== this.#inode) {
+        throw new StatusError("UNAVAILABLE", `${this.path} was replaced by another process`, {
+          hint: "nothing was written; run the command again",
+        });
+      }
+      const result = work();
+      this.#commit.run();
+      return result;
+    } catch (error) {
+      // Some errors have rolled it back already.
+      if (this.#sqlite.isTransaction) {
+        this.#sqlite.exec("ROLLBACK");
+      }
+      throw this.explain(error);
+    }
+  }
+
+  /** Changes when another connection has committed something. */
+  dataVersion(): number {
+    return Number(this.#dataVersion.get()?.["data_version"]);
+  }
+
+  /** Throws `DamagedError` if the pages of the file do not make sense; reads all of it. */
+  check(): void {
+    try {
+      const [first] = this.#sqlite.prepare("PRAGMA quick_check(1)").all();
+      const verdict = String(first?.["quick_check"]);
+      if (verdict !== "ok") {
+        throw new DamagedError(`${this.path} is damaged: ${verdict}`);
+      }
+    } catch (error) {
+      throw this.explain(error);
+    }
+  }
+
+  /** What SQLite threw, in our words; anything else stays as it is. */
+  explain(error: unknown): unknown {
+    return fromSqlite(error, this.path);
+  }
+
+  close(): void {
+    this.#sqlite.close();
+  }
+}
+
+/**
+ * The rows of a damaged file that can still be read, in the order of `key`, an integer primary key.
+ * Where a page is broken its rows are left out. Reading changes nothing.
+ */
+export function* salvage(
+  path: string,
+  table: string,
+  key: string,
+): Generator<Record<string, unknown>, void> {
+  const sqlite = new DatabaseSync(path, { readOnly: true, timeout: busyMs });
+  try {
+    let from = 0;
+    for (let step = 1; step <= maxSalvageStep; ) {
+      const rows: Record<string, unknown>[] = [];
+      try {
+        const page = sqlite.prepare(
+          `SELECT * FROM ${table} NOT INDEXED WHERE ${key} >= ? ORDER BY ${key} LIMIT 100`,
+        );
+        for (const row of page.iterate(from)) {
+          rows.push(row);
+        }
+        if (rows.length === 0) {
+          return;
+        }
+        step = 1;
+      } catch {
+        // A broken page: what came before it is good, and behind it we go on in growing steps.
+        step *= 2;
+      }
+      yield* rows;
+      const last = rows.at(-1)?.[key];
+      from = last === undefined ? from + step : Number(last) + 1;
+    }
+  } finally {
+    sqlite.close();
+  }
+}
+
+/** The widest stretch of keys that may be unreadable before the rest is given up. */
+const maxSalvageStep = 2 ** 24;
+
+/** A lock that the kernel gives back when the process ends, however it ends. */
+export interface Lock {
+  release(): void;
+}
+
+/** Takes the lock that this file stands for; undefined if somebody else has it. */
+export function takeLock(path: string): Lock | undefined {
+  makeFolder(dirname(resolve(path)));
+  let sqlite: DatabaseSync | undefined;
+  try {
+    sqlite = new DatabaseSync(path, { timeout: 0 });
+    sqlite.exec("BEGIN EXCLUSIVE");
+  } catch (error) {
+    sqlite?.close();
+    if (codeOf(error) === codes.busy) {
+      return undefined;
+    }
+    throw fromSqlite(error, path);
+  }
+  const held = sqlite;
+  return { release: () => held.close() };
+}
+
+/** Bytes that this user may still write to the disk of a file or folder. */
+export function freeBytes(path: string): number {
+  const { bavail, bsize } = statfsSync(dirname(resolve(path)));
+  return bavail * bsize;
+}
+
+/** Of the database with its log; 0 if it is not there. */
+export function bytesOf(path: string): number {
+  return sizeOf(path) + sizeOf(`${path}-wal`);
+}
+
+function checkVersion(sqlite: DatabaseSync): void {
+  const version = String(sqlite.prepare("SELECT sqlite_version() AS version").get()?.["version"]);
+  const parts = version.split(".").map(Number);
+  const differs = minSqliteVersion.findIndex((part, i) => part !== parts[i]);
+  if (differs >= 0 && (parts[differs] ?? 0) < (minSqliteVersion[differs] ?? 0)) {
+    throw new StatusError(
+      "FAILED_PRECONDITION",
+      `SQLite ${version} can corrupt a file that two processes use; ${minSqliteVersion.join(".")} is needed`,
+      { hint: "a Node from https://nodejs.org, 24.15 or newer, brings it" },
+    );
+  }
+}
+
+/** Looks before anything is written, so that what is not ours stays as it is. */
+function checkKind(path: string, kind: Kind): void {
+  const sqlite = new DatabaseSync(path, { readOnly: true, timeout: busyMs });
+  try {
+    const applicationId = numberOf(sqlite, "application_id");
+    const version = numberOf(sqlite, "user_version");
+    const tables = Number(sqlite.prepare("SELECT count(*) AS n FROM sqlite_schema").get()?.["n"]);
+    if (applicationId !== kind.applicationId && tables > 0) {
+      throw new StatusError("FAILED_PRECONDITION", `${path} is no ${kind.name}`, {
+        hint: "it belongs to another program, and stays as it is; choose another file",
+      });
+    }
+    if (version > kind.version) {
+      throw new StatusError(
+        "FAILED_PRECONDITION",
+        `${path} was written by a newer brewctl (schema ${version}, this one knows ${kind.version})`,
+        { hint: "it stays as it is; use the newer brewctl" },
+      );
+    }
+  } finally {
+    sqlite.close();
+  }
+}
+
+/** Before the switch to WAL, so that the file itself says what it is, and not only its log. */
+function create(sqlite: DatabaseSync, kind: Kind): void {
+  if (numberOf(sqlite, "user_version") === kind.version) {
+    return;
+  }
+  sqlite.exec("BEGIN IMMEDIATE");
+  // Another process may have been faster.
+  if (numberOf(sqlite, "user_version") !== kind.version) {
+    sqlite.exec(kind.schema);
+    sqlite.exec(`PRAGMA application_id = ${kind.applicationId}`);
+    sqlite.exec(`PRAGMA user_version = ${kind.version}`);
+  }
+  sqlite.exec("COMMIT");
+}
+
+function insistOnDurability(sqlite: DatabaseSync, path: string): void {
+  const mode = sqlite.prepare("PRAGMA journal_mode = WAL").get()?.["journal_mode"];
+  sqlite.exec("PRAGMA synchronous = FULL");
+  // macOS only: its fsync leaves data in the drive's own memory.
+  sqlite.exec("PRAGMA fullfsync = ON");
+  const synchronous = numberOf(sqlite, "synchronous");
+  if (mode !== "wal" || synchronous !== 2) {
+    throw new StatusError(
+      "FAILED_PRECONDITION",
+      `${path} cannot be made durable (journal_mode ${mode}, synchronous ${synchronous})`,
+      { hint: "choose a file on a local disk" },
+    );
+  }
+}
+
+function numberOf(sqlite: DatabaseSync, pragma: string): number {
+  return Number(sqlite.prepare(`PRAGMA ${pragma}`).get()?.[pragma]);
+}
+
+function refuseNetworkFileSystem(path: string): void {
+  const name = networkFileSystems[statfsSync(dirname(resolve(path))).type];
+  if (name !== undefined) {
+    throw new StatusError(
+      "FAILED_PRECONDITION",
+      `${path} is on a network file system (${name}), whose locks and syncs cannot be trusted`,
+      { hint: "choose a file on a local disk" },
+    );
+  }
+}
+
+/** A new folder is made to last: its name is in its parent, which is synced. */
+function makeFolder(path: string): void {
+  try {
+    const first = mkdirSync(path, { recursive: true });
+    for (
+      let made = path;
+      first !== undefined && made.length >= first.length;
+      made = dirname(made)
+    ) {
+      const parent = openSync(dirname(made), "r");
+      fsyncSync(parent);
+      closeSync(parent);
+    }
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    throw new StatusError(
+      code === "ENOSPC" ? "RESOURCE_EXHAUSTED" : "PERMISSION_DENIED",
+      `cannot make the folder ${path}: ${messageOf(error)}`,
+    );
+  }
+}
+
+function sizeOf(path: string): number {
+  return statSync(path, { throwIfNoEntry: false })?.size ?? 0;
+}
+
+function inodeOf(path: string): bigint | undefined {
+  return statSync(path, { bigint: true, throwIfNoEntry: false })?.ino;
+}
+
+/** SQLite's primary result codes (sqlite.org/rescode.html). */
+const codes = {
+  permission: 3,
+  busy: 5,
+  readOnly: 8,
+  io: 10,
+  corrupt: 11,
+  full: 13,
+  cannotOpen: 14,
+  notADatabase: 26,
+} as const;
+
+function codeOf(error: unknown): number | undefined {
+  const { code, errcode } = error as { code?: string; errcode?: number };
+  return code === "ERR_SQLITE_ERROR" && errcode !== undefined ? errcode & 0xff : undefined;
+}
+
+function fromSqlite(error: unknown, what: string): unknown {
+  const why = messageOf(error);
+  switch (codeOf(error)) {
+    case codes.busy:
+      return new StatusError("UNAVAILABLE", `${what}: another process has kept it busy for 5 s`, {
+        hint: "nothing was written; try again",
+        cause: error,
+      });
+    case codes.full:
+      return new StatusError("RESOURCE_EXHAUSTED", `${what}: the disk is full`, {
+        hint: "nothing was written, nothing was lost; make room and try again",
+        cause: error,
+      });
+    case codes.permission:
+    case codes.readOnly:
+    case codes.cannotOpen:
+      return new StatusError("PERMISSION_DENIED", `${what}: cannot be written: ${why}`, {
+        hint: "the folder too must be writable: SQLite keeps its log beside the file",
+        cause: error,
+      });
+    case codes.corrupt:
+    case codes.notADatabase:
+      return new DamagedError(`${what} is damaged: ${why}`, error);
+    case codes.io:
+      return new StatusError("UNAVAILABLE", `${what}: the disk reports an error: ${why}`, {
+        hint: "nothing was written; look at the disk",
+        cause: error,
+      });
+    default:
+      return error;
+  }
+}
