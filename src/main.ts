@@ -10,32 +10,20 @@ import { fstatSync } from "node:fs";
 import { Argument, Command, CommanderError } from "commander";
 import packageJson from "../package.json" with { type: "json" };
 import { systemClock, systemRandom } from "./clock.ts";
-import type { CommandContext } from "./commands/client-call.ts";
+import type { CommandGroup, CommandModule } from "./commands/command-module.ts";
 import { readWords } from "./commands/go-flags.ts";
 import type { TerminalFlags } from "./commands/terminal.ts";
 import { messageOf, StatusError, statusCodes, UsageError } from "./errors.ts";
 import { plain } from "./plain.ts";
 import { dieBy, type Exit, onStopSignals, Stop } from "./shutdown.ts";
 
-/** What a file in commands/ exports. */
-interface CommandModule {
-  /** Its name, flags, defaults and checks. */
-  readonly command: Command;
-  /** Shown first in its help. */
-  readonly examples: string;
-  /** Shown last in its help. */
-  readonly notes?: string;
-  /** Whether a second Ctrl+C hurries the command on instead of ending the process. */
-  readonly takesSecondInterrupt?: boolean;
-  // biome-ignore lint/suspicious/noExplicitAny: commander's flags are checked by the command's own parsers
-  run(flags: any, context: CommandContext): Promise<Exit>;
-}
-
-const commands: Readonly<Record<string, () => Promise<CommandModule>>> = {
+const commands: Readonly<Record<string, () => Promise<CommandModule | CommandGroup>>> = {
   serve: () => import("./commands/serve.ts"),
   subscribe: () => import("./commands/subscribe.ts"),
   upload: () => import("./commands/upload.ts"),
   chat: () => import("./commands/chat.ts"),
+  "store-sync": () => import("./commands/store-sync.ts"),
+  "head-office": () => import("./commands/head-office.ts"),
   demo: () => import("./commands/demo.ts"),
 };
 
@@ -46,6 +34,7 @@ Exit codes
   2        usage or bad input, with the flag, or the file and line
   3        done, but records were rejected, and --fail-on-rejected asked to know
   4        --expect was not met in time
+  5        store-sync: events are still pending or parked
   64 + n   the call ended with gRPC status n:
            ${Object.entries(statusCodes)
              .filter(([, number]) => number > 0)
@@ -61,7 +50,9 @@ const rootExamples = `\
   brewctl serve                    the server; then, in a second terminal:
   brewctl subscribe                  server stream: orders as they come
   brewctl upload --bad 5             client stream: a batch, one summary
-  brewctl chat --count 20            bidirectional stream: both talk at once`;
+  brewctl chat --count 20            bidirectional stream: both talk at once
+  brewctl store-sync record --store store-01 --type Sale --payload '{"total":299}'
+                                     offline: on this disk, until a flush or a channel`;
 
 const faultExit = 1;
 const usageExit = 2;
@@ -110,16 +101,19 @@ async function main(argv: readonly string[]): Promise<Exit> {
       throw error;
     });
 
-  const [first = ""] = argv;
+  const [first = "", second = ""] = argv;
   const isVersion = /^(-V|--?version)$/.test(first);
   // With flags before it, the command is known only when all flags are.
   const names = Object.hasOwn(commands, first) ? [first] : Object.keys(commands);
   const modules = isVersion ? [] : await Promise.all(names.map((name) => commands[name]?.()));
+  const onEnd = (ended: Exit) => {
+    exit = ended;
+  };
   for (const module of modules) {
-    if (module !== undefined) {
-      addCommand(program, module, (ended) => {
-        exit = ended;
-      });
+    if (module !== undefined && "verbs" in module) {
+      await addGroup(program, module, second, onEnd);
+    } else if (module !== undefined) {
+      addCommand(program, module, onEnd);
     }
   }
   addHelpCommand(program);
@@ -138,26 +132,49 @@ async function main(argv: readonly string[]): Promise<Exit> {
   return exit;
 }
 
-function addCommand(
+function addCommand(parent: Command, module: CommandModule, onEnd: (exit: Exit) => void): void {
+  const { command } = module;
+  describe(parent, module);
+  command.action(async () => {
+    onEnd(await runCommand(command.opts(), command.args, module));
+  });
+}
+
+/** Of a group, only the verb that is called needs to be loaded. */
+async function addGroup(
   program: Command,
-  { command, examples, notes, takesSecondInterrupt = false, run }: CommandModule,
+  module: CommandGroup,
+  verb: string,
   onEnd: (exit: Exit) => void,
+): Promise<void> {
+  const { command, verbs } = module;
+  describe(program, module);
+  command.helpCommand(false);
+  const names = Object.hasOwn(verbs, verb) ? [verb] : Object.keys(verbs);
+  for (const verbModule of await Promise.all(names.map((name) => verbs[name]?.()))) {
+    if (verbModule !== undefined) {
+      addCommand(command, verbModule, onEnd);
+    }
+  }
+}
+
+function describe(
+  parent: Command,
+  { command, examples, notes }: CommandModule | CommandGroup,
 ): void {
+  const path = [...(parent.parent === null ? [] : [parent.name()]), command.name()].join(" ");
   command
-    .copyInheritedSettings(program)
+    .copyInheritedSettings(parent)
     .addHelpText("before", `Examples:\n${examples}\n`)
     .addHelpText("after", notes === undefined ? "" : `\n${notes}`)
-    .showHelpAfterError(`see: brewctl help ${command.name()}`)
-    .action(async (flags: TerminalFlags) => {
-      onEnd(await runCommand(flags, run, takesSecondInterrupt));
-    });
-  program.addCommand(command);
+    .showHelpAfterError(`see: brewctl help ${path}`);
+  parent.addCommand(command);
 }
 
 async function runCommand(
   flags: TerminalFlags,
-  run: CommandModule["run"],
-  takesSecondInterrupt: boolean,
+  words: readonly string[],
+  { run, takesSecondInterrupt = false }: CommandModule,
 ): Promise<Exit> {
   const { openTerminal } = await import("./commands/terminal.ts");
   const first = new AbortController();
@@ -181,14 +198,15 @@ async function runCommand(
     clock: systemClock,
   });
   try {
-    return await run(flags, {
+    const context = {
       terminal,
       clock: systemClock,
       random: systemRandom,
       stdin: process.stdin,
       interrupted,
       interruptedTwice: second.signal,
-    });
+    };
+    return await run(flags, context, words);
   } finally {
     stopListening();
   }
@@ -196,14 +214,20 @@ async function runCommand(
 
 function addHelpCommand(program: Command): void {
   program
-    .command("help [topic]")
+    .command("help [topic] [verb]")
     .description("help for a command, or for exit-codes")
-    .action((topic?: string) => {
+    .action((topic?: string, verb?: string) => {
       const command = program.commands.find((known) => known.name() === topic);
+      const inner = command?.commands.find((known) => known.name() === verb);
+      if (command !== undefined && verb !== undefined && inner === undefined) {
+        throw new UsageError(`no help for ${topic} ${verb}`, {
+          hint: `there is help for: brewctl help ${topic}`,
+        });
+      }
       if (topic === "exit-codes") {
         process.stdout.write(`${exitCodes}\n`);
       } else if (topic === undefined || command !== undefined) {
-        (command ?? program).outputHelp();
+        (inner ?? command ?? program).outputHelp();
       } else {
         throw new UsageError(`no help for ${topic}`, {
           hint: `there is help for: ${[...Object.keys(commands), "completion", "exit-codes"].join(", ")}`,

@@ -19,6 +19,8 @@ import { DamagedError } from "../sqlite.ts";
 
 export type LinkState =
   | { readonly kind: "connecting" | "replaying" | "live" | "draining" }
+  /** The cloud has answered, for the first time after it was lost. */
+  | { readonly kind: "recovered" }
   | {
       readonly kind: "offline";
       readonly why: string;
@@ -64,7 +66,10 @@ export async function keepLinked(options: LinkOptions): Promise<void> {
   const { connect, session, onState, clock, random, signal } = options;
   let failures = 0;
   const answered = () => {
-    failures = 0;
+    if (failures > 0) {
+      failures = 0;
+      onState({ kind: "recovered" });
+    }
   };
   for (;;) {
     try {

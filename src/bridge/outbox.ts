@@ -61,11 +61,15 @@ export interface Recorded extends StoreEvent {
   readonly reason: string;
 }
 
-export interface Appended {
-  readonly event: Recorded;
-  /** False if it was there already. */
-  readonly isNew: boolean;
-}
+/** What became of an event that was to be recorded. */
+export type Appended =
+  | {
+      readonly kind: "recorded";
+      readonly event: Recorded;
+      /** False if it was there already. */
+      readonly isNew: boolean;
+    }
+  | { readonly kind: "refused"; readonly why: StatusError };
 
 /** What the cloud's answer, or the lack of one, makes of an event. */
 export type Settlement =
@@ -246,21 +250,12 @@ export class Outbox {
   }
 
   /**
-   * Records events, in order, in one transaction: all or, if one is refused, none. Throws
-   * `StatusError` that names the event: INVALID_ARGUMENT for one that the cloud would refuse,
-   * ALREADY_EXISTS for an event_id that is there with another content, RESOURCE_EXHAUSTED when the
-   * disk is full.
+   * Records events, in order, in one transaction; on the disk when this returns. An event that is
+   * refused costs no other, and says why: INVALID_ARGUMENT for one that the cloud would refuse,
+   * ALREADY_EXISTS for an event_id that is there with another content. Throws, and nothing was
+   * recorded, what `Database` throws, and RESOURCE_EXHAUSTED when the disk is full.
    */
   append(events: readonly StoreEvent[]): Appended[] {
-    for (const event of events) {
-      const fault = faultOfEvent(event, maxRecordedPayloadBytes);
-      if (fault !== undefined) {
-        throw new StatusError(
-          "INVALID_ARGUMENT",
-          `event ${JSON.stringify(event.eventId)}: ${fault}`,
-        );
-      }
-    }
     const free = this.#free(this.path);
     if (free < reserveBytes) {
       throw new StatusError(
@@ -275,6 +270,10 @@ export class Outbox {
       let seq = next;
       const appended = events.map((event): Appended => {
         const { eventId, type, payload, timestamp } = event;
+        const fault = faultOfEvent(event, maxRecordedPayloadBytes);
+        if (fault !== undefined) {
+          return refused("INVALID_ARGUMENT", `event ${JSON.stringify(eventId)}: ${fault}`);
+        }
         const { changes, lastInsertRowid } = insert.run(
           eventId,
           type,
@@ -284,40 +283,20 @@ export class Outbox {
           seq,
         );
         if (changes === 0) {
-          return { event: this.#same(event, readEvent(byId.get(eventId))), isNew: false };
+          return again(event, readEvent(byId.get(eventId)));
         }
         seq += 1;
-        return {
-          event: {
-            ...{ eventId, type, payload, timestamp },
-            position: Number(lastInsertRowid),
-            epoch: name,
-            seq: seq - 1,
-            state: "pending",
-            attempts: 0,
-            notBefore: 0,
-            reason: "",
-          },
-          isNew: true,
+        const recorded: Recorded = {
+          ...{ eventId, type, payload, timestamp },
+          position: Number(lastInsertRowid),
+          ...{ epoch: name, seq: seq - 1 },
+          ...{ state: "pending", attempts: 0, notBefore: 0, reason: "" },
         };
+        return { kind: "recorded", event: recorded, isNew: true };
       });
       advance.run(seq);
       return appended;
     });
-  }
-
-  #same(event: StoreEvent, known: Recorded): Recorded {
-    const differs = (["type", "payload", "timestamp"] as const).filter(
-      (field) => event[field] !== known[field],
-    );
-    if (differs.length > 0) {
-      throw new StatusError(
-        "ALREADY_EXISTS",
-        `event ${JSON.stringify(event.eventId)} is recorded already, with another ${differs.join(" and ")}`,
-        { hint: "another event needs another id" },
-      );
-    }
-    return known;
   }
 
   /**
@@ -526,6 +505,29 @@ export class Outbox {
   close(): void {
     this.database.close();
   }
+}
+
+function refused(
+  code: "INVALID_ARGUMENT" | "ALREADY_EXISTS",
+  message: string,
+  hint?: string,
+): Appended {
+  const options = hint === undefined ? {} : { hint };
+  return { kind: "refused", why: new StatusError(code, message, options) };
+}
+
+/** An event whose id is there already. */
+function again(event: StoreEvent, known: Recorded): Appended {
+  const differs = (["type", "payload", "timestamp"] as const).filter(
+    (field) => event[field] !== known[field],
+  );
+  return differs.length === 0
+    ? { kind: "recorded", event: known, isNew: false }
+    : refused(
+        "ALREADY_EXISTS",
+        `event ${JSON.stringify(event.eventId)} is recorded already, with another ${differs.join(" and ")}`,
+        "another event needs another id",
+      );
 }
 
 function lockPath(path: string): string {

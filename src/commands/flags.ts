@@ -85,18 +85,20 @@ export function withClientFlags(command: Command): Command {
         .env("BREWCTL_ADDR")
         .argParser(dialAddress),
     )
-    .addOption(
-      new Option("-o, --output <format>", "how data is printed; ndjson is one object a line")
-        .choices(outputs)
-        .default("text")
-        .env("BREWCTL_OUTPUT"),
-    )
+    .addOption(outputOption())
     .option("--wait-ready <duration>", "wait so long for the server to come up", positiveDuration)
     .option(
       "--deadline <duration>",
       "end the whole call after so long (exit 68)",
       positiveDuration,
     );
+}
+
+export function outputOption(): Option {
+  return new Option("-o, --output <format>", "how data is printed; ndjson is one object a line")
+    .choices(outputs)
+    .default("text")
+    .env("BREWCTL_OUTPUT");
 }
 
 export function withTerminalFlags(command: Command): Command {

@@ -10,21 +10,33 @@ import type { Command, Option } from "commander";
 /** The words as commander wants them. What it does not know either stays, for it to complain of. */
 export function readWords(argv: readonly string[], program: Command): string[] {
   const words = hoistCommand(argv, program);
-  const command = program.commands.find((known) => known.name() === words[0]) ?? program;
+  let command = program;
+  for (const word of words) {
+    const inner = command.commands.find((known) => known.name() === word);
+    if (inner === undefined) {
+      break;
+    }
+    command = inner;
+  }
   return doubleDashes(words, command.options);
 }
 
-/** The command first: `-q chat -n 3` becomes `chat -q -n 3`. */
+/** The command first: `-q chat -n 3` becomes `chat -q -n 3`; of a group, its verb second. */
 function hoistCommand(argv: readonly string[], program: Command): string[] {
-  const options = program.commands.flatMap((command) => command.options);
-  const at = positions(argv, options).indexOf("word");
-  const [name] = argv.slice(at, at + 1);
-  if (at <= 0 || !program.commands.some((command) => command.name() === name)) {
+  const at = positions(argv, optionsWithin(program)).indexOf("word");
+  const [name = ""] = argv.slice(at, at + 1);
+  const command = program.commands.find((known) => known.name() === name);
+  if (at < 0 || command === undefined) {
     return [...argv];
   }
   // Flags mean nothing to `help`.
   const before = name === "help" ? [] : argv.slice(0, at);
-  return [...argv.slice(at, at + 1), ...before, ...argv.slice(at + 1)];
+  const rest = [...before, ...argv.slice(at + 1)];
+  return [name, ...(command.commands.length > 0 ? hoistCommand(rest, command) : rest)];
+}
+
+function optionsWithin({ commands }: Command): Option[] {
+  return commands.flatMap((command) => [...command.options, ...optionsWithin(command)]);
 }
 
 /** Long flags get their second dash, and `-n=3` loses its `=`; values stay as they are. */

@@ -401,7 +401,7 @@ function prepare(database: Database) {
   const event =
     "position, store_id, event_id, type, payload, timestamp, coalesce(epochs.epoch, '') AS epoch, seq, received_at";
   const fromEvents =
-    "FROM events JOIN stores ON stores.number = store LEFT JOIN epochs ON epochs.number = events.epoch";
+    "FROM events JOIN stores ON stores.number = events.store LEFT JOIN epochs ON epochs.number = events.epoch";
   return {
     insert: sql(`INSERT INTO events
       (store, event_id, type, payload, timestamp, epoch, seq, received_at)

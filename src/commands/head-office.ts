@@ -1,0 +1,18 @@
+/** `brewctl head-office`: what an operator asks of the cloud, a verb a file in head-office/. */
+
+import { Command } from "commander";
+import type { CommandGroup } from "./command-module.ts";
+
+export const command = new Command("head-office").description(
+  "the cloud's side of the store bridge: commands to stores, events from them",
+);
+
+export const verbs: CommandGroup["verbs"] = {
+  command: () => import("./head-office/command.ts"),
+  events: () => import("./head-office/events.ts"),
+};
+
+export const examples = `\
+  brewctl head-office command --store store-01 --type PriceUpdate --payload '{"sku":"ITEM-42","newPrice":299}'
+  brewctl head-office events --store store-01
+  brewctl head-office events --follow -o ndjson`;

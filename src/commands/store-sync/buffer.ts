@@ -1,0 +1,112 @@
+/** Which store's buffer a command is about, and where it is. */
+
+import { existsSync, readdirSync } from "node:fs";
+import { join } from "node:path";
+import { type Command, Option } from "commander";
+import { Outbox, type Salvaged } from "../../bridge/outbox.ts";
+import { UsageError } from "../../errors.ts";
+import { plain } from "../../plain.ts";
+import type { Lock } from "../../sqlite.ts";
+import type { CommandContext } from "../client-call.ts";
+import { nonEmpty, outputOption, type outputs, withTerminalFlags } from "../flags.ts";
+import { stateFolder } from "../state-folder.ts";
+import type { Terminal, TerminalFlags } from "../terminal.ts";
+
+export interface BufferFlags {
+  readonly store?: string;
+  readonly buffer?: string;
+}
+
+/** What a command that needs no network can be told. */
+export interface LocalFlags extends TerminalFlags, BufferFlags {
+  readonly output: (typeof outputs)[number];
+}
+
+export function withBufferFlags(command: Command): Command {
+  return command
+    .addOption(
+      new Option("--store <id>", "the store (default: the only one there is)")
+        .env("BREWCTL_STORE")
+        .argParser(nonEmpty),
+    )
+    .addOption(
+      new Option("--buffer <file>", "its buffer (default: by store, in your state folder)")
+        .env("BREWCTL_BUFFER")
+        .argParser(nonEmpty),
+    );
+}
+
+export function withLocalFlags(command: Command): Command {
+  return withBufferFlags(withTerminalFlags(command).addOption(outputOption()));
+}
+
+/**
+ * Opens the buffer, and says so if it had to be salvaged. Without `makes` it must be there already.
+ * Throws `UsageError` if it is not clear which one is meant, and what `Outbox` throws.
+ */
+export function openBuffer(
+  flags: BufferFlags,
+  { terminal, clock }: Pick<CommandContext, "terminal" | "clock">,
+  { makes = false }: { readonly makes?: boolean } = {},
+): Outbox {
+  const folder = join(stateFolder(process.env), "stores");
+  const storeId = flags.store ?? (flags.buffer === undefined ? onlyStore(folder) : undefined);
+  const path = flags.buffer ?? join(folder, folderName(storeId ?? ""), "buffer.db");
+  if (!makes && !existsSync(path)) {
+    throw new UsageError(
+      flags.buffer === undefined
+        ? `store ${plain(storeId ?? "")} has no buffer here`
+        : `--buffer ${path}: no such file`,
+      { hint: "the first event makes it: brewctl store-sync record --store ID --type Sale" },
+    );
+  }
+  const outbox = new Outbox({ path, storeId, now: () => clock.now() });
+  const salvaged = outbox.salvaged();
+  if (salvaged !== undefined && clock.now() - salvaged.at < 1000) {
+    terminal.complain(tellSalvaged(salvaged));
+  }
+  return outbox;
+}
+
+/** Throws, with the buffer closed, if another process drains it. */
+export function becomeDrainer(outbox: Outbox): Lock {
+  try {
+    return outbox.drain();
+  } catch (error) {
+    outbox.close();
+    throw error;
+  }
+}
+
+export function tellSalvaged({ events, setAside }: Salvaged): string {
+  return `the buffer was damaged: ${events} events could be read and go on; the file is kept as ${setAside}`;
+}
+
+/** What is said of the cloud's ledger when it has forgotten something. */
+export function complainOfLedger(terminal: Terminal, why: string): void {
+  terminal.complain(`brewctl: ${plain(why)}`);
+  terminal.complain("  send it again what is still kept here: brewctl store-sync replay");
+}
+
+function onlyStore(folder: string): string {
+  const stores = existsSync(folder)
+    ? readdirSync(folder).filter((name) => existsSync(join(folder, name, "buffer.db")))
+    : [];
+  const [only, ...others] = stores.map(decodeURIComponent);
+  if (only === undefined) {
+    throw new UsageError("there is no store yet; name one with --store", {
+      hint: "such as: brewctl store-sync record --store store-01 --type Sale",
+    });
+  }
+  if (others.length > 0) {
+    throw new UsageError(`which store? There are: ${[only, ...others].map(plain).join(", ")}`, {
+      hint: "say so with --store or BREWCTL_STORE",
+    });
+  }
+  return only;
+}
+
+/** Of a store's own folder: its id, with what a path cannot have spelled out. */
+function folderName(storeId: string): string {
+  return encodeURIComponent(storeId).replace(/^\.+$/, (dots) => "%2E".repeat(dots.length));
+}

@@ -1,0 +1,26 @@
+/** An event of a store's buffer as a line of data. */
+
+import { create, toJson } from "@bufbuild/protobuf";
+import type { Recorded } from "../../bridge/outbox.ts";
+import { StoreEventSchema } from "../../gen/sync/v1/sync_engine_pb.ts";
+import { plain } from "../../plain.ts";
+
+/** ProtoJSON of sync.v1.StoreEvent, with what the buffer knows of it beside. */
+export function eventJson(event: Recorded, storeId: string): string {
+  const { eventId, type, payload, timestamp, seq, epoch, state, attempts, reason } = event;
+  const message = create(StoreEventSchema, {
+    ...{ eventId, storeId, type, payload, epoch },
+    timestamp: BigInt(timestamp),
+    seq: BigInt(seq),
+  });
+  const json = toJson(StoreEventSchema, message, { alwaysEmitImplicit: true });
+  return plain(JSON.stringify({ ...(json as object), state, attempts, reason }));
+}
+
+/** The time of day where we are, as the original prints it. */
+export function localTime(timestamp: number): string {
+  const date = new Date(timestamp);
+  return [date.getHours(), date.getMinutes(), date.getSeconds()]
+    .map((part) => String(part).padStart(2, "0"))
+    .join(":");
+}

@@ -1,0 +1,53 @@
+/** What is said of the link to the cloud, and the flags of who uses it. */
+
+import type { Command } from "commander";
+import type { LinkState } from "../../bridge/link.ts";
+import type { Outbox } from "../../bridge/outbox.ts";
+import { formatElapsed } from "../../duration.ts";
+import { plain } from "../../plain.ts";
+import type { CommandContext } from "../client-call.ts";
+import { type ClientFlags, withClientFlags } from "../flags.ts";
+import { type BufferFlags, withBufferFlags } from "./buffer.ts";
+import { type UplinkTo, uplinkTo } from "./uplink.ts";
+
+/** Events are still pending or parked. */
+export const leftExit = 5;
+
+export interface LinkFlags extends ClientFlags, BufferFlags {}
+
+export function withLinkFlags(command: Command): Command {
+  return withBufferFlags(withClientFlags(command));
+}
+
+export function openUplink(
+  { addr }: LinkFlags,
+  outbox: Outbox,
+  { clock }: CommandContext,
+): UplinkTo {
+  return uplinkTo(addr, { storeId: outbox.storeId, epoch: () => outbox.epoch(), clock });
+}
+
+/** Says what changes: not each attempt to connect. */
+export function linkTalk({ terminal }: CommandContext): (state: LinkState) => void {
+  let isOffline = false;
+  return (state) => {
+    if (state.kind === "offline") {
+      isOffline = true;
+      const { why, attempt, waitMs } = state;
+      terminal.say(
+        `offline: ${plain(why)}; attempt ${attempt} to reconnect in ${formatElapsed(waitMs)}`,
+      );
+    } else if (isOffline && (state.kind === "recovered" || state.kind === "live")) {
+      isOffline = false;
+      terminal.say("connected again");
+    }
+  };
+}
+
+/** `3 pending, 1 parked`, of what is left; empty if nothing is. */
+export function describeLeft(outbox: Outbox): string {
+  const { pending, parked } = outbox.counts();
+  return [pending > 0 ? `${pending} pending` : "", parked > 0 ? `${parked} parked` : ""]
+    .filter(Boolean)
+    .join(", ");
+}

@@ -1,0 +1,77 @@
+/** `brewctl store-sync status`: what this store's buffer holds, and what a person should look at. */
+
+import { Command } from "commander";
+import { Inbox } from "../../bridge/inbox.ts";
+import { formatBrief } from "../../duration.ts";
+import { plain } from "../../plain.ts";
+import type { Exit } from "../../shutdown.ts";
+import type { CommandContext } from "../client-call.ts";
+import { type LocalFlags, openBuffer, tellSalvaged, withLocalFlags } from "./buffer.ts";
+import { leftExit } from "./link-talk.ts";
+
+export interface StatusFlags extends LocalFlags {
+  readonly check?: boolean;
+}
+
+export const command = withLocalFlags(
+  new Command("status")
+    .description("what the buffer holds; no network needed")
+    .option("--check", "exit 5 if anything is pending, parked or wrong"),
+);
+
+export const examples = `\
+  brewctl store-sync status
+  brewctl store-sync status -o ndjson | jq .pending
+  brewctl store-sync status --check -q || echo "not all is in the cloud"`;
+
+export async function run(flags: StatusFlags, context: CommandContext): Promise<Exit> {
+  const { terminal, clock } = context;
+  const outbox = openBuffer(flags, context);
+  try {
+    const { pending, acked, parked, oldestUnacked } = outbox.counts();
+    const commands = new Inbox(outbox.database, { now: () => clock.now() }).counts();
+    const salvaged = outbox.salvaged();
+    const wrong = [outbox.alarm(), salvaged === undefined ? "" : tellSalvaged(salvaged)].filter(
+      Boolean,
+    );
+    const bytes = outbox.bytes();
+    if (flags.output === "ndjson") {
+      await terminal.print(
+        JSON.stringify({
+          storeId: outbox.storeId,
+          buffer: outbox.path,
+          ...{ pending, parked, acked, oldestUnacked: oldestUnacked ?? null },
+          commandsApplied: commands.applied,
+          commandsParked: commands.parked,
+          ...{ bytes, epoch: outbox.epoch(), wrong },
+        }),
+      );
+    } else {
+      const { red, yellow } = terminal.out;
+      const age =
+        oldestUnacked === undefined
+          ? ""
+          : `, the oldest of ${formatBrief(Math.max(0, clock.now() - oldestUnacked))} ago`;
+      const lines = [
+        ["store", plain(outbox.storeId)],
+        ["buffer", `${outbox.path} (${Math.ceil(bytes / 1024)} KiB)`],
+        ["pending", pending > 0 ? yellow(`${pending}${age}`) : "0"],
+        ["parked", parked > 0 ? red(`${parked}: see store-sync events --state parked`) : "0"],
+        ["acked", `${acked}, kept for a week`],
+        [
+          "commands",
+          `${commands.applied} applied${commands.parked > 0 ? red(`, ${commands.parked} parked`) : ""}`,
+        ],
+        ["epoch", outbox.epoch()],
+        ...wrong.map((what) => ["WRONG", red(plain(what))]),
+      ];
+      for (const [name = "", value] of lines) {
+        await terminal.print(`${name.padEnd(9)} ${value}`);
+      }
+    }
+    const isWell = pending + parked + commands.parked + wrong.length === 0;
+    return flags.check && !isWell ? leftExit : 0;
+  } finally {
+    outbox.close();
+  }
+}
