@@ -30,13 +30,13 @@ dist/brewctl.cjs: node_modules/.installed $(SOURCES)
 
 # ── the lesson ──
 
-.PHONY: demo run-server run-subscribe run-upload run-chat
-demo: build ## play the lesson: a server and its three clients
+.PHONY: demo run-server run-subscribe run-upload run-chat run-store-sync
+demo: build ## play the lessons: a server, its clients, a store's morning
 	@$(BREWCTL) demo $(ARGS)
 
 # What looks like a flag of the lesson, make takes for its own: -limit=0 is -l imit=0.
 .PHONY: flags-are-ours
-run-server run-subscribe run-upload run-chat: flags-are-ours
+run-server run-subscribe run-upload run-chat run-store-sync: flags-are-ours
 flags-are-ours:
 	@case " $(MAKEFLAGS)" in *" -l"*) \
 	  echo 'make took that flag for its own; write: make run-subscribe ARGS="-limit=0"' >&2; exit 2;; \
@@ -53,6 +53,9 @@ run-upload: build ## client stream: 20 records, 3 of them bad
 
 run-chat: build ## bidirectional stream: five pings
 	@exec $(BREWCTL) chat $(ARGS)
+
+run-store-sync: build ## the store bridge: a store's morning, with an outage; needs no server
+	@exec $(BREWCTL) demo store $(ARGS)
 
 # ── checks ──
 

@@ -5,12 +5,10 @@
  * batch waits a few milliseconds for them, since each commit costs an fsync however much is in it.
  */
 
-import type { Clock } from "./clock.ts";
-
 export interface GroupCommitOptions<T, R> {
   /** Writes a batch in order and makes it last; the results are in the order of the items. */
   readonly commit: (items: readonly T[]) => readonly R[];
-  readonly clock: Clock;
+  readonly clock: Sleeper;
   /** A batch of so many is committed without waiting any longer. */
   readonly maxItems?: number;
   /** How long a batch waits for more, in milliseconds. */
@@ -23,11 +21,16 @@ const defaultMaxItems = 512;
 /** Below it a busy stream's batches are small, above it its window stands full and waits. */
 const defaultLingerMs = 4;
 
+/** What it needs of a clock. */
+interface Sleeper {
+  sleep(ms: number, options: { signal: AbortSignal }): Promise<void>;
+}
+
 const never = new AbortController().signal;
 
 export class GroupCommit<T, R> {
   readonly #commit: (items: readonly T[]) => readonly R[];
-  readonly #clock: Clock;
+  readonly #clock: Sleeper;
   readonly #maxItems: number;
   readonly #lingerMs: number;
   #waiting: { item: T; resolve: (result: R) => void; reject: (error: unknown) => void }[] = [];

@@ -56,6 +56,8 @@ const networkFileSystems: Readonly<Record<number, string>> = {
 /** For a database that lives as long as the process. */
 export const inMemory = ":memory:";
 
+export type Statement = StatementSync;
+
 export class Database {
   readonly path: string;
   /** Whether the last one who had it open did not close it, or still has it open. */

@@ -18,7 +18,6 @@
 
 import { randomBytes } from "node:crypto";
 import { existsSync, renameSync } from "node:fs";
-import type { StatementSync } from "node:sqlite";
 import { StatusError } from "../errors.ts";
 import {
   bytesOf,
@@ -28,6 +27,7 @@ import {
   inMemory,
   type Kind,
   type Lock,
+  type Statement,
   salvage,
   takeLock,
 } from "../sqlite.ts";
@@ -686,7 +686,7 @@ function ofState(condition: string): string {
 type Statements = ReturnType<typeof prepare>;
 
 function prepare(database: Database) {
-  const sql = (text: string): StatementSync => database.prepare(text);
+  const sql = (text: string): Statement => database.prepare(text);
   return {
     insert: sql(`INSERT INTO events (event_id, type, payload, timestamp, epoch, seq, state)
       VALUES (?, ?, ?, ?, ?, ?, 0) ON CONFLICT (event_id) DO NOTHING`),

@@ -27,6 +27,7 @@ interface Flag {
 }
 
 interface Spec {
+  /** Of a verb of a group, with the group's: `store-sync flush`. */
   readonly name: string;
   readonly summary: string;
   readonly flags: readonly Flag[];
@@ -41,20 +42,30 @@ export function completionScript(
   { topics }: { topics: readonly string[] },
 ): string {
   const names = program.commands.map((command) => command.name());
-  const specs = program
+  const specs = specsOf(program, "");
+  const wordsOf: Readonly<Record<string, readonly string[]>> = {
+    help: [...names, ...topics],
+    completion: shells,
+  };
+  const write = { bash, zsh, fish }[shell];
+  return write(specs.map((spec) => ({ ...spec, words: wordsOf[spec.name] ?? spec.words })));
+}
+
+/** Of the commands, and behind each group of its verbs. */
+function specsOf(parent: Command, path: string): Spec[] {
+  return parent
     .createHelp()
-    .visibleCommands(program)
-    .map((command): Spec => {
-      const name = command.name();
-      return {
+    .visibleCommands(parent)
+    .flatMap((command): Spec[] => {
+      const name = `${path}${command.name()}`;
+      const spec = {
         name,
         summary: command.description(),
         flags: command.createHelp().visibleOptions(command).map(flagOf),
-        words: name === "help" ? [...names, ...topics] : name === "completion" ? shells : [],
+        words: command.commands.map((verb) => verb.name()),
       };
+      return [spec, ...specsOf(command, `${name} `)];
     });
-  const write = { bash, zsh, fish }[shell];
-  return write(specs);
 }
 
 function flagOf(option: Option): Flag {
@@ -64,17 +75,24 @@ function flagOf(option: Option): Flag {
     long: long ?? "",
     short,
     summary: description,
-    value: !takesValue ? "none" : (argChoices ?? (/[<[]file/.test(flags) ? "file" : "any")),
+    value: !takesValue
+      ? "none"
+      : (argChoices ?? (/[<[](file|folder)/.test(flags) ? "file" : "any")),
     isOptional: optional,
   };
 }
+
+const nameOf = ({ name }: Spec) => name;
+const isTop = ({ name }: Spec) => !name.includes(" ");
+const isGroup = ({ name }: Spec, specs: readonly Spec[]) =>
+  specs.some((other) => other.name.startsWith(`${name} `));
 
 const spellings = ({ short, long }: Flag) => (short === undefined ? [long] : [short, long]);
 
 /** For bash 3.2 too, which macOS has, and without the bash-completion package. */
 function bash(specs: readonly Spec[]): string {
   const cases = specs.flatMap(({ name, flags, words }) => [
-    `    ${name})`,
+    `    "${name}")`,
     `      flags="${flags.flatMap(spellings).join(" ")}"`,
     `      words="${words.join(" ")}"`,
     '      case "$previous" in',
@@ -94,10 +112,11 @@ _brewctl() {
   elif [[ $previous == "=" ]]; then
     previous=\${COMP_WORDS[COMP_CWORD-2]}
   fi
-  local command= flags="--version --help" words="${specs.map(({ name }) => name).join(" ")}" values= files= i
+  local command= flags="--version --help" words="${specs.filter(isTop).map(nameOf).join(" ")}" values= files= i
   for ((i = 1; i < COMP_CWORD; i++)); do
-    case "\${COMP_WORDS[i]}" in
-      ${specs.map(({ name }) => name).join("|")}) command=\${COMP_WORDS[i]}; break ;;
+    # The command, and behind a group its verb.
+    case "\${command:+$command }\${COMP_WORDS[i]}" in
+      ${specs.map(({ name }) => `"${name}"`).join("|")}) command="\${command:+$command }\${COMP_WORDS[i]}" ;;
     esac
   done
   case "$command" in
@@ -156,8 +175,27 @@ function zsh(specs: readonly Spec[]): string {
       );
     });
   };
-  const cases = specs.flatMap(({ name, flags, words }) => [
-    `    ${name})`,
+  const described = (some: readonly Spec[]) =>
+    some.map(({ name, summary: text }) => quoted(`${name.split(" ").at(-1)}:${summary(text)}`));
+  const groups = specs.filter((spec) => isGroup(spec, specs));
+  const groupCases = groups.flatMap(({ name }) => {
+    const verbs = specs.filter((verb) => verb.name.startsWith(`${name} `));
+    return [
+      `    ${name})`,
+      "      if (( CURRENT == 3 )); then",
+      `        commands=(${described(verbs).join(" ")})`,
+      "        _describe verb commands",
+      "        return",
+      "      fi",
+      '      command="$command $words[3]"',
+      "      shift words",
+      "      (( CURRENT-- ))",
+      "      ;;",
+    ];
+  });
+  const leaves = specs.filter((spec) => !isGroup(spec, specs));
+  const cases = leaves.flatMap(({ name, flags, words }) => [
+    `    ${quoted(name)})`,
     `      _arguments -S ${[
       ...flags.flatMap(argument),
       ...(words.length > 0 ? [quoted(`1:word:(${words.join(" ")})`)] : []),
@@ -170,13 +208,18 @@ function zsh(specs: readonly Spec[]): string {
 _brewctl() {
   local -a commands
   commands=(
-${specs.map(({ name, summary: text }) => `    ${quoted(`${name}:${summary(text)}`)}`).join("\n")}
+${described(specs.filter(isTop))
+  .map((line) => `    ${line}`)
+  .join("\n")}
   )
   if (( CURRENT == 2 )); then
     _describe command commands
     return
   fi
   local command=$words[2]
+  case $command in
+${groupCases.join("\n")}
+  esac
   shift words
   (( CURRENT-- ))
   case $command in
@@ -193,11 +236,21 @@ fi
 
 function fish(specs: readonly Spec[]): string {
   const quoted = (text: string) => `'${text.replace(/['\\]/g, "\\$&")}'`;
-  const lines = specs.flatMap(({ name, summary, flags, words }) => {
-    const inCommand = `complete -c brewctl -n ${quoted(`__fish_seen_subcommand_from ${name}`)}`;
+  const seen = (name: string) => `__fish_seen_subcommand_from ${name}`;
+  const complete = (condition: string) => `complete -c brewctl -n ${quoted(condition)}`;
+  const lines = specs.flatMap((spec) => {
+    const { name, summary, flags, words } = spec;
+    const [group = "", verb] = name.split(" ");
+    const inCommand = complete(name.split(" ").map(seen).join("; and "));
+    const siblings = specs.find((other) => other.name === group)?.words.join(" ");
+    const offer =
+      verb === undefined
+        ? `${complete("__fish_use_subcommand")} -f -a ${name} -d ${quoted(summary)}`
+        : `${complete(`${seen(group)}; and not ${seen(siblings ?? "")}`)} -f -a ${verb} -d ${quoted(summary)}`;
+    const given = isGroup(spec, specs) ? [] : words;
     return [
-      `complete -c brewctl -n __fish_use_subcommand -f -a ${name} -d ${quoted(summary)}`,
-      `${inCommand} -f${words.length > 0 ? ` -a ${quoted(words.join(" "))}` : ""}`,
+      offer,
+      `${inCommand} -f${given.length > 0 ? ` -a ${quoted(given.join(" "))}` : ""}`,
       ...flags.map((flag) => {
         const short = flag.short === undefined ? "" : ` -s ${flag.short.slice(1)}`;
         const value =

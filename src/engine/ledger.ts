@@ -13,9 +13,8 @@
 
 import { randomBytes } from "node:crypto";
 import { join } from "node:path";
-import type { StatementSync } from "node:sqlite";
 import { StatusError } from "../errors.ts";
-import { Database, inMemory, type Kind, type Lock, takeLock } from "../sqlite.ts";
+import { Database, inMemory, type Kind, type Lock, type Statement, takeLock } from "../sqlite.ts";
 import {
   faultOfEvent,
   faultOfName,
@@ -397,7 +396,7 @@ function lockFor(path: string): Lock {
 type Statements = ReturnType<typeof prepare>;
 
 function prepare(database: Database) {
-  const sql = (text: string): StatementSync => database.prepare(text);
+  const sql = (text: string): Statement => database.prepare(text);
   const event =
     "position, store_id, event_id, type, payload, timestamp, coalesce(epochs.epoch, '') AS epoch, seq, received_at";
   const fromEvents =

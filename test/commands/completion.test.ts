@@ -35,12 +35,23 @@ function offered(words: string[], cwd = root): string[] {
   return stdout.split("\n").filter((line) => line !== "");
 }
 
-const allCommands = ["serve", "subscribe", "upload", "chat", "demo", "help", "completion"];
+const allCommands = [
+  ...["serve", "subscribe", "upload", "chat", "store-sync", "head-office"],
+  ...["demo", "help", "completion"],
+];
 
 describe("in bash", () => {
   test.each<[string, string[]]>([
     ["", allCommands],
-    ["s", ["serve", "subscribe"]],
+    ["s", ["serve", "subscribe", "store-sync"]],
+    ["store-sync re", ["record", "retry", "replay"]],
+    ["store-sync --", ["--help"]],
+    ["store-sync record --ev", ["--event-id"]],
+    ["store-sync events --state ", ["pending", "acked", "parked"]],
+    ["-q store-sync flush --wait", ["--wait-ready"]],
+    ["head-office ", ["command", "events"]],
+    ["head-office events --fo", ["--follow"]],
+    ["subscribe --customer store-sync --li", ["--limit"]],
     ["--v", ["--version"]],
     ["subscribe --li", ["--limit"]],
     ["upload --fail", ["--fail-on-rejected"]],

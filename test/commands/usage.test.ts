@@ -5,7 +5,7 @@ import { describe, expect, test } from "vitest";
 import { brewctl, root } from "../support/brewctl.ts";
 
 const { version } = JSON.parse(readFileSync(`${root}package.json`, "utf8"));
-const commands = ["serve", "subscribe", "upload", "chat", "demo"];
+const commands = ["serve", "subscribe", "upload", "chat", "store-sync", "head-office", "demo"];
 /** Nobody listens there: whoever dials it before checking the flags exits 78 and not 2. */
 const nobody = { BREWCTL_ADDR: "127.0.0.1:1" };
 
@@ -66,6 +66,23 @@ describe("help", () => {
     }
   });
 
+  test.each([
+    ["store-sync", ["record", "flush", "channel", "watch", "status", "events", "retry", "replay"]],
+    ["head-office", ["command", "events"]],
+  ])("%s is a group, and each verb has its help", async (group, verbs) => {
+    const { stdout } = await brewctl(["help", group]);
+    const alone = await brewctl([group]);
+    expect(alone).toMatchObject({ stdout: "", stderr: stdout, code: 2 });
+    for (const verb of verbs) {
+      expect(stdout).toMatch(new RegExp(`^ {2}${verb} .*\\S`, "m"));
+      const help = await brewctl(["help", group, verb]);
+      expect(help.stdout).toMatch(new RegExp(`^Examples:\n {2}brewctl ${group} ${verb}\\b`));
+      expect(help.stdout).toContain(`Usage: brewctl ${group} ${verb} [options]`);
+      expect(help.code).toBe(0);
+      expect((await brewctl([group, verb, "-help"])).stdout).toBe(help.stdout);
+    }
+  });
+
   test("help does not mind a bad environment", async () => {
     const env = { BREWCTL_ADDR: "nonsense", BREWCTL_OUTPUT: "xml", BREWCTL_LISTEN: "x" };
     expect((await brewctl(["help"], { env })).code).toBe(0);
@@ -95,10 +112,19 @@ describe("a mistyped", () => {
     ["uplaod", "upload"],
     ["sevre", "serve"],
     ["chta", "chat"],
+    ["store-synk", "store-sync"],
   ])("command %s suggests %s", async (typed, meant) => {
     const { stdout, stderr, code } = await brewctl([typed]);
     expect(stdout).toBe("");
     expect(stderr).toBe(`brewctl: unknown command '${typed}'\n(Did you mean ${meant}?)\n`);
+    expect(code).toBe(2);
+  });
+
+  test("verb suggests the right one", async () => {
+    const { stderr, code } = await brewctl(["store-sync", "flsh"]);
+    expect(stderr).toBe(
+      "brewctl: unknown command 'flsh'\n(Did you mean flush?)\nsee: brewctl help store-sync\n",
+    );
     expect(code).toBe(2);
   });
 
@@ -109,8 +135,11 @@ describe("a mistyped", () => {
     ["upload", "--paus", "--pause"],
     ["chat", "--no-halfclose", "--no-half-close"],
     ["serve", "--tik", "--tick"],
+    ["store-sync flush", "--deadlin", "--deadline"],
+    ["store-sync channel", "-until-draind", "--until-drained"],
   ])("flag of %s %s suggests %s", async (command, typed, meant) => {
-    const { stdout, stderr, code } = await brewctl([command, typed, "3"], { env: nobody });
+    const line = [...command.split(" "), typed, "3"];
+    const { stdout, stderr, code } = await brewctl(line, { env: nobody });
     expect(stdout).toBe("");
     expect(stderr).toMatch(/^brewctl: unknown option '--?/);
     expect(stderr).toContain(`(Did you mean ${meant}?)\n`);
@@ -195,7 +224,29 @@ describe("a bad value is named with what was expected, before anything is sent",
     ["upload --input - --count 2", "cannot be used with"],
     ["chat --input - -count=2", "cannot be used with"],
     ["upload --pause 1s --interval 1s", "cannot be used with"],
-    ["help serve extra", "too many arguments"],
+    ["help serve extra", "no help for serve extra"],
+    ["help store-sync nonsense", "no help for store-sync nonsense"],
+    ["help store-sync flush extra", "too many arguments"],
+    ["store-sync flush extra", "too many arguments"],
+    ["store-sync flush --store=", "expected something"],
+    ["store-sync channel --for 0", "expected a duration of more than 0"],
+    ["store-sync events --state lost", "Allowed choices are pending, acked, parked"],
+    ["store-sync watch --expect 3", "--expect and --within go together"],
+    ["store-sync retry", "which events?"],
+    ["store-sync retry a --all", "which events?"],
+    ["store-sync record --input - --type Sale", "cannot be used with"],
+    [
+      "store-sync record --type Sale --timestamp yesterday",
+      "expected Unix milliseconds, or a time",
+    ],
+    ["store-sync record --type Sale --timestamp 2026-01-02T03:04:05", "a time with its zone"],
+    ["head-office command --store s --type t --payload {", "--payload is not JSON"],
+    ["head-office command --type t", "required option '--store <id>' not specified"],
+    ["serve --fault-nack 1.5", "expected a share from 0 to 1"],
+    ["serve --fault-lose-ack x", "expected a share from 0 to 1"],
+    ["serve --fault-drop-after -1", "expected a whole number"],
+    ["serve --memory --data-dir x", "cannot be used with"],
+    ["serve --log-level loud", "Allowed choices are info, debug"],
   ])("%s", async (line, expected) => {
     const { stdout, stderr, code } = await brewctl(line.split(" "), { env: nobody });
     expect(stdout).toBe("");

@@ -22,10 +22,12 @@ export const command = withLocalFlags(
 );
 
 export const examples = `\
-  brewctl store-sync events --state parked         which, and why
   brewctl store-sync retry till-1-0042
   brewctl store-sync retry --all
   brewctl store-sync retry till-1-0042 --new-id    the cloud has another event of this id`;
+
+export const notes = `\
+Which events are parked, and why: brewctl store-sync events --state parked`;
 
 export async function run(
   { all = false, newId = false, output, ...flags }: RetryFlags,
