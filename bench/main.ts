@@ -9,6 +9,7 @@
  * falls short of its target is marked.
  */
 
+import { bridge } from "./bridge.ts";
 import { glue } from "./glue.ts";
 import { type Figure, isReached } from "./measure.ts";
 import { memory } from "./memory.ts";
@@ -20,6 +21,7 @@ const parts: Readonly<Record<string, () => Promise<Figure[]>>> = {
   "start-up": startUp,
   memory,
   subscribers,
+  bridge,
 };
 
 const args = process.argv.slice(2);

@@ -21,12 +21,13 @@ export interface ServerProcess extends Disposable {
 }
 
 export async function startServerProcess(
-  kind: "by-hand" | "with-glue" | "lesson",
+  kind: "by-hand" | "with-glue" | "lesson" | "bridge-by-hand" | "cloud",
+  env: NodeJS.ProcessEnv = {},
 ): Promise<ServerProcess> {
   // With the room for young objects that bin/brewctl gives.
   const execArgv = ["--min-semi-space-size=8", "--max-semi-space-size=16"];
   const file = fileURLToPath(new URL("server.ts", import.meta.url));
-  const child = fork(file, [kind], { execArgv });
+  const child = fork(file, [kind], { execArgv, env: { ...process.env, ...env } });
   const ended = once(child, "exit").then(() => {
     throw new Error(`the ${kind} server did not start`);
   });

@@ -1,9 +1,10 @@
-/** A server in a process of its own, as a benchmark forks it: `by-hand`, `with-glue` or `lesson`. */
+/** A server in a process of its own, as a benchmark forks it: one of `servers`. */
 
 import { systemClock, systemRandom } from "../src/clock.ts";
 import { noFaults } from "../src/server/faults.ts";
 import { startServer } from "../src/server/index.ts";
 import { inMemory } from "../src/sqlite.ts";
+import { serveBridgeByHand } from "./bridge-by-hand.ts";
 import { serveByHand } from "./by-hand.ts";
 import { serveWithGlue } from "./with-glue.ts";
 
@@ -15,22 +16,21 @@ export interface Usage {
 const servers: Readonly<Record<string, () => Promise<number | undefined>>> = {
   "by-hand": serveByHand,
   "with-glue": serveWithGlue,
-  async lesson() {
-    const { port } = await startServer({
-      address: { kind: "tcp", host: "127.0.0.1", port: 0 },
-      tickMs: 0,
-      echoDelayMs: 0,
-      uploadDelayMs: 0,
-      dataDir: inMemory,
-      opensLedger: false,
-      faults: noFaults,
-      clock: systemClock,
-      random: systemRandom,
-      log: { debug() {}, info() {}, warn() {}, error() {} },
-    });
-    return port;
-  },
+  lesson: () => serve(inMemory),
+  "bridge-by-hand": serveBridgeByHand,
+  cloud: () => serve(process.env["BENCH_DATA_DIR"] ?? inMemory),
 };
+
+async function serve(dataDir: string): Promise<number | undefined> {
+  const { port } = await startServer({
+    address: { kind: "tcp", host: "127.0.0.1", port: 0 },
+    ...{ tickMs: 0, echoDelayMs: 0, uploadDelayMs: 0 },
+    ...{ dataDir, opensLedger: false, faults: noFaults },
+    ...{ clock: systemClock, random: systemRandom },
+    log: { debug() {}, info() {}, warn() {}, error() {} },
+  });
+  return port;
+}
 
 const port = await servers[process.argv[2] ?? ""]?.();
 process.send?.({ port });
