@@ -62,6 +62,9 @@ const lookMs = 50;
 /** Read from the outbox at a time. */
 const pageSize = 256;
 
+/** Nobody waits for a mark: its place in the window is free when the answer comes. */
+const marksTogether = { maxItems: 2_000, lingerMs: 20 };
+
 /** After so many, a window that is small because a call was refused is doubled. */
 const answersToGrow = 64;
 
@@ -146,6 +149,7 @@ class Session {
     this.#window = options.firstWindow;
     this.#marks = new GroupCommit({
       clock,
+      ...marksTogether,
       commit(settlements): readonly undefined[] {
         outbox.settle(settlements);
         return [];

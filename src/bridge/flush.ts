@@ -10,7 +10,7 @@
 import type { Clock, Random } from "../clock.ts";
 import { StatusError } from "../errors.ts";
 import { keepLinked, type LinkState } from "./link.ts";
-import type { Outbox, Recorded, Settlement } from "./outbox.ts";
+import type { LedgerSeen, Outbox, Recorded, Settlement } from "./outbox.ts";
 import { settlementOf } from "./settling.ts";
 import type { Answer, Summary, Uplink } from "./uplink.ts";
 
@@ -45,6 +45,12 @@ export const maxFlushBatch = 500;
 /** After a lost call, so many must succeed before the batches grow again. */
 const successesToGrow = 8;
 
+/**
+ * Calls that are under way together: while the cloud makes one's events last, the next is sent. It
+ * begins when the one before has been sent whole, so that events arrive in their order.
+ */
+const maxCalls = 3;
+
 /** Resolves when nothing is pending any more. Throws as `keepLinked`. */
 export async function flush(options: FlushOptions): Promise<void> {
   const { outbox, uplink, clock, signal, maxBatch = maxFlushBatch } = options;
@@ -56,69 +62,104 @@ export async function flush(options: FlushOptions): Promise<void> {
     connect: (call) => uplink.connect(call),
     async session({ answered }) {
       options.onState({ kind: "replaying" });
+      const underWay = new Set<Promise<void>>();
+      /** Of the last event that was handed to a call. */
+      let position = 0;
+      let hasRenumbered = false;
+      let failure: { readonly error: unknown } | undefined;
+
+      const upload = async (batch: readonly Recorded[], sent: () => void) => {
+        try {
+          const summary = await uploadBatch(batch, sent, options);
+          hasRenumbered = settle(batch, summary, options) || hasRenumbered;
+          answered();
+          successes += 1;
+          if (successes >= successesToGrow) {
+            successes = 0;
+            size = Math.min(maxBatch, size * 2);
+          }
+        } catch (error) {
+          failure ??= { error };
+          successes = 0;
+          size = Math.max(1, Math.floor(Math.min(size, batch.length) / 2));
+        }
+      };
+
       for (;;) {
-        signal.throwIfAborted();
-        const batch = nextBatch(outbox, size);
-        if (batch.length === 0) {
+        const isFree = failure === undefined && !hasRenumbered && !signal.aborted;
+        const batch = isFree ? outbox.pending(position, size) : [];
+        if (batch.length === 0 && isFree && underWay.size === 0) {
+          batch.push(...outbox.retries(size));
+        }
+        const last = batch.at(-1);
+        if (last !== undefined) {
+          position = Math.max(position, last.position);
+          const sent = Promise.withResolvers<void>();
+          const call = upload(batch, sent.resolve).finally(() => underWay.delete(call));
+          underWay.add(call);
+          await Promise.race([call, sent.promise]);
+          // On a link that loses calls, one at a time is enough to lose.
+          if (underWay.size >= (size < maxBatch ? 1 : maxCalls)) {
+            await Promise.race(underWay);
+          }
+        } else if (underWay.size > 0) {
+          await Promise.race(underWay);
+        } else if (failure !== undefined) {
+          throw failure.error;
+        } else if (hasRenumbered) {
+          return "again";
+        } else {
+          signal.throwIfAborted();
           const at = outbox.nextRetryAt();
           if (at === undefined) {
             return "done";
           }
           await clock.sleep(at - clock.now(), { signal });
-          continue;
-        }
-        let summary: Summary;
-        try {
-          summary = await uplink.upload(sending(batch, options), {
-            signal,
-            onLedger: (ledger) => {
-              const alarm = outbox.meet(ledger);
-              if (alarm !== undefined) {
-                options.onAlarm(alarm);
-              }
-            },
-          });
-        } catch (error) {
-          signal.throwIfAborted();
-          const [event] = batch;
-          if (batch.length === 1 && event !== undefined && isTooMuch(error)) {
-            // Alone it was refused, so it is this one: it waits while the others pass.
-            summary = refusedAlone(event, error);
-          } else {
-            successes = 0;
-            size = Math.max(1, Math.floor(batch.length / 2));
-            throw error;
-          }
-        }
-        settle(batch, summary, options);
-        answered();
-        successes += 1;
-        if (successes >= successesToGrow) {
-          successes = 0;
-          size = Math.min(maxBatch, size * 2);
         }
       }
     },
   });
 }
 
-function nextBatch(outbox: Outbox, size: number): Recorded[] {
-  const due = outbox.pending(0, size);
-  return due.length > 0 ? due : outbox.retries(size);
-}
-
-async function* sending(batch: readonly Recorded[], { onSending }: FlushOptions) {
-  for (const event of batch) {
-    const pause = onSending(event);
-    if (pause !== undefined) {
-      await pause;
+/** `sent` is called when the last event was handed to the wire. */
+async function uploadBatch(
+  batch: readonly Recorded[],
+  sent: () => void,
+  { outbox, uplink, signal, onSending, onAlarm }: FlushOptions,
+): Promise<Summary> {
+  async function* sending() {
+    for (const event of batch) {
+      const pause = onSending(event);
+      if (pause !== undefined) {
+        await pause;
+      }
+      yield event;
     }
-    yield event;
+    sent();
+  }
+  const onLedger = (ledger: LedgerSeen) => {
+    const alarm = outbox.meet(ledger);
+    if (alarm !== undefined) {
+      onAlarm(alarm);
+    }
+  };
+  try {
+    return await uplink.upload(sending(), { signal, onLedger });
+  } catch (error) {
+    const [event] = batch;
+    if (batch.length === 1 && event !== undefined && isTooMuch(error)) {
+      // Alone it was refused, so it is this one: it waits while the others pass.
+      return refusedAlone(event, error);
+    }
+    throw error;
   }
 }
 
-/** Marks what the summary says, if it says what became of everything. */
-function settle(batch: readonly Recorded[], summary: Summary, options: FlushOptions): void {
+/**
+ * Marks what the summary says, if it says what became of everything. Returns whether the events have
+ * new numbers now.
+ */
+function settle(batch: readonly Recorded[], summary: Summary, options: FlushOptions): boolean {
   const { accepted, duplicates, refused, refusals } = summary;
   const answers = new Map(refusals.map((refusal) => [refusal.eventId, refusal]));
   const isOurs = batch.filter(({ eventId }) => answers.has(eventId)).length === answers.size;
@@ -153,6 +194,7 @@ function settle(batch: readonly Recorded[], summary: Summary, options: FlushOpti
     options.outbox.renumber();
   }
   options.onSummary(summary, told);
+  return isTaken;
 }
 
 export function isTooMuch(error: unknown): error is StatusError {

@@ -323,11 +323,15 @@ export class Outbox {
     const { ack, retry, park } = this.#statements;
     const at = this.#now();
     this.database.write(() => {
+      for (const [first, last] of runsOf(settlements)) {
+        ack.run(at, first, last);
+      }
       for (const settlement of settlements) {
         const { kind, position } = settlement;
         if (kind === "acked") {
-          ack.run(at, position);
-        } else if (kind === "retry") {
+          continue;
+        }
+        if (kind === "retry") {
           retry.run(settlement.notBefore, settlement.reason, position);
         } else {
           park.run(settlement.reason, at, position);
@@ -505,6 +509,23 @@ export class Outbox {
   close(): void {
     this.database.close();
   }
+}
+
+/** The positions that are acked, as stretches without a gap: one statement for hundreds of marks. */
+function runsOf(settlements: readonly Settlement[]): [first: number, last: number][] {
+  const runs: [number, number][] = [];
+  for (const { kind, position } of settlements) {
+    const run = runs.at(-1);
+    if (kind !== "acked") {
+      continue;
+    }
+    if (run !== undefined && position === run[1] + 1) {
+      run[1] = position;
+    } else {
+      runs.push([position, position]);
+    }
+  }
+  return runs;
 }
 
 function refused(
@@ -701,15 +722,17 @@ function prepare(database: Database) {
       WHERE state = 0 AND not_before > 0 AND not_before <= ? ORDER BY not_before, position LIMIT ?`),
     nextRetry: sql("SELECT min(not_before) AS at FROM events WHERE state = 0 AND not_before > 0"),
     ack: sql(`UPDATE events SET state = 1, not_before = 0, reason = '', settled_at = ?
-      WHERE position = ? AND state <> 1`),
+      WHERE position BETWEEN ? AND ? AND state <> 1`),
     retry: sql(`UPDATE events SET attempts = attempts + 1, not_before = ?, reason = ?
       WHERE position = ? AND state = 0`),
     park: sql(`UPDATE events SET state = 2, attempts = attempts + 1, not_before = 0, reason = ?,
       settled_at = ? WHERE position = ? AND state = 0`),
-    unpark: sql(`UPDATE events SET state = 0, attempts = 0, not_before = 0, reason = ''
+    // Due at once, and where a drainer that has gone past it looks again.
+    unpark: sql(`UPDATE events SET state = 0, attempts = 0, not_before = 1, reason = ''
       WHERE position = ?`),
     remove: sql("DELETE FROM events WHERE position = ?"),
-    replay: sql("UPDATE events SET state = 0, attempts = 0, settled_at = 0 WHERE state = 1"),
+    replay: sql(`UPDATE events SET state = 0, attempts = 0, not_before = 1, settled_at = 0
+      WHERE state = 1`),
     prune: sql(`DELETE FROM events WHERE position IN (
       SELECT position FROM events WHERE state = 1 AND settled_at < ? ORDER BY position LIMIT ?)`),
     all: sql(`SELECT ${columns} ${fromEvents} WHERE position > ? ORDER BY position LIMIT ?`),

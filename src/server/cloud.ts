@@ -19,11 +19,17 @@ export interface CloudOptions {
   readonly log: Logger;
 }
 
+/** An outcome, or a refusal that did not come to the ledger. */
+export type Answer = Outcome | { readonly kind: "try later"; readonly reason: string };
+
 export interface OpenCloud {
   readonly ledger: Ledger;
   readonly dispatch: Dispatch;
-  /** Takes an event together with those of all other streams: one fsync for many. */
-  readonly commits: GroupCommit<OfferedEvent, Outcome>;
+  /**
+   * Takes an event together with those of all other streams: one fsync for many. Does not reject:
+   * where the disk takes nothing, the answer is `try later`.
+   */
+  readonly commits: GroupCommit<OfferedEvent, Answer>;
   /** Rings when the ledger has taken something. */
   readonly taken: Bell;
 }
@@ -48,10 +54,18 @@ export class Cloud {
         dispatch: new Dispatch(ledger.database, { ledgerId: ledger.id, now }),
         commits: new GroupCommit({
           clock,
-          commit(events) {
-            const outcomes = ledger.take(events);
-            taken.ring();
-            return outcomes;
+          commit(events): readonly Answer[] {
+            try {
+              const outcomes = ledger.take(events);
+              taken.ring();
+              return outcomes;
+            } catch (error) {
+              log.error("the ledger takes nothing", { why: messageOf(error) });
+              return events.map(() => ({
+                kind: "try later",
+                reason: "the ledger cannot store it now",
+              }));
+            }
           },
         }),
         taken,

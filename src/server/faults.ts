@@ -57,12 +57,19 @@ export class Faults {
     return this.#happens(this.#options.loseAck);
   }
 
-  /** For each answer: resolves when it may leave, or rejects with the signal's reason. */
-  async delay({ signal }: { readonly signal: AbortSignal }): Promise<void> {
+  /** The answer, when it may leave; rejects with the signal's reason. */
+  delayed<T>(answer: Promise<T>, { signal }: { readonly signal: AbortSignal }): Promise<T> {
     const { latencyMs } = this.#options;
-    if (latencyMs > 0) {
-      await this.#clock.sleep(latencyMs, { signal });
+    if (latencyMs === 0) {
+      return answer;
     }
+    const delayed = answer.then(async (given) => {
+      await this.#clock.sleep(latencyMs, { signal });
+      return given;
+    });
+    // When the call ends first, nobody waits for it.
+    delayed.catch(() => {});
+    return delayed;
   }
 
   #happens(share: number): boolean {

@@ -7,7 +7,7 @@
  */
 
 import { create } from "@bufbuild/protobuf";
-import type { OfferedEvent, Outcome } from "../engine/ledger.ts";
+import type { OfferedEvent } from "../engine/ledger.ts";
 import { messageOf, StatusError } from "../errors.ts";
 import {
   type CloudCommand,
@@ -25,7 +25,7 @@ import type { Logger } from "../log.ts";
 import { plain } from "../plain.ts";
 import { readAhead } from "../read-ahead.ts";
 import { faultOfName } from "../store-event.ts";
-import type { Cloud, OpenCloud } from "./cloud.ts";
+import type { Answer, Cloud, OpenCloud } from "./cloud.ts";
 import type { Faults } from "./faults.ts";
 
 export interface SyncEngineOptions {
@@ -43,12 +43,9 @@ const maxRefusals = 500;
 /** How long a store is asked to wait before it sends a refused event again, in milliseconds. */
 const retryAfterMs = 200;
 
-/** An outcome, or a refusal that did not come to the ledger. */
-type Answer = Outcome | { readonly kind: "try later"; readonly reason: string };
-
 interface Offered {
   readonly eventId: string;
-  readonly answer: Promise<Answer>;
+  readonly answer: Answer | Promise<Answer>;
 }
 
 export function syncEngine({ cloud, faults, log }: SyncEngineOptions): Implementation {
@@ -58,7 +55,7 @@ export function syncEngine({ cloud, faults, log }: SyncEngineOptions): Implement
     let store = storeOfCall(context);
     let came = 0;
 
-    const offer = async (event: StoreEvent): Promise<Answer> => {
+    const offer = (event: StoreEvent): Answer | Promise<Answer> => {
       store ??= event.storeId;
       if (event.storeId !== store) {
         const reason = `store_id is ${JSON.stringify(event.storeId)}, and this stream is that of ${store}`;
@@ -67,15 +64,7 @@ export function syncEngine({ cloud, faults, log }: SyncEngineOptions): Implement
       if (faults.refuses()) {
         return { kind: "try later", reason: "refused on purpose (--fault-nack)" };
       }
-      try {
-        const outcome = await commits.add(offered(event));
-        await faults.delay(context);
-        return outcome;
-      } catch (error) {
-        context.signal.throwIfAborted();
-        log.error("the ledger takes nothing", { why: messageOf(error) });
-        return { kind: "try later", reason: "the ledger cannot store it now" };
-      }
+      return faults.delayed(commits.add(offered(event)), context);
     };
 
     async function* answers(): AsyncGenerator<Offered, void> {
@@ -83,34 +72,29 @@ export function syncEngine({ cloud, faults, log }: SyncEngineOptions): Implement
         came += 1;
         faults.dropsAt(came);
         log.debug(() => `[${plain(event.storeId)}] ${plain(event.type)} at ${timeOf(event)}`);
-        const answer = offer(event);
-        // When the call ends first, nobody waits for it.
-        answer.catch(() => {});
-        yield { eventId: event.eventId, answer };
+        yield { eventId: event.eventId, answer: offer(event) };
       }
     }
 
-    const noted = async ({ eventId, answer }: Offered): Promise<Answer> => {
-      const given = await answer;
-      if (given.kind === "accepted") {
+    const note = (eventId: string, answer: Answer) => {
+      if (answer.kind === "accepted") {
         tally.accepted += 1;
-      } else if (given.kind === "duplicate") {
+      } else if (answer.kind === "duplicate") {
         tally.duplicates += 1;
       } else {
         tally.refused += 1;
-        if (given.kind === "refused") {
-          const { code, reason } = given;
+        if (answer.kind === "refused") {
+          const { code, reason } = answer;
           log.warn(`event refused: ${code}`, { store, event_id: eventId, reason });
         }
       }
-      return given;
     };
 
     const ended = (what: string, { signal }: CallContext, own = "") => {
       const why = signal.aborted ? (signal.reason as StatusError).message : own;
       log.info(`${what} ended${why && ": "}${why}`, { store: store ?? "unknown", ...tally });
     };
-    return { offers: readAhead(answers(), maxUnanswered), noted, tally, ended };
+    return { offers: readAhead(answers(), maxUnanswered), note, tally, ended };
   }
 
   /** What the store should know of the ledger, before the first answer. */
@@ -153,15 +137,16 @@ export function syncEngine({ cloud, faults, log }: SyncEngineOptions): Implement
     async uploadBufferedEvents(events, context) {
       const open = cloud.forCall();
       introduce(open, context);
-      const { offers, noted, tally, ended } = taking(events, context, open);
+      const { offers, note, tally, ended } = taking(events, context, open);
       const refusals = [];
       let why = "";
       try {
         for await (const offer of offers) {
-          const answer = await noted(offer);
+          const { eventId } = offer;
+          const answer = await offer.answer;
+          note(eventId, answer);
           if (answer.kind !== "accepted" && answer.kind !== "duplicate") {
             if (refusals.length < maxRefusals) {
-              const { eventId } = offer;
               refusals.push(create(RefusalSchema, { eventId, ...refusalOf(answer) }));
             }
           }
@@ -184,13 +169,14 @@ export function syncEngine({ cloud, faults, log }: SyncEngineOptions): Implement
     async *operationalChannel(events, context) {
       const open = cloud.forCall();
       introduce(open, context);
-      const { offers, noted, ended } = taking(events, context, open);
+      const { offers, note, ended } = taking(events, context, open);
       let why = "store closed send";
       try {
-        for await (const offer of offers) {
-          const answer = await noted(offer);
+        for await (const { eventId, answer: due } of offers) {
+          const answer = await due;
+          note(eventId, answer);
           if (!faults.losesAnswer()) {
-            yield ackOf(offer.eventId, answer);
+            yield ackOf(eventId, answer);
           }
         }
       } catch (error) {

@@ -1,10 +1,16 @@
 /** The bridge's wire to the cloud, on gRPC: sync.v1.SyncEngine. */
 
+import { create } from "@bufbuild/protobuf";
 import type { Address } from "../../address.ts";
 import type { LedgerSeen, Recorded } from "../../bridge/outbox.ts";
 import type { Answer, Uplink, UplinkOptions } from "../../bridge/uplink.ts";
 import type { Clock } from "../../clock.ts";
-import { type EventAck, RefusalCode, SyncEngine } from "../../gen/sync/v1/sync_engine_pb.ts";
+import {
+  type EventAck,
+  RefusalCode,
+  StoreEventSchema,
+  SyncEngine,
+} from "../../gen/sync/v1/sync_engine_pb.ts";
 import { type AnswerHeaders, type CallOptions, dial } from "../../grpc/dial.ts";
 
 export interface UplinkTo extends Uplink {
@@ -41,12 +47,18 @@ export function uplinkTo(
     };
   };
 
-  async function* onWire(events: AsyncIterable<Recorded>) {
-    for await (const { eventId, type, payload, timestamp, seq, epoch } of events) {
-      const numbers = { timestamp: BigInt(timestamp), seq: BigInt(seq) };
-      yield { eventId, storeId, type, payload, epoch, ...numbers };
-    }
-  }
+  const onWire = (events: AsyncIterable<Recorded>) =>
+    mapped(events, ({ eventId, type, payload, timestamp, seq, epoch }) =>
+      create(StoreEventSchema, {
+        eventId,
+        storeId,
+        type,
+        payload,
+        timestamp: BigInt(timestamp),
+        seq: BigInt(seq),
+        epoch,
+      }),
+    );
 
   return {
     connect: ({ signal }) => connection.ready({ signal }),
@@ -67,11 +79,8 @@ export function uplinkTo(
         })),
       };
     },
-    async *channel(events, options) {
-      for await (const ack of client.operationalChannel(onWire(events), callOptions(options))) {
-        yield answerOf(ack);
-      }
-    },
+    channel: (events, options) =>
+      mapped(client.operationalChannel(onWire(events), callOptions(options)), answerOf),
     async *watch(cursor, options) {
       const handshake = {
         storeId,
@@ -87,6 +96,24 @@ export function uplinkTo(
       }
     },
     close: () => connection.close(),
+  };
+}
+
+/** A generator would do the same, and cost each event a few more turns of the event loop. */
+function mapped<T, U>(source: AsyncIterable<T>, map: (item: T) => U): AsyncIterable<U> {
+  return {
+    [Symbol.asyncIterator]() {
+      const iterator = source[Symbol.asyncIterator]();
+      const read = (result: IteratorResult<T>): IteratorResult<U> =>
+        result.done ? { done: true, value: undefined } : { done: false, value: map(result.value) };
+      return {
+        next: () => iterator.next().then(read),
+        return: async () => {
+          await iterator.return?.();
+          return { done: true, value: undefined };
+        },
+      };
+    },
   };
 }
 
