@@ -176,9 +176,16 @@ const kind: Kind = {
   `,
 };
 
+/** In the order in which `#read` takes them. */
 const columns =
-  "position, event_id, type, payload, timestamp, e.epoch AS epoch, seq, state, attempts, not_before, reason";
-const fromEvents = "FROM events JOIN epochs e ON e.number = events.epoch";
+  "position, event_id, type, payload, timestamp, epoch, seq, state, attempts, not_before, reason";
+
+/** A row as an array, which costs half of one as an object. */
+type EventRow = [
+  ...[position: number, eventId: string, type: string, payload: Uint8Array, timestamp: number],
+  ...[epoch: number, seq: number, state: number, attempts: number, notBefore: number],
+  reason: string,
+];
 
 export class Outbox {
   readonly path: string;
@@ -188,6 +195,8 @@ export class Outbox {
   readonly #now: () => number;
   readonly #free: (path: string) => number;
   readonly #statements: Statements;
+  /** The names of epochs, by their numbers here. */
+  readonly #epochs = new Map<number, string>();
 
   /**
    * Opens the file, making it if it is not there; checks it if it was not closed properly; salvages
@@ -283,7 +292,7 @@ export class Outbox {
           seq,
         );
         if (changes === 0) {
-          return again(event, readEvent(byId.get(eventId)));
+          return again(event, this.#read(byId.get(eventId)));
         }
         seq += 1;
         const recorded: Recorded = {
@@ -304,12 +313,12 @@ export class Outbox {
    * attempt are left out: see `retries`.
    */
   pending(after: number, limit: number): Recorded[] {
-    return this.#statements.due.all(after, limit).map(readEvent);
+    return this.#statements.due.all(after, limit).map(this.#read);
   }
 
   /** Pending events whose time has come to be sent again, the longest due first. */
   retries(limit: number): Recorded[] {
-    return this.#statements.retries.all(this.#now(), limit).map(readEvent);
+    return this.#statements.retries.all(this.#now(), limit).map(this.#read);
   }
 
   /** When the next of `retries` is due, in Unix milliseconds; undefined if nothing waits. */
@@ -343,20 +352,20 @@ export class Outbox {
   /** The events in a state, or all, behind a position, in order, at most `limit`. */
   events({ state, after = 0, limit }: { state?: EventState; after?: number; limit: number }) {
     const statement = this.#statements[state ?? "all"];
-    return statement.all(after, limit).map(readEvent);
+    return statement.all(after, limit).map(this.#read);
   }
 
   /** One event; undefined if there is none of this id. */
   event(eventId: string): Recorded | undefined {
     const row = this.#statements.byId.get(eventId);
-    return row && readEvent(row);
+    return row && this.#read(row);
   }
 
   counts(): OutboxCounts {
     const { counts, parked, pending } = this.#statements;
     const of = counts.get() ?? {};
     const [first] = [...pending.all(0, 1), ...parked.all(0, 1)]
-      .map(readEvent)
+      .map(this.#read)
       .sort((a, b) => a.position - b.position);
     return {
       pending: Number(of["pending"]),
@@ -409,6 +418,41 @@ export class Outbox {
     return String(this.database.prepare("SELECT alarm FROM outbox").get()?.["alarm"]);
   }
 
+  readonly #read = (row: unknown): Recorded => {
+    const [
+      position,
+      eventId,
+      type,
+      payload,
+      timestamp,
+      epoch,
+      seq,
+      state,
+      attempts,
+      notBefore,
+      reason,
+    ] = row as EventRow;
+    return {
+      position,
+      eventId,
+      type,
+      payload: Buffer.from(payload.buffer, payload.byteOffset, payload.byteLength).toString(),
+      timestamp,
+      epoch: this.#epochs.get(epoch) ?? this.#nameOf(epoch),
+      seq,
+      state: eventStates[state] ?? "pending",
+      attempts,
+      notBefore,
+      reason,
+    };
+  };
+
+  #nameOf(epoch: number): string {
+    const name = String(this.#statements.epoch.get(epoch)?.["epoch"]);
+    this.#epochs.set(epoch, name);
+    return name;
+  }
+
   #numbering(): { epoch: number; name: string; next: number } {
     const row = this.#statements.numbering.get();
     return {
@@ -433,15 +477,16 @@ export class Outbox {
     return this.database.write(() => {
       const chosen =
         eventIds === "all"
-          ? parked.all(0, Number.MAX_SAFE_INTEGER).map(readEvent)
+          ? parked.all(0, Number.MAX_SAFE_INTEGER).map(this.#read)
           : eventIds.map((eventId) => {
               const row = byId.get(eventId);
-              if (row === undefined || readEvent(row).state !== "parked") {
+              const event = row && this.#read(row);
+              if (event?.state !== "parked") {
                 throw new StatusError("NOT_FOUND", `no parked event ${JSON.stringify(eventId)}`, {
                   hint: "see: brewctl store-sync events --state parked",
                 });
               }
-              return readEvent(row);
+              return event;
             });
       return chosen.map(({ position, eventId, type, payload, timestamp }) => {
         if (newIds === undefined) {
@@ -699,27 +744,29 @@ function renumber(database: Database): void {
   database.prepare("UPDATE outbox SET epoch = ?, next_seq = ?").run(epoch, positions.length + 1);
 }
 
-/** A literal state, since only so does SQLite see which of the small indexes fits. */
-function ofState(condition: string): string {
-  return `SELECT ${columns} ${fromEvents} WHERE ${condition} AND position > ? ORDER BY position LIMIT ?`;
-}
+const behind = "position > ? ORDER BY position LIMIT ?";
 
 type Statements = ReturnType<typeof prepare>;
 
 function prepare(database: Database) {
   const sql = (text: string): Statement => database.prepare(text);
+  const events = (where: string): Statement => {
+    const statement = sql(`SELECT ${columns} FROM events WHERE ${where}`);
+    statement.setReturnArrays(true);
+    return statement;
+  };
   return {
     insert: sql(`INSERT INTO events (event_id, type, payload, timestamp, epoch, seq, state)
       VALUES (?, ?, ?, ?, ?, ?, 0) ON CONFLICT (event_id) DO NOTHING`),
     numbering: sql(`SELECT outbox.epoch AS epoch, next_seq, epochs.epoch AS name
       FROM outbox JOIN epochs ON number = outbox.epoch`),
     advance: sql("UPDATE outbox SET next_seq = ?"),
-    byId: sql(`SELECT ${columns} ${fromEvents} WHERE event_id = ?`),
-    due: sql(`SELECT ${columns} ${fromEvents}
-      WHERE state = 0 AND position > ? AND not_before = 0 ORDER BY position LIMIT ?`),
+    epoch: sql("SELECT epoch FROM epochs WHERE number = ?"),
+    byId: events("event_id = ?"),
+    due: events("state = 0 AND position > ? AND not_before = 0 ORDER BY position LIMIT ?"),
     anyPending: sql("SELECT 1 FROM events WHERE state = 0 LIMIT 1"),
-    retries: sql(`SELECT ${columns} ${fromEvents}
-      WHERE state = 0 AND not_before > 0 AND not_before <= ? ORDER BY not_before, position LIMIT ?`),
+    retries: events(`state = 0 AND not_before > 0 AND not_before <= ?
+      ORDER BY not_before, position LIMIT ?`),
     nextRetry: sql("SELECT min(not_before) AS at FROM events WHERE state = 0 AND not_before > 0"),
     ack: sql(`UPDATE events SET state = 1, not_before = 0, reason = '', settled_at = ?
       WHERE position BETWEEN ? AND ? AND state <> 1`),
@@ -735,34 +782,18 @@ function prepare(database: Database) {
       WHERE state = 1`),
     prune: sql(`DELETE FROM events WHERE position IN (
       SELECT position FROM events WHERE state = 1 AND settled_at < ? ORDER BY position LIMIT ?)`),
-    all: sql(`SELECT ${columns} ${fromEvents} WHERE position > ? ORDER BY position LIMIT ?`),
-    pending: sql(ofState("state = 0")),
-    acked: sql(ofState("state = 1")),
-    parked: sql(ofState("state = 2")),
+    all: events(behind),
+    // A literal state, since only so does SQLite see which of the small indexes fits.
+    pending: events(`state = 0 AND ${behind}`),
+    acked: events(`state = 1 AND ${behind}`),
+    parked: events(`state = 2 AND ${behind}`),
     counts: sql(`SELECT (SELECT count(*) FROM events WHERE state = 0) AS pending,
       (SELECT count(*) FROM events WHERE state = 2) AS parked,
       (SELECT count(*) FROM events) AS total`),
     // Of those before the first pending one: to look further would take long.
-    lastAcked: sql(`SELECT seq, e.epoch AS epoch ${fromEvents} WHERE state = 1 AND position <
+    lastAcked: sql(`SELECT seq, e.epoch AS epoch FROM events
+      JOIN epochs e ON e.number = events.epoch WHERE state = 1 AND position <
       coalesce((SELECT min(position) FROM events WHERE state = 0), 9e18)
       ORDER BY position DESC LIMIT 1`),
-  };
-}
-
-function readEvent(row: Record<string, unknown> | undefined): Recorded {
-  const value = (name: string) => row?.[name];
-  const { buffer, byteOffset, byteLength } = value("payload") as Uint8Array;
-  return {
-    position: Number(value("position")),
-    eventId: String(value("event_id")),
-    type: String(value("type")),
-    payload: Buffer.from(buffer, byteOffset, byteLength).toString(),
-    timestamp: Number(value("timestamp")),
-    epoch: String(value("epoch")),
-    seq: Number(value("seq")),
-    state: eventStates[Number(value("state"))] ?? "pending",
-    attempts: Number(value("attempts")),
-    notBefore: Number(value("not_before")),
-    reason: String(value("reason")),
   };
 }

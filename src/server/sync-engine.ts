@@ -22,6 +22,7 @@ import {
 } from "../gen/sync/v1/sync_engine_pb.ts";
 import { type CallContext, type Handlers, type Implementation, implement } from "../grpc/serve.ts";
 import type { Logger } from "../log.ts";
+import { mapped } from "../mapped.ts";
 import { plain } from "../plain.ts";
 import { readAhead } from "../read-ahead.ts";
 import { faultOfName } from "../store-event.ts";
@@ -67,14 +68,12 @@ export function syncEngine({ cloud, faults, log }: SyncEngineOptions): Implement
       return faults.delayed(commits.add(offered(event)), context);
     };
 
-    async function* answers(): AsyncGenerator<Offered, void> {
-      for await (const event of events) {
-        came += 1;
-        faults.dropsAt(came);
-        log.debug(() => `[${plain(event.storeId)}] ${plain(event.type)} at ${timeOf(event)}`);
-        yield { eventId: event.eventId, answer: offer(event) };
-      }
-    }
+    const offers = mapped(events, (event): Offered => {
+      came += 1;
+      faults.dropsAt(came);
+      log.debug(() => `[${plain(event.storeId)}] ${plain(event.type)} at ${timeOf(event)}`);
+      return { eventId: event.eventId, answer: offer(event) };
+    });
 
     const note = (eventId: string, answer: Answer) => {
       if (answer.kind === "accepted") {
@@ -94,7 +93,7 @@ export function syncEngine({ cloud, faults, log }: SyncEngineOptions): Implement
       const why = signal.aborted ? (signal.reason as StatusError).message : own;
       log.info(`${what} ended${why && ": "}${why}`, { store: store ?? "unknown", ...tally });
     };
-    return { offers: readAhead(answers(), maxUnanswered), note, tally, ended };
+    return { offers: readAhead(offers, maxUnanswered), note, tally, ended };
   }
 
   /** What the store should know of the ledger, before the first answer. */

@@ -12,6 +12,7 @@ import {
   SyncEngine,
 } from "../../gen/sync/v1/sync_engine_pb.ts";
 import { type AnswerHeaders, type CallOptions, dial } from "../../grpc/dial.ts";
+import { mapped } from "../../mapped.ts";
 
 export interface UplinkTo extends Uplink {
   /** Waits for so many milliseconds for the cloud to come up. */
@@ -96,24 +97,6 @@ export function uplinkTo(
       }
     },
     close: () => connection.close(),
-  };
-}
-
-/** A generator would do the same, and cost each event a few more turns of the event loop. */
-function mapped<T, U>(source: AsyncIterable<T>, map: (item: T) => U): AsyncIterable<U> {
-  return {
-    [Symbol.asyncIterator]() {
-      const iterator = source[Symbol.asyncIterator]();
-      const read = (result: IteratorResult<T>): IteratorResult<U> =>
-        result.done ? { done: true, value: undefined } : { done: false, value: map(result.value) };
-      return {
-        next: () => iterator.next().then(read),
-        return: async () => {
-          await iterator.return?.();
-          return { done: true, value: undefined };
-        },
-      };
-    },
   };
 }
 
