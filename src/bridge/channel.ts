@@ -125,8 +125,8 @@ class Session {
   /** Rings when there may be something to send. */
   readonly #bell = new Bell();
   readonly #marks: GroupCommit<Settlement, undefined>;
-  /** Answers that are not on the disk yet. */
-  #unmarked = 0;
+  /** Events whose answer is not on the disk yet. */
+  readonly #unmarked = new Set<string>();
   #page: Recorded[] = [];
   #pageAt = 0;
   /** Of the last event read from the outbox. */
@@ -219,7 +219,7 @@ class Session {
         yield event;
         continue;
       }
-      if (this.#inFlight.size === 0 && this.#unmarked === 0) {
+      if (this.#inFlight.size === 0 && this.#unmarked.size === 0) {
         if (stop.aborted || (untilDrained && outbox.isDrained())) {
           this.#enter("draining");
           this.#hasHalfClosed = true;
@@ -261,7 +261,10 @@ class Session {
   #readPage(): boolean {
     const { outbox } = this.#options;
     this.#pageAt = 0;
-    this.#page = outbox.retries(pageSize).filter(({ eventId }) => !this.#inFlight.has(eventId));
+    this.#page = outbox
+      .retries(pageSize)
+      // An answer that is not on the disk yet does not show there: the event seems to be due still.
+      .filter(({ eventId }) => !this.#inFlight.has(eventId) && !this.#unmarked.has(eventId));
     if (this.#page.length === 0 && !this.#isAtEnd) {
       this.#page = outbox.pending(this.#position, pageSize);
       this.#isAtEnd = this.#page.length < pageSize;
@@ -293,12 +296,12 @@ class Session {
     }
     answered();
     const settlement = settlementOf(sent.event, answer, this.#options);
-    this.#unmarked += 1;
+    this.#unmarked.add(eventId);
     this.#marks.add(settlement).then(
       () => {
-        this.#unmarked -= 1;
+        this.#unmarked.delete(eventId);
         onAnswer(answer, settlement);
-        if (this.#unmarked === 0) {
+        if (this.#unmarked.size === 0) {
           this.#bell.ring();
         }
       },
