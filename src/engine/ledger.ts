@@ -81,7 +81,7 @@ const kind: Kind = {
     CREATE TABLE ledger (
       one         INTEGER PRIMARY KEY CHECK (one = 1),
       id          TEXT NOT NULL,
-      server_pid  INTEGER NOT NULL DEFAULT 0
+      server_pid  INTEGER NOT NULL DEFAULT 0   -- 0: it was closed
     ) STRICT;
 
     CREATE TABLE stores (
@@ -148,11 +148,15 @@ export class Ledger {
     const path = folder === inMemory ? inMemory : join(folder, "ledger.db");
     this.#now = now;
     this.#lock = path === inMemory ? undefined : lockFor(path);
+    let database: Database | undefined;
     try {
-      this.database = new Database(path, kind);
-      if (this.database.hasHotLog) {
-        // We have the lock, so nobody has it open: the last server did not close it.
-        this.database.check();
+      database = new Database(path, kind);
+      this.database = database;
+      // We have the lock, so nobody has it open: the last server did not close it, or could not
+      // read it. Its log alone would not tell that: it is gone when a damaged ledger was refused.
+      const last = database.prepare("SELECT server_pid FROM ledger").get();
+      if (database.hasHotLog || (last !== undefined && last["server_pid"] !== 0)) {
+        database.check();
       }
       this.database.write(() => {
         this.database
@@ -163,8 +167,10 @@ export class Ledger {
       this.id = String(this.database.prepare("SELECT id FROM ledger").get()?.["id"]);
       this.#statements = prepare(this.database);
     } catch (error) {
+      const explained = database?.explain(error) ?? error;
+      database?.close();
       this.#lock?.release();
-      throw error;
+      throw explained;
     }
   }
 
@@ -215,7 +221,8 @@ export class Ledger {
         Buffer.from(payload),
         timestamp,
         epoch?.number ?? 0,
-        seq,
+        // Without an epoch it was not checked: it may be one that SQLite cannot keep.
+        epoch === undefined ? 0 : seq,
         at,
       );
       if (changes === 1) {
@@ -339,6 +346,13 @@ export class Ledger {
   }
 
   close(): void {
+    try {
+      this.database.write(() => {
+        this.database.prepare("UPDATE ledger SET server_pid = 0").run();
+      });
+    } catch {
+      // A disk that takes nothing any more. The next server checks the ledger, as after a kill.
+    }
     this.database.close();
     this.#lock?.release();
   }
@@ -386,7 +400,7 @@ function lockFor(path: string): Lock {
     database.close();
     throw new StatusError(
       "FAILED_PRECONDITION",
-      `another brewctl serve, process ${pid ?? "unknown"}, has the ledger ${path}`,
+      `another brewctl serve, process ${pid || "just starting"}, has the ledger ${path}`,
       { hint: "give this one a folder of its own with --data-dir, or --memory" },
     );
   }

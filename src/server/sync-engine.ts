@@ -41,6 +41,12 @@ const maxUnanswered = 4096;
 /** Named in a summary. A store of ours sends no more events than that in a call. */
 const maxRefusals = 500;
 
+/**
+ * Of an id in an answer, in characters: far more than an event that is taken may have. 500 refusals
+ * that repeat whatever they were sent could be too long for any client.
+ */
+const maxIdLength = 1024;
+
 /** How long a store is asked to wait before it sends a refused event again, in milliseconds. */
 const retryAfterMs = 200;
 
@@ -57,9 +63,11 @@ export function syncEngine({ cloud, faults, log }: SyncEngineOptions): Implement
     let came = 0;
 
     const offer = (event: StoreEvent): Answer | Promise<Answer> => {
-      store ??= event.storeId;
-      if (event.storeId !== store) {
-        const reason = `store_id is ${JSON.stringify(event.storeId)}, and this stream is that of ${store}`;
+      if (store === undefined && faultOfName("store_id", event.storeId) === undefined) {
+        store = event.storeId;
+      }
+      if (store !== undefined && event.storeId !== store) {
+        const reason = `store_id is not ${JSON.stringify(store)}, whose stream this is`;
         return { kind: "refused", code: "invalid", reason };
       }
       if (faults.refuses()) {
@@ -72,7 +80,7 @@ export function syncEngine({ cloud, faults, log }: SyncEngineOptions): Implement
       came += 1;
       faults.dropsAt(came);
       log.debug(() => `[${plain(event.storeId)}] ${plain(event.type)} at ${timeOf(event)}`);
-      return { eventId: event.eventId, answer: offer(event) };
+      return { eventId: event.eventId.slice(0, maxIdLength), answer: offer(event) };
     });
 
     const note = (eventId: string, answer: Answer) => {
@@ -116,7 +124,7 @@ export function syncEngine({ cloud, faults, log }: SyncEngineOptions): Implement
       const open = cloud.forCall();
       const { signal } = context;
       introduce(open, context);
-      log.info(`Store ${storeId} connected. Streaming commands...`);
+      log.info(`Store ${plain(storeId)} connected. Streaming commands...`);
       const cursor =
         lastAppliedSequence === undefined
           ? undefined
@@ -129,7 +137,7 @@ export function syncEngine({ cloud, faults, log }: SyncEngineOptions): Implement
         }
       } finally {
         const why = (signal.reason as StatusError | undefined)?.message ?? "";
-        log.info(`Store ${storeId} disconnected: ${why}`, { sent });
+        log.info(`Store ${plain(storeId)} disconnected: ${why}`, { sent });
       }
     },
 
@@ -188,6 +196,9 @@ export function syncEngine({ cloud, faults, log }: SyncEngineOptions): Implement
 
     async reportStatus(report) {
       checkStore(report.storeId);
+      if (!Number.isSafeInteger(Number(report.sentAt))) {
+        throw new StatusError("INVALID_ARGUMENT", `sent_at is ${report.sentAt}`);
+      }
       const { ledger } = cloud.forCall();
       const { storeId, epoch, version } = report;
       const clockOffsetMs = ledger.report({

@@ -13,7 +13,7 @@ import { type TestLog, testLog } from "./test-log.ts";
 /** For calls that nothing but their own end stops. */
 export const never = new AbortController().signal;
 
-const loopback = (port: number): Address => ({ kind: "tcp", host: "127.0.0.1", port });
+export const loopback = (port: number): Address => ({ kind: "tcp", host: "127.0.0.1", port });
 
 export interface TestServer extends AsyncDisposable {
   readonly server: RunningServer;
@@ -24,7 +24,7 @@ export interface TestServer extends AsyncDisposable {
   dial(port?: number): Connection;
 }
 
-function testServer(server: RunningServer, log: TestLog): TestServer {
+export function testServer(server: RunningServer, log: TestLog): TestServer {
   const port = server.port ?? 0;
   const connections: Connection[] = [];
   return {

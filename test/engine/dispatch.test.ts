@@ -1,0 +1,255 @@
+/** The queues of commands: in order, kept for whoever is away, and one answer to one question. */
+
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import type { Dispatch, QueuedCommand, StoreCursor } from "../../src/engine/dispatch.ts";
+import { Database } from "../../src/sqlite.ts";
+import { noon, type OpenLedger, openLedger } from "../support/open-ledger.ts";
+import { tempFolder } from "../support/temp.ts";
+
+let stop: AbortController;
+beforeEach(() => {
+  stop = new AbortController();
+});
+afterEach(() => {
+  stop.abort(new Error("the test is over"));
+  vi.restoreAllMocks();
+});
+
+const storeId = "store-01";
+
+const price = (n: number, changes: Partial<QueuedCommand> = {}) => ({
+  ...{ storeId, commandId: `cmd-${n}`, type: "PriceUpdate", payloadJson: `{"newPrice":${n}}` },
+  ...changes,
+});
+
+const issue = (dispatch: Dispatch, first: number, last: number) => {
+  for (let n = first; n <= last; n++) {
+    dispatch.issue(price(n));
+  }
+};
+
+/** Where a store is that has applied so many commands of this ledger. */
+const cursorAt = ({ ledger }: OpenLedger, sequence: number): StoreCursor => ({
+  sequence,
+  ledgerId: ledger.id,
+  commandId: sequence === 0 ? "" : `cmd-${sequence}`,
+});
+
+function watch({ dispatch }: OpenLedger, cursor?: StoreCursor, store = storeId) {
+  return dispatch.watch(store, cursor, { signal: stop.signal });
+}
+
+/** The next so many commands. Waits for the last one, and does not ask for another. */
+async function take(commands: AsyncIterator<QueuedCommand>, count: number): Promise<string[]> {
+  const ids: string[] = [];
+  for (let i = 0; i < count; i++) {
+    ids.push((await commands.next()).value.commandId);
+  }
+  return ids;
+}
+
+const ids = (first: number, last: number) =>
+  Array.from({ length: last - first + 1 }, (_, i) => `cmd-${first + i}`);
+
+describe("issuing", () => {
+  test("numbers a store's commands from 1, each store on its own", () => {
+    using box = openLedger();
+    const sequences = [price(1), price(2), price(1, { storeId: "store-02" }), price(3)].map(
+      (command) => box.dispatch.issue(command).sequence,
+    );
+    expect(sequences).toEqual([1, 2, 1, 3]);
+  });
+
+  test("the same command again is the same answer", () => {
+    let now = noon;
+    using box = openLedger(undefined, () => now);
+    const first = box.dispatch.issue(price(1));
+    box.dispatch.issue(price(2));
+    now += 5000;
+    expect(box.dispatch.issue(price(1))).toEqual(first);
+    expect(first).toEqual({ ...price(1), sequence: 1, issuedAt: noon });
+    expect(box.dispatch.issue(price(3)).sequence).toBe(3);
+  });
+
+  test("the same id with another content is ALREADY_EXISTS, and the first one stays", async () => {
+    using box = openLedger();
+    box.dispatch.issue(price(1));
+    for (const changes of [{ type: "StockAlert" }, { payloadJson: "{}" }]) {
+      expect(() => box.dispatch.issue(price(1, changes))).toThrow(
+        expect.objectContaining({
+          code: "ALREADY_EXISTS",
+          message: "store store-01 has a command cmd-1 already, with another content",
+        }),
+      );
+    }
+    expect((await watch(box, cursorAt(box, 0)).next()).value).toMatchObject(price(1));
+  });
+
+  test("a command without an id gets one, and is a new one each time", () => {
+    using box = openLedger();
+    const [one, two] = [1, 1].map((n) => box.dispatch.issue(price(n, { commandId: "" })));
+    expect(one?.commandId).toMatch(/^cmd-[0-9a-f]{12}$/);
+    expect(two).toMatchObject({ sequence: 2 });
+    expect(two?.commandId).not.toBe(one?.commandId);
+  });
+
+  test.each([
+    ["an empty store_id", { storeId: "" }, "store_id is empty"],
+    ["a long store_id", { storeId: "s".repeat(129) }, "store_id has 129 bytes; at most 128 are"],
+    ["a command_id of two lines", { commandId: "a\nb" }, "command_id has control characters"],
+    ["an empty type", { type: "" }, "type is empty"],
+    ["a payload that is no JSON", { payloadJson: "{newPrice:1}" }, "payload_json is not JSON"],
+    ["no payload", { payloadJson: "" }, "payload_json is not JSON"],
+    [
+      "a huge payload",
+      { payloadJson: `"${"x".repeat(1024 * 1024)}"` },
+      "payload_json has 1048578 bytes; at most 1048576 are allowed",
+    ],
+  ])("%s is INVALID_ARGUMENT, and nothing is queued", (_, changes, message) => {
+    using box = openLedger();
+    expect(() => box.dispatch.issue(price(1, changes))).toThrow(
+      expect.objectContaining({
+        code: "INVALID_ARGUMENT",
+        message: expect.stringContaining(message),
+      }),
+    );
+    expect(box.dispatch.issue(price(1)).sequence).toBe(1);
+  });
+
+  test("a payload of just 1 MiB passes whole", async () => {
+    using box = openLedger();
+    const payloadJson = `"${"x".repeat(1024 * 1024 - 2)}"`;
+    box.dispatch.issue(price(1, { payloadJson }));
+    expect((await watch(box, cursorAt(box, 0)).next()).value.payloadJson).toBe(payloadJson);
+  });
+});
+
+describe("watching with a cursor", () => {
+  test("what was queued comes in order, page after page, then each as it is issued", async () => {
+    using box = openLedger();
+    issue(box.dispatch, 1, 250);
+    const commands = watch(box, cursorAt(box, 0));
+    expect(await take(commands, 250)).toEqual(ids(1, 250));
+    const next = take(commands, 2);
+    issue(box.dispatch, 251, 252);
+    expect(await next).toEqual(ids(251, 252));
+  });
+
+  test("only what is behind the cursor comes, however often it is asked for", async () => {
+    using box = openLedger();
+    issue(box.dispatch, 1, 5);
+    for (let i = 0; i < 2; i++) {
+      expect(await take(watch(box, cursorAt(box, 3)), 2)).toEqual(ids(4, 5));
+    }
+  });
+
+  test("a cursor of another ledger means nothing here: all comes", async () => {
+    using box = openLedger();
+    issue(box.dispatch, 1, 3);
+    const cursor = { ...cursorAt(box, 2), ledgerId: "another" };
+    expect(await take(watch(box, cursor), 3)).toEqual(ids(1, 3));
+  });
+
+  test("a cursor into a queue that was restored, with another command there: all comes", async () => {
+    using box = openLedger();
+    issue(box.dispatch, 1, 3);
+    const cursor = { ...cursorAt(box, 2), commandId: "cmd-that-was-lost" };
+    expect(await take(watch(box, cursor), 3)).toEqual(ids(1, 3));
+  });
+
+  test("a cursor behind the end of a queue that was restored: what is issued then comes", async () => {
+    using box = openLedger();
+    issue(box.dispatch, 1, 2);
+    // The store has applied 3 to 5, of which this copy knows nothing.
+    const commands = watch(box, { ...cursorAt(box, 5), commandId: "cmd-5" });
+    expect(await take(commands, 2)).toEqual(ids(1, 2));
+  });
+
+  test("a bare cursor ahead of the queue waits for its number, and meanwhile does nothing", async () => {
+    using box = openLedger();
+    issue(box.dispatch, 1, 2);
+    const prepared = vi.spyOn(Database.prototype, "prepare");
+    const commands = watch(box, { sequence: 3, ledgerId: "", commandId: "" });
+    const next = take(commands, 1);
+    await new Promise((resolve) => setImmediate(resolve));
+    const looks = prepared.mock.calls.length;
+    expect(looks).toBeGreaterThan(0);
+    for (let turn = 0; turn < 50; turn++) {
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    expect(prepared.mock.calls.length).toBe(looks);
+    issue(box.dispatch, 3, 4);
+    expect(await next).toEqual(["cmd-4"]);
+  });
+});
+
+describe("watching without a cursor", () => {
+  test("what was not delivered comes, once", async () => {
+    using box = openLedger();
+    issue(box.dispatch, 1, 2);
+    const commands = watch(box);
+    expect(await take(commands, 2)).toEqual(ids(1, 2));
+    // To ask for the next one is to have written the one before.
+    const third = take(commands, 1);
+    issue(box.dispatch, 3, 3);
+    expect(await third).toEqual(["cmd-3"]);
+    await commands.return(undefined as never);
+
+    issue(box.dispatch, 4, 4);
+    // The third one was handed out, but nobody has said that it was written.
+    expect(await take(watch(box), 2)).toEqual(ids(3, 4));
+  });
+
+  test("what was delivered is known to the next server", async () => {
+    using folder = tempFolder();
+    {
+      using box = openLedger(folder.path);
+      issue(box.dispatch, 1, 3);
+      expect(await take(watch(box), 3)).toEqual(ids(1, 3));
+    }
+    using box = openLedger(folder.path);
+    expect(await take(watch(box), 1)).toEqual(["cmd-3"]);
+  });
+
+  test("one that has a cursor takes nothing from one that has none", async () => {
+    using box = openLedger();
+    issue(box.dispatch, 1, 2);
+    const withCursor = watch(box, cursorAt(box, 0));
+    expect(await take(withCursor, 2)).toEqual(ids(1, 2));
+    expect(await take(watch(box), 2)).toEqual(ids(1, 2));
+  });
+});
+
+describe("who watches", () => {
+  test("two of a store get the same, and it is watched until both have left", async () => {
+    using box = openLedger();
+    expect(box.dispatch.isWatching(storeId)).toBe(false);
+    const [one, two] = [watch(box, cursorAt(box, 0)), watch(box, cursorAt(box, 0))];
+    const got = Promise.all([take(one, 1), take(two, 1)]);
+    issue(box.dispatch, 1, 1);
+    expect(await got).toEqual([["cmd-1"], ["cmd-1"]]);
+    expect(box.dispatch.isWatching(storeId)).toBe(true);
+    await one.return(undefined as never);
+    expect(box.dispatch.isWatching(storeId)).toBe(true);
+    await two.return(undefined as never);
+    expect(box.dispatch.isWatching(storeId)).toBe(false);
+  });
+
+  test("a store hears nothing of another one's commands", async () => {
+    using box = openLedger();
+    const commands = watch(box, cursorAt(box, 0), "store-02");
+    const next = take(commands, 1);
+    issue(box.dispatch, 1, 3);
+    box.dispatch.issue(price(7, { storeId: "store-02" }));
+    expect(await next).toEqual(["cmd-7"]);
+  });
+
+  test("the signal ends a watch that waits, with its reason, and nobody watches any more", async () => {
+    using box = openLedger();
+    const next = watch(box, cursorAt(box, 0)).next();
+    const reason = new Error("enough");
+    stop.abort(reason);
+    await expect(next).rejects.toBe(reason);
+    expect(box.dispatch.isWatching(storeId)).toBe(false);
+  });
+});

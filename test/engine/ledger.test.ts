@@ -1,0 +1,481 @@
+/** The cloud's memory: each event once, for ever, and no answer before it is on the disk. */
+
+import { cpSync, existsSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { afterEach, describe, expect, test, vi } from "vitest";
+import type { Ledger } from "../../src/engine/ledger.ts";
+import { DamagedError, Database } from "../../src/sqlite.ts";
+import { noon, openLedger, sale, sales } from "../support/open-ledger.ts";
+import { tempFolder } from "../support/temp.ts";
+
+const accepted = { kind: "accepted" };
+const duplicate = { kind: "duplicate" };
+const day = 24 * 3_600_000;
+const other = "bbbbbbbbbbbbbbbb";
+
+afterEach(() => {
+  vi.restoreAllMocks();
+});
+
+const idsOf = (ledger: Ledger) =>
+  ledger.events({ after: 0, limit: 100_000 }).map(({ eventId }) => eventId);
+
+describe("an event is taken once", () => {
+  test("an event that comes again is a duplicate, and is kept as it came first", () => {
+    let now = noon;
+    using box = openLedger(undefined, () => now);
+    expect(box.ledger.take([sale(1)])).toEqual([accepted]);
+    now += 5000;
+    expect(box.ledger.take([sale(1)])).toEqual([duplicate]);
+    expect(box.ledger.events({ after: 0, limit: 10 })).toEqual([
+      { ...sale(1), position: 1, receivedAt: noon },
+    ]);
+  });
+
+  test("an event that is in a batch twice is taken once", () => {
+    using box = openLedger();
+    expect(box.ledger.take([sale(1), sale(1), sale(2)])).toEqual([accepted, duplicate, accepted]);
+    expect(idsOf(box.ledger)).toEqual(["sale-1", "sale-2"]);
+  });
+
+  test("there is no time and no number of events after which a repetition counts again", () => {
+    let now = noon;
+    using box = openLedger(undefined, () => now);
+    box.ledger.take([sale(1)]);
+    box.ledger.take(sales(2, 5000));
+    now += 3650 * day;
+    expect(box.ledger.take([sale(1)])).toEqual([duplicate]);
+    expect(box.ledger.size()).toBe(5000);
+  });
+
+  test("a ledger that is opened again has the same id and the same memory", () => {
+    using folder = tempFolder();
+    let id: string;
+    {
+      using box = openLedger(folder.path);
+      id = box.ledger.id;
+      box.ledger.take(sales(1, 3));
+    }
+    using box = openLedger(folder.path);
+    expect(box.ledger.id).toBe(id);
+    expect(box.ledger.take(sales(2, 4))).toEqual([duplicate, duplicate, accepted]);
+    expect(idsOf(box.ledger)).toEqual(["sale-1", "sale-2", "sale-3", "sale-4"]);
+  });
+
+  test("two ledgers have different ids", () => {
+    using one = openLedger();
+    using two = openLedger();
+    expect(one.ledger.id).not.toBe(two.ledger.id);
+  });
+
+  test("the same id in another store is another event", () => {
+    using box = openLedger();
+    expect(box.ledger.take([sale(1), sale(1, { storeId: "store-02" })])).toEqual([
+      accepted,
+      accepted,
+    ]);
+  });
+
+  test("what was taken by a server that was killed is there when the next one opens", () => {
+    using folder = tempFolder();
+    using copy = tempFolder();
+    using box = openLedger(folder.path);
+    box.ledger.take(sales(1, 3));
+    // A copy of what is on the disk while the ledger is open is what a kill leaves.
+    cpSync(folder.path, copy.path, { recursive: true });
+    using after = openLedger(copy.path);
+    expect(after.ledger.take(sales(1, 4))).toEqual([duplicate, duplicate, duplicate, accepted]);
+  });
+});
+
+describe("another content under a known id", () => {
+  test.each([
+    [{ type: "Refund" }, "type"],
+    [{ payload: '{"total":2}' }, "payload"],
+    [{ timestamp: noon }, "timestamp"],
+    [{ type: "Refund", payload: "", timestamp: 0 }, "type and payload and timestamp"],
+  ])("%j is a conflict that names the field, and is never taken", (changes, fields) => {
+    using box = openLedger();
+    box.ledger.take([sale(1)]);
+    expect(box.ledger.take([sale(1, changes), sale(1, { ...changes, seq: 2 })])).toEqual(
+      Array(2).fill({
+        kind: "refused",
+        code: "conflict",
+        reason: `event_id is taken by an event with another ${fields}`,
+      }),
+    );
+    expect(box.ledger.events({ after: 0, limit: 10 })).toMatchObject([sale(1)]);
+  });
+
+  test("content is compared byte by byte, NUL and lookalikes included", () => {
+    using box = openLedger();
+    const payloads = ["a", "a\u0000", "a\u0000b", "\u00e9", "e\u0301", "", " ", "😀"];
+    box.ledger.take(payloads.map((payload, i) => sale(i + 1, { payload })));
+    expect(box.ledger.events({ after: 0, limit: 10 }).map(({ payload }) => payload)).toEqual(
+      payloads,
+    );
+    const turned = payloads.map((_, i) => sale(i + 1, { payload: payloads.at(i - 1) ?? "" }));
+    for (const outcome of box.ledger.take(turned)) {
+      expect(outcome).toMatchObject({ code: "conflict" });
+    }
+    const again = payloads.map((payload, i) => sale(i + 1, { payload }));
+    expect(box.ledger.take(again)).toEqual(Array(8).fill(duplicate));
+  });
+});
+
+describe("a seq that another event has", () => {
+  test("is refused as such, so that the store can number its events anew", () => {
+    using box = openLedger();
+    box.ledger.take([sale(1)]);
+    expect(box.ledger.take([sale(2, { seq: 1 })])).toEqual([
+      { kind: "refused", code: "seq taken", reason: "seq 1 of this epoch is another event's" },
+    ]);
+    expect(box.ledger.take([sale(2, { seq: 1, epoch: other })])).toEqual([accepted]);
+  });
+
+  test("the id is looked up first: a known event under a taken seq is a duplicate", () => {
+    using box = openLedger();
+    box.ledger.take(sales(1, 2));
+    expect(box.ledger.take([sale(2, { seq: 1 })])).toEqual([duplicate]);
+    expect(box.ledger.take([sale(2, { seq: 1, payload: "x" })])).toMatchObject([
+      { code: "conflict" },
+    ]);
+  });
+
+  test("is free in another epoch and in another store", () => {
+    using box = openLedger();
+    const outcomes = box.ledger.take([
+      sale(1),
+      sale(2, { seq: 1, epoch: other }),
+      sale(3, { seq: 1, storeId: "store-02" }),
+    ]);
+    expect(outcomes).toEqual([accepted, accepted, accepted]);
+  });
+
+  test("events of a client that does not number them never collide", () => {
+    using box = openLedger();
+    expect(box.ledger.take(sales(1, 3, { epoch: "", seq: 0 }))).toEqual([
+      accepted,
+      accepted,
+      accepted,
+    ]);
+    expect(box.ledger.gaps("store-01")).toEqual([]);
+  });
+
+  test("without an epoch a seq means nothing, however absurd it is", () => {
+    using box = openLedger();
+    const absurd = [-1, 2 ** 53, 2 ** 63, -(2 ** 63), 7];
+    const events = absurd.map((seq, i) => sale(i + 1, { epoch: "", seq }));
+    expect(box.ledger.take([...events, sale(9)])).toEqual(Array(6).fill(accepted));
+    expect(box.ledger.events({ after: 0, limit: 10 }).map(({ seq }) => seq)).toEqual([
+      ...[0, 0, 0, 0, 0],
+      9,
+    ]);
+  });
+});
+
+describe("what was never seen is a gap", () => {
+  const gap = (missing: number, highest: number, epoch = sale(1).epoch) => ({
+    epoch,
+    missing,
+    highest,
+  });
+
+  test("a gap is counted until its event comes", () => {
+    using box = openLedger();
+    box.ledger.take([sale(1), sale(4)]);
+    expect(box.ledger.gaps("store-01")).toEqual([gap(2, 4)]);
+    expect(box.ledger.highestSeen("store-01", sale(1).epoch)).toBe(4);
+    box.ledger.take([sale(3)]);
+    expect(box.ledger.gaps("store-01")).toEqual([gap(1, 4)]);
+    box.ledger.take([sale(2)]);
+    expect(box.ledger.gaps("store-01")).toEqual([gap(0, 4)]);
+  });
+
+  test("an event that is refused for good is seen", () => {
+    using box = openLedger();
+    const outcomes = box.ledger.take([
+      sale(1),
+      sale(2, { type: "" }),
+      sale(3, { eventId: "sale-1" }),
+      sale(4, { timestamp: -1 }),
+      sale(5, { eventId: "" }),
+      sale(6),
+    ]);
+    expect(outcomes.map((outcome) => outcome.kind)).toEqual([
+      ...["accepted", "refused", "refused", "refused", "refused", "accepted"],
+    ]);
+    expect(box.ledger.gaps("store-01")).toEqual([gap(0, 6)]);
+    // Seen is seen once.
+    box.ledger.take([sale(2, { type: "" })]);
+    expect(box.ledger.gaps("store-01")).toEqual([gap(0, 6)]);
+  });
+
+  test("a duplicate under a new seq is seen: it will not come under that number again", () => {
+    using box = openLedger();
+    box.ledger.take(sales(1, 2));
+    // After a renumbering, what had been taken before comes under another number.
+    expect(
+      box.ledger.take([
+        sale(2, { epoch: other, seq: 1 }),
+        sale(3, { epoch: other, seq: 2 }),
+        sale(1, { epoch: other, seq: 4 }),
+      ]),
+    ).toEqual([duplicate, accepted, duplicate]);
+    expect(box.ledger.gaps("store-01")).toEqual([gap(0, 2), gap(1, 4, other)]);
+  });
+
+  test("a refused event that somebody has put right is taken under its own seq", () => {
+    using box = openLedger();
+    box.ledger.take([sale(1, { type: "" })]);
+    expect(box.ledger.take([sale(1)])).toEqual([accepted]);
+    expect(box.ledger.gaps("store-01")).toEqual([gap(0, 1)]);
+    expect(box.ledger.take([sale(2, { seq: 1 })])).toMatchObject([{ code: "seq taken" }]);
+  });
+
+  test("the seq of a refused event is not free for another one", () => {
+    using box = openLedger();
+    box.ledger.take([sale(1, { type: "" })]);
+    expect(box.ledger.take([sale(2, { seq: 1 })])).toMatchObject([{ code: "seq taken" }]);
+  });
+
+  test("what was seen is known to the next server too", () => {
+    using folder = tempFolder();
+    {
+      using box = openLedger(folder.path);
+      box.ledger.take([sale(1), sale(2, { type: "" }), sale(5)]);
+    }
+    using box = openLedger(folder.path);
+    expect(box.ledger.gaps("store-01")).toEqual([gap(2, 5)]);
+    expect(box.ledger.take([sale(9, { seq: 2 })])).toMatchObject([{ code: "seq taken" }]);
+    box.ledger.take([sale(3)]);
+    expect(box.ledger.gaps("store-01")).toEqual([gap(1, 5)]);
+    expect(box.ledger.highestSeen("store-01", "never met")).toBe(0);
+  });
+
+  test("epochs are numbered as they are first seen, whatever they are called", () => {
+    using box = openLedger();
+    const names = ["ff", "aa", "cc", "00"];
+    for (const epoch of names) {
+      box.ledger.take([sale(1, { epoch, eventId: epoch })]);
+    }
+    box.ledger.take([sale(2, { epoch: "aa" })]);
+    expect(box.ledger.gaps("store-01").map(({ epoch }) => epoch)).toEqual(names);
+  });
+});
+
+describe("a bad event costs no other", () => {
+  const bad: [string, Parameters<typeof sale>[1], RegExp][] = [
+    ["an empty store_id", { storeId: "" }, /^store_id is empty$/],
+    ["a long store_id", { storeId: "s".repeat(129) }, /^store_id has 129 bytes; at most 128/],
+    ["a store_id that moves the cursor", { storeId: "a\u001b[2J" }, /control characters/],
+    ["an empty event_id", { eventId: "" }, /^event_id is empty$/],
+    ["an event_id of too many bytes", { eventId: "é".repeat(65) }, /^event_id has 130 bytes/],
+    ["a NUL in the event_id", { eventId: "a\u0000" }, /control characters/],
+    ["an empty type", { type: "" }, /^type is empty$/],
+    ["a huge payload", { payload: "x".repeat(2 ** 21 + 1) }, /^payload has 2097153 bytes/],
+    ["half a surrogate pair", { payload: "\ud83d" }, /^payload is not valid Unicode/],
+    ["a time before 1970", { timestamp: -1 }, /^timestamp is -1;/],
+    ["a time after 9999", { timestamp: 253_402_300_800_000 }, /^timestamp is 253402300800000;/],
+    ["a time beyond 2^53", { timestamp: 2 ** 63 }, /^timestamp is 92233720368547\d+;/],
+    ["no number at all", { timestamp: Number.NaN }, /^timestamp is NaN/],
+    ["a seq of 0", { seq: 0 }, /^seq is 0; expected 1 or more$/],
+    ["a negative seq", { seq: -3 }, /^seq is -3;/],
+    ["a seq beyond 2^53", { seq: 2 ** 62 }, /^seq is 46116860184273\d+;/],
+    ["a long epoch", { epoch: "e".repeat(200) }, /^epoch has 200 bytes/],
+  ];
+
+  test.each(bad)("%s is refused, and its neighbours are taken", (_, changes, reason) => {
+    using box = openLedger();
+    const outcomes = box.ledger.take([sale(1), sale(2, changes), sale(3)]);
+    expect(outcomes).toEqual([
+      accepted,
+      { kind: "refused", code: "invalid", reason: expect.stringMatching(reason) },
+      accepted,
+    ]);
+    expect(idsOf(box.ledger)).toEqual(["sale-1", "sale-3"]);
+  });
+
+  test("the bounds themselves are allowed", () => {
+    using box = openLedger();
+    const id = "é".repeat(64);
+    const events = [
+      sale(1, { storeId: id, eventId: id, type: id, epoch: id }),
+      sale(2, { payload: "x".repeat(2 ** 21), timestamp: 0 }),
+      sale(3, { timestamp: 253_402_300_799_999, seq: Number.MAX_SAFE_INTEGER }),
+    ];
+    expect(box.ledger.take(events)).toEqual([accepted, accepted, accepted]);
+    expect(box.ledger.events({ after: 0, limit: 10 })).toMatchObject(events);
+  });
+
+  test("an empty batch is nothing", () => {
+    using box = openLedger();
+    expect(box.ledger.take([])).toEqual([]);
+  });
+});
+
+test("events are listed in the order in which they were taken, from a position on", () => {
+  using box = openLedger();
+  box.ledger.take([sale(3), sale(1, { storeId: "store-02" }), sale(2)]);
+  const at = (after: number, limit: number, storeId = "") =>
+    box.ledger.events({ storeId, after, limit }).map(({ position }) => position);
+  expect(at(0, 10)).toEqual([1, 2, 3]);
+  expect(at(1, 1)).toEqual([2]);
+  expect(at(0, 10, "store-01")).toEqual([1, 3]);
+  expect(at(3, 10)).toEqual([]);
+  expect(at(0, 10, "nobody")).toEqual([]);
+});
+
+test("the cloud's own time of arrival stands beside the event's", () => {
+  let now = noon;
+  using box = openLedger(undefined, () => now);
+  box.ledger.take([sale(1, { timestamp: noon + 2 * day })]);
+  now -= 2 * day;
+  box.ledger.take([sale(2, { timestamp: 0 })]);
+  expect(box.ledger.events({ after: 0, limit: 10 })).toMatchObject([
+    { timestamp: noon + 2 * day, receivedAt: noon },
+    { timestamp: 0, receivedAt: noon - 2 * day },
+  ]);
+});
+
+test("a report gives the offset of the store's clock, and a later one replaces it", () => {
+  using box = openLedger();
+  const report = { storeId: "store-01", depth: 3, bytes: 4096, oldestUnacked: noon, parked: 0 };
+  const rest = { epoch: "aa", version: "1.0.0" };
+  expect(box.ledger.report({ ...report, ...rest, sentAt: noon + 1500 })).toBe(1500);
+  expect(box.ledger.report({ ...report, ...rest, sentAt: noon - 2 * day })).toBe(-2 * day);
+  const row = box.ledger.database.prepare("SELECT * FROM stores").get();
+  expect(row).toMatchObject({ store_id: "store-01", clock_offset_ms: -2 * day });
+});
+
+describe("a disk that is full", () => {
+  /** As if the disk had room for so many more pages. */
+  const allow = ({ database }: Ledger, pages: number) => {
+    const { page_count: used } = database.prepare("PRAGMA page_count").get() ?? {};
+    database.prepare(`PRAGMA max_page_count = ${Number(used) + pages}`).get();
+  };
+
+  test("takes nothing of the batch, says so, and the ledger works on when there is room", () => {
+    using folder = tempFolder();
+    using box = openLedger(folder.path);
+    box.ledger.take(sales(1, 3));
+    allow(box.ledger, 4);
+    const large = sales(4, 30, { payload: "x".repeat(4096) });
+    // The counters that the ledger keeps in mind are of an epoch and a store that are new here.
+    const batch = [...large, sale(31, { epoch: other, storeId: "store-02" })];
+    expect(() => box.ledger.take(batch)).toThrow(
+      expect.objectContaining({
+        code: "RESOURCE_EXHAUSTED",
+        message: expect.stringMatching(/ledger\.db: the disk is full$/),
+      }),
+    );
+    expect(idsOf(box.ledger)).toEqual(["sale-1", "sale-2", "sale-3"]);
+    expect(box.ledger.gaps("store-01")).toMatchObject([{ missing: 0, highest: 3 }]);
+
+    expect(box.ledger.take([sale(1), sale(4)])).toEqual([duplicate, accepted]);
+    allow(box.ledger, 1000);
+    expect(box.ledger.take(batch)).toMatchObject([
+      { code: "conflict" },
+      ...Array(27).fill(accepted),
+    ]);
+    expect(box.ledger.gaps("store-01")).toMatchObject([{ missing: 0, highest: 30 }]);
+    expect(box.ledger.gaps("store-02")).toEqual([{ epoch: other, missing: 30, highest: 31 }]);
+  });
+});
+
+describe("opening", () => {
+  test("a second server on the same folder is told who has it, and harms nothing", () => {
+    using folder = tempFolder();
+    using box = openLedger(folder.path);
+    expect(() => openLedger(folder.path)).toThrow(
+      expect.objectContaining({
+        code: "FAILED_PRECONDITION",
+        message: `another brewctl serve, process ${process.pid}, has the ledger ${folder.file("ledger.db")}`,
+        hint: expect.stringContaining("--data-dir"),
+      }),
+    );
+    expect(box.ledger.take([sale(1)])).toEqual([accepted]);
+    box[Symbol.dispose]();
+    using next = openLedger(folder.path);
+    expect(next.ledger.take([sale(1)])).toEqual([duplicate]);
+  });
+
+  test.each([
+    ["its first page is noise", Buffer.alloc(4096, "noise ")],
+    ["it is cut off in its header", Buffer.from("SQLite format 3\u0000")],
+  ])("a ledger is refused as it is when %s", (_, bytes) => {
+    using folder = tempFolder();
+    {
+      using box = openLedger(folder.path);
+      box.ledger.take(sales(1, 100));
+    }
+    const file = folder.file("ledger.db");
+    const damaged = Buffer.concat([bytes, readFileSync(file).subarray(bytes.length)]);
+    writeFileSync(file, damaged.length > 4096 && bytes.length < 4096 ? bytes : damaged);
+    const before = readFileSync(file);
+    for (let i = 0; i < 2; i++) {
+      expect(() => openLedger(folder.path)).toThrow(DamagedError);
+      expect(() => openLedger(folder.path)).toThrow(new RegExp(`^ledger ${file} is damaged: `));
+    }
+    expect(readFileSync(file).equals(before)).toBe(true);
+  });
+
+  test("after a kill a damaged page is found at once, and the file is not held on to", () => {
+    using folder = tempFolder();
+    using copy = tempFolder();
+    const file = copy.file("ledger.db");
+    {
+      using box = openLedger(folder.path);
+      box.ledger.take(sales(1, 2000));
+      box.ledger.database.prepare("PRAGMA wal_checkpoint(TRUNCATE)").get();
+      box.ledger.take([sale(2001)]);
+      cpSync(folder.path, copy.path, { recursive: true });
+    }
+    expect(statSync(`${file}-wal`).size).toBeGreaterThan(0);
+    const pages = readFileSync(file);
+    pages.fill(0xa5, pages.length / 2, pages.length / 2 + 20_000);
+    writeFileSync(file, pages);
+    expect(() => openLedger(copy.path)).toThrow(DamagedError);
+    // Whoever closes a database last takes its log with it.
+    expect(existsSync(`${file}-wal`)).toBe(false);
+    // And it is no less damaged when it is looked at again.
+    for (let i = 0; i < 2; i++) {
+      expect(() => openLedger(copy.path)).toThrow(/ is damaged: /);
+    }
+  });
+
+  test("a ledger that was closed is not read through at each start", () => {
+    using folder = tempFolder();
+    {
+      using box = openLedger(folder.path);
+      box.ledger.take([sale(1)]);
+    }
+    const checks = vi.spyOn(Database.prototype, "check");
+    using box = openLedger(folder.path);
+    expect(checks).not.toHaveBeenCalled();
+    using copy = tempFolder();
+    cpSync(folder.path, copy.path, { recursive: true });
+    using after = openLedger(copy.path);
+    expect(checks).toHaveBeenCalledTimes(1);
+    expect([box, after].map(({ ledger }) => ledger.size())).toEqual([1, 1]);
+  });
+
+  test("a file of another program, and one of a newer brewctl, stay as they are", () => {
+    using folder = tempFolder();
+    {
+      using box = openLedger(folder.path);
+      box.ledger.database.prepare("PRAGMA user_version = 99").get();
+    }
+    expect(() => openLedger(folder.path)).toThrow(/was written by a newer brewctl \(schema 99/);
+    {
+      using folder2 = tempFolder();
+      cpSync(folder.path, folder2.path, { recursive: true });
+      const file = folder2.file("ledger.db");
+      const bytes = readFileSync(file);
+      // The application_id in SQLite's header.
+      bytes.writeUInt32BE(0x12345678, 68);
+      writeFileSync(file, bytes);
+      expect(() => openLedger(folder2.path)).toThrow(/ledger\.db is no ledger$/);
+      expect(readFileSync(file).equals(bytes)).toBe(true);
+    }
+  });
+});
