@@ -48,6 +48,9 @@ export interface ChannelOptions {
 /** Events in flight. Larger ones were slower: grpc-js walks what is unsent at every write. */
 export const defaultWindow = 2_000;
 
+/** Of the payloads in flight together, in characters: what a backlog may take of memory. */
+const maxInFlightSize = 16 * 1024 * 1024;
+
 export const defaultAckTimeoutMs = 5_000;
 
 /** Without any answer, though one is due; in milliseconds. Doubled with each lost call in a row. */
@@ -120,6 +123,8 @@ class Session {
   readonly #options: SessionOptions;
   /** In the order in which they were sent. */
   readonly #inFlight = new Map<string, InFlight>();
+  /** Of their payloads, in characters. */
+  #inFlightSize = 0;
   readonly #over = new AbortController();
   readonly #signal: AbortSignal;
   /** Rings when there may be something to send. */
@@ -213,7 +218,9 @@ class Session {
           this.#dueSince = clock.monotonic();
         }
         // Anew, so that the map stays in the order of sending.
-        this.#inFlight.delete(event.eventId);
+        if (!this.#inFlight.delete(event.eventId)) {
+          this.#inFlightSize += event.payload.length;
+        }
         this.#inFlight.set(event.eventId, { event, sentAt: clock.monotonic() });
         this.mostInFlight = Math.max(this.mostInFlight, this.#inFlight.size);
         yield event;
@@ -242,7 +249,7 @@ class Session {
         return event;
       }
     }
-    while (this.#inFlight.size < this.#window) {
+    while (this.#inFlight.size < this.#window && this.#inFlightSize < maxInFlightSize) {
       const event = this.#page[this.#pageAt];
       if (event === undefined) {
         if (!this.#readPage()) {
@@ -267,7 +274,7 @@ class Session {
       .filter(({ eventId }) => !this.#inFlight.has(eventId) && !this.#unmarked.has(eventId));
     if (this.#page.length === 0 && !this.#isAtEnd) {
       this.#page = outbox.pending(this.#position, pageSize);
-      this.#isAtEnd = this.#page.length < pageSize;
+      this.#isAtEnd = this.#page.length === 0;
       this.#position = this.#page.at(-1)?.position ?? this.#position;
     }
     return this.#page.length > 0;
@@ -287,6 +294,7 @@ class Session {
       return;
     }
     this.#inFlight.delete(eventId);
+    this.#inFlightSize -= sent.event.payload.length;
     if (answer.kind === "refused" && answer.isSeqTaken) {
       this.#marks.flush();
       outbox.renumber();
@@ -307,8 +315,8 @@ class Session {
       },
       (error) => this.#over.abort(error),
     );
-    // Not for each: to wake the sender costs more than the answer itself.
-    if (this.#inFlight.size % 64 === 0) {
+    // Of many, not for each: to wake the sender costs more than the answer itself.
+    if (this.#inFlight.size < 64 || this.#inFlight.size % 64 === 0) {
       this.#bell.ring();
     }
   }

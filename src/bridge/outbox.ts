@@ -129,6 +129,9 @@ export const reserveBytes = 16 * 1024 * 1024;
 /** How long acknowledged events are kept, in milliseconds: as long as a cloud may lose its memory. */
 export const retentionMs = 7 * 24 * 3_600_000;
 
+/** Of the payloads that are read at a time, in characters: four of the largest. */
+const maxPageSize = 4 * maxRecordedPayloadBytes;
+
 /** Removed at a time, so that nobody waits for it. */
 const pruneStep = 500;
 
@@ -309,16 +312,16 @@ export class Outbox {
   }
 
   /**
-   * Pending events behind a position, in order, at most `limit`. Those that wait for their next
-   * attempt are left out: see `retries`.
+   * Pending events behind a position, in order, at most `limit`, and fewer if they are large: only
+   * an empty answer is the end. Those that wait for their next attempt are left out: see `retries`.
    */
   pending(after: number, limit: number): Recorded[] {
-    return this.#statements.due.all(after, limit).map(this.#read);
+    return this.#page(this.#statements.due.iterate(after, limit));
   }
 
   /** Pending events whose time has come to be sent again, the longest due first. */
   retries(limit: number): Recorded[] {
-    return this.#statements.retries.all(this.#now(), limit).map(this.#read);
+    return this.#page(this.#statements.retries.iterate(this.#now(), limit));
   }
 
   /** When the next of `retries` is due, in Unix milliseconds; undefined if nothing waits. */
@@ -352,7 +355,7 @@ export class Outbox {
   /** The events in a state, or all, behind a position, in order, at most `limit`. */
   events({ state, after = 0, limit }: { state?: EventState; after?: number; limit: number }) {
     const statement = this.#statements[state ?? "all"];
-    return statement.all(after, limit).map(this.#read);
+    return this.#page(statement.iterate(after, limit));
   }
 
   /** One event; undefined if there is none of this id. */
@@ -416,6 +419,21 @@ export class Outbox {
   /** What a person should know of the cloud's ledger; empty for nothing. */
   alarm(): string {
     return String(this.database.prepare("SELECT alarm FROM outbox").get()?.["alarm"]);
+  }
+
+  /** No more than fits into memory well, but one at least. */
+  #page(rows: Iterable<unknown>): Recorded[] {
+    const page: Recorded[] = [];
+    let size = 0;
+    for (const row of rows) {
+      const event = this.#read(row);
+      page.push(event);
+      size += event.payload.length;
+      if (size >= maxPageSize) {
+        break;
+      }
+    }
+    return page;
   }
 
   readonly #read = (row: unknown): Recorded => {

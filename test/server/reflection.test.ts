@@ -50,6 +50,8 @@ test("all services are listed", async () => {
     value: {
       service: [
         { name: "orders.v1.StreamingService" },
+        { name: "sync.v1.SyncEngine" },
+        { name: "sync.v1.HeadOffice" },
         { name: "grpc.health.v1.Health" },
         { name: "grpc.reflection.v1.ServerReflection" },
       ],
