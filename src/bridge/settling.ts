@@ -12,11 +12,11 @@ export interface SettlingOptions {
   readonly maxAttempts?: number;
 }
 
-/** At the longest waits, some ten minutes of refusals. */
+/** With the waits between them, some half an hour of refusals of that one event. */
 export const defaultMaxAttempts = 20;
 
-/** Between attempts where the cloud does not say how long to wait, in milliseconds. */
-const retryBackoff = { baseMs: 200, capMs: 30_000 };
+/** Between attempts, in milliseconds, if the cloud does not ask for longer ones. */
+const retryBackoff = { baseMs: 200, capMs: 300_000 };
 
 export function settlementOf(
   { position, attempts }: Recorded,
@@ -33,7 +33,7 @@ export function settlementOf(
   if (attempts + 1 >= maxAttempts) {
     return { kind: "parked", position, reason: `refused ${attempts + 1} times: ${reason}` };
   }
-  const waitMs = retryAfterMs || backoffMs(attempts + 1, retryBackoff, random);
+  const waitMs = Math.max(retryAfterMs, backoffMs(attempts + 1, retryBackoff, random));
   // 0 would mean: never refused.
   return { kind: "retry", position, notBefore: Math.max(1, clock.now() + waitMs), reason };
 }

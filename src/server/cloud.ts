@@ -19,17 +19,16 @@ export interface CloudOptions {
   readonly log: Logger;
 }
 
-/** An outcome, or a refusal that did not come to the ledger. */
-export type Answer = Outcome | { readonly kind: "try later"; readonly reason: string };
+/** What became of an event; `not stored` where the disk takes nothing, which is no event's fault. */
+export type Taken = Outcome | { readonly kind: "not stored" };
 
 export interface OpenCloud {
   readonly ledger: Ledger;
   readonly dispatch: Dispatch;
   /**
-   * Takes an event together with those of all other streams: one fsync for many. Does not reject:
-   * where the disk takes nothing, the answer is `try later`.
+   * Takes an event together with those of all other streams: one fsync for many. Does not reject.
    */
-  readonly commits: GroupCommit<OfferedEvent, Answer>;
+  readonly commits: GroupCommit<OfferedEvent, Taken>;
   /** Rings when the ledger has taken something. */
   readonly taken: Bell;
 }
@@ -54,17 +53,14 @@ export class Cloud {
         dispatch: new Dispatch(ledger.database, { ledgerId: ledger.id, now }),
         commits: new GroupCommit({
           clock,
-          commit(events): readonly Answer[] {
+          commit(events): readonly Taken[] {
             try {
               const outcomes = ledger.take(events);
               taken.ring();
               return outcomes;
             } catch (error) {
               log.error("the ledger takes nothing", { why: messageOf(error) });
-              return events.map(() => ({
-                kind: "try later",
-                reason: "the ledger cannot store it now",
-              }));
+              return events.map(() => ({ kind: "not stored" }));
             }
           },
         }),

@@ -7,7 +7,7 @@
  */
 
 import { create } from "@bufbuild/protobuf";
-import type { OfferedEvent } from "../engine/ledger.ts";
+import type { OfferedEvent, Outcome } from "../engine/ledger.ts";
 import { messageOf, StatusError } from "../errors.ts";
 import {
   type CloudCommand,
@@ -26,7 +26,7 @@ import { mapped } from "../mapped.ts";
 import { plain } from "../plain.ts";
 import { readAhead } from "../read-ahead.ts";
 import { faultOfName } from "../store-event.ts";
-import type { Answer, Cloud, OpenCloud } from "./cloud.ts";
+import type { Cloud, OpenCloud, Taken } from "./cloud.ts";
 import type { Faults } from "./faults.ts";
 
 export interface SyncEngineOptions {
@@ -50,9 +50,17 @@ const maxIdLength = 1024;
 /** How long a store is asked to wait before it sends a refused event again, in milliseconds. */
 const retryAfterMs = 200;
 
+/** A refusal that did not come to the ledger. */
+interface TryLater {
+  readonly kind: "try later";
+  readonly reason: string;
+}
+
+type Answer = Outcome | TryLater;
+
 interface Offered {
   readonly eventId: string;
-  readonly answer: Answer | Promise<Answer>;
+  readonly answer: Outcome | TryLater | Promise<Taken>;
 }
 
 export function syncEngine({ cloud, faults, log }: SyncEngineOptions): Implementation {
@@ -62,7 +70,7 @@ export function syncEngine({ cloud, faults, log }: SyncEngineOptions): Implement
     let store = storeOfCall(context);
     let came = 0;
 
-    const offer = (event: StoreEvent): Answer | Promise<Answer> => {
+    const offer = (event: StoreEvent): Offered["answer"] => {
       if (store === undefined && faultOfName("store_id", event.storeId) === undefined) {
         store = event.storeId;
       }
@@ -83,7 +91,12 @@ export function syncEngine({ cloud, faults, log }: SyncEngineOptions): Implement
       return { eventId: event.eventId.slice(0, maxIdLength), answer: offer(event) };
     });
 
-    const note = (eventId: string, answer: Answer) => {
+    /** Throws if the ledger could not store it: then the call has no answer for what follows either. */
+    const noted = (eventId: string, answer: Taken | TryLater): Answer => {
+      if (answer.kind === "not stored") {
+        const message = "the ledger cannot store events now; the server's log says why";
+        throw new StatusError("UNAVAILABLE", message);
+      }
       if (answer.kind === "accepted") {
         tally.accepted += 1;
       } else if (answer.kind === "duplicate") {
@@ -95,13 +108,14 @@ export function syncEngine({ cloud, faults, log }: SyncEngineOptions): Implement
           log.warn(`event refused: ${code}`, { store, event_id: eventId, reason });
         }
       }
+      return answer;
     };
 
     const ended = (what: string, { signal }: CallContext, own = "") => {
       const why = signal.aborted ? (signal.reason as StatusError).message : own;
       log.info(`${what} ended${why && ": "}${why}`, { store: store ?? "unknown", ...tally });
     };
-    return { offers: readAhead(offers, maxUnanswered), note, tally, ended };
+    return { offers: readAhead(offers, maxUnanswered), noted, tally, ended };
   }
 
   /** What the store should know of the ledger, before the first answer. */
@@ -144,14 +158,13 @@ export function syncEngine({ cloud, faults, log }: SyncEngineOptions): Implement
     async uploadBufferedEvents(events, context) {
       const open = cloud.forCall();
       introduce(open, context);
-      const { offers, note, tally, ended } = taking(events, context, open);
+      const { offers, noted, tally, ended } = taking(events, context, open);
       const refusals = [];
       let why = "";
       try {
         for await (const offer of offers) {
           const { eventId } = offer;
-          const answer = await offer.answer;
-          note(eventId, answer);
+          const answer = noted(eventId, await offer.answer);
           if (answer.kind !== "accepted" && answer.kind !== "duplicate") {
             if (refusals.length < maxRefusals) {
               refusals.push(create(RefusalSchema, { eventId, ...refusalOf(answer) }));
@@ -176,12 +189,11 @@ export function syncEngine({ cloud, faults, log }: SyncEngineOptions): Implement
     async *operationalChannel(events, context) {
       const open = cloud.forCall();
       introduce(open, context);
-      const { offers, note, ended } = taking(events, context, open);
+      const { offers, noted, ended } = taking(events, context, open);
       let why = "store closed send";
       try {
         for await (const { eventId, answer: due } of offers) {
-          const answer = await due;
-          note(eventId, answer);
+          const answer = noted(eventId, await due);
           if (!faults.losesAnswer()) {
             yield ackOf(eventId, answer);
           }

@@ -195,7 +195,7 @@ describe("UploadBufferedEvents", () => {
     expect(await upload(cloud, [sale(1)])).toMatchObject({ accepted: 0, duplicates: 1 });
   });
 
-  test("a disk that takes nothing refuses for now: each may come again", async () => {
+  test("a disk that takes nothing is no event's fault: the call ends, and all may come again", async () => {
     using folder = tempFolder();
     await using cloud = await serveCloud({ dataDir: folder.path });
     await upload(cloud, [sale(1)]);
@@ -205,12 +205,14 @@ describe("UploadBufferedEvents", () => {
       throw new Error("the disk is on fire");
     };
     try {
-      const summary = await upload(cloud, sales(2, 3));
-      expect(summary).toMatchObject({ accepted: 0, rejected: 2, refused: 2 });
-      expect(summary.refusals[1]).toMatchObject({
-        ...{ eventId: "sale-3", code: RefusalCode.TRY_LATER, retryable: true },
-        reason: "the ledger cannot store it now",
-      });
+      const unavailable = {
+        code: "UNAVAILABLE",
+        message: "the ledger cannot store events now; the server's log says why",
+      };
+      expect(await failure(upload(cloud, sales(2, 3)))).toMatchObject(unavailable);
+      const { messages, error } = await collect(channel(cloud, each(sales(2, 3))));
+      expect(messages).toEqual([]);
+      expect(error).toMatchObject(unavailable);
       await cloud.log.line('ERROR the ledger takes nothing why="the disk is on fire"');
     } finally {
       Ledger.prototype.take = take;

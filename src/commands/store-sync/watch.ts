@@ -55,6 +55,8 @@ export async function run(flags: WatchFlags, context: CommandContext): Promise<E
   const signal = AbortSignal.any([over.signal, interrupted, terminal.outputLost]);
   const uplink = openUplink(flags, outbox, context);
   const stop = (reason: Stop) => over.abort(reason);
+  const tell = linkTalk(context);
+  let isWatching = false;
   let received = 0;
   let ended: Stop;
   try {
@@ -71,7 +73,13 @@ export async function run(flags: WatchFlags, context: CommandContext): Promise<E
     const rules = startStopRules(flags, { clock, signal, stop });
     await watch({
       ...{ inbox, uplink, clock, random, signal },
-      onState: linkTalk(context),
+      onState(state) {
+        tell(state);
+        if (state.kind === "live" && !isWatching) {
+          isWatching = true;
+          terminal.say(`watching as ${plain(outbox.storeId)}`);
+        }
+      },
       async onCommand(command, outcome) {
         if (outcome.kind === "known") {
           return;

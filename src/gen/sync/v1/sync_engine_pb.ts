@@ -294,7 +294,7 @@ export type EventAck = Message<"sync.v1.EventAck"> & {
 
   /**
    * How long to wait before the event is sent again, if retryable; 0: as the
-   * store likes.
+   * store likes. It may wait longer if it was refused before.
    *
    * @generated from field: int32 retry_after_ms = 6;
    */
@@ -437,7 +437,7 @@ export const RefusalCode = {
   SEQ_TAKEN: 3,
 
   /**
-   * Not now: the ledger could not store it, or a fault was asked for. Retryable.
+   * Not now. Retryable.
    *
    * @generated from enum value: REFUSAL_CODE_TRY_LATER = 4;
    */
@@ -509,7 +509,8 @@ export const SyncEngine: GenService<{
    * all sends at most 500 events a call. A call that ends without a summary has
    * told the store nothing: it sends all of them again.
    *
-   * Errors: UNAVAILABLE when the server shuts down.
+   * Errors: UNAVAILABLE when the ledger cannot store anything, and when the server
+   * shuts down.
    *
    * @generated from rpc sync.v1.SyncEngine.UploadBufferedEvents
    */
@@ -528,8 +529,8 @@ export const SyncEngine: GenService<{
    * may be without an answer; then the server stops reading. After the store's
    * half-close the answers that are due still come, then the stream ends with OK.
    *
-   * Errors: UNAVAILABLE when the server shuts down. A bad event is no error of
-   * the stream: its EventAck says so.
+   * Errors: UNAVAILABLE when the ledger cannot store anything, and when the server
+   * shuts down. A bad event is no error of the stream: its EventAck says so.
    *
    * @generated from rpc sync.v1.SyncEngine.OperationalChannel
    */
