@@ -56,7 +56,16 @@ const networkFileSystems: Readonly<Record<number, string>> = {
 /** For a database that lives as long as the process. */
 export const inMemory = ":memory:";
 
-export type Statement = StatementSync;
+type SqlValue = string | number | bigint | Uint8Array | null;
+
+export interface Statement {
+  run(...values: SqlValue[]): {
+    readonly changes: number | bigint;
+    readonly lastInsertRowid: number | bigint;
+  };
+  get(...values: SqlValue[]): Record<string, unknown> | undefined;
+  all(...values: SqlValue[]): Record<string, unknown>[];
+}
 
 export class Database {
   readonly path: string;
@@ -105,8 +114,27 @@ export class Database {
     this.#inode = isFile ? inodeOf(path) : undefined;
   }
 
-  prepare(sql: string): StatementSync {
-    return this.#sqlite.prepare(sql);
+  /** What the statement throws is a `StatusError` too: reading is how damage is met. */
+  prepare(sql: string): Statement {
+    try {
+      const statement = this.#sqlite.prepare(sql);
+      const explained =
+        <A extends SqlValue[], R>(run: (...values: A) => R) =>
+        (...values: A): R => {
+          try {
+            return run(...values);
+          } catch (error) {
+            throw this.explain(error);
+          }
+        };
+      return {
+        run: explained((...values: SqlValue[]) => statement.run(...values)),
+        get: explained((...values: SqlValue[]) => statement.get(...values)),
+        all: explained((...values: SqlValue[]) => statement.all(...values)),
+      };
+    } catch (error) {
+      throw this.explain(error);
+    }
   }
 
   /**
@@ -166,8 +194,11 @@ export class Database {
 }
 
 /**
- * The rows of a damaged file that can still be read, in the order of `key`, an integer primary key.
- * Where a page is broken its rows are left out. Reading changes nothing.
+ * The rows of a damaged file that can still be read, in the order of `key`, an integer primary key
+ * that counts from 1. Where a page is broken its rows are left out. Reading changes nothing.
+ *
+ * Each row is asked for by its key: whoever walks from row to row is led astray by the first broken
+ * page, past rows that are whole or back to those that he has seen.
  */
 export function* salvage(
   path: string,
@@ -176,35 +207,48 @@ export function* salvage(
 ): Generator<Record<string, unknown>, void> {
   const sqlite = new DatabaseSync(path, { readOnly: true, timeout: busyMs });
   try {
-    let from = 0;
-    for (let step = 1; step <= maxSalvageStep; ) {
-      const rows: Record<string, unknown>[] = [];
-      try {
-        const page = sqlite.prepare(
-          `SELECT * FROM ${table} NOT INDEXED WHERE ${key} >= ? ORDER BY ${key} LIMIT 100`,
-        );
-        for (const row of page.iterate(from)) {
-          rows.push(row);
-        }
-        if (rows.length === 0) {
+    const row = sqlite.prepare(`SELECT * FROM ${table} NOT INDEXED WHERE ${key} = ?`);
+    const next = sqlite.prepare(
+      `SELECT ${key} AS next FROM ${table} NOT INDEXED WHERE ${key} >= ? ORDER BY ${key} LIMIT 1`,
+    );
+    let step = 1;
+    for (let at = 1, misses = 0; Number.isSafeInteger(at); ) {
+      const found = readOr(undefined, () => row.get(at));
+      if (found?.[key] === at) {
+        yield found;
+        misses = 0;
+        step = 1;
+        at += 1;
+      } else if (misses < maxKeysMissed) {
+        misses += 1;
+        at += 1;
+      } else {
+        // Nothing here for long: rows that were removed, or a page above many others is broken.
+        const jump = readOr(broken, () => next.get(at));
+        if (jump === undefined) {
           return;
         }
-        step = 1;
-      } catch {
-        // A broken page: what came before it is good, and behind it we go on in growing steps.
         step *= 2;
+        at = jump === broken ? at + step : Math.max(at + 1, Number(jump["next"]));
       }
-      yield* rows;
-      const last = rows.at(-1)?.[key];
-      from = last === undefined ? from + step : Number(last) + 1;
     }
   } finally {
     sqlite.close();
   }
 }
 
-/** The widest stretch of keys that may be unreadable before the rest is given up. */
-const maxSalvageStep = 2 ** 24;
+/** More keys in a row without a row than the pages below a broken one usually hold. */
+const maxKeysMissed = 20_000;
+
+const broken: Record<string, unknown> = {};
+
+function readOr<T>(otherwise: T, read: () => T): T {
+  try {
+    return read();
+  } catch {
+    return otherwise;
+  }
+}
 
 /** A lock that the kernel gives back when the process ends, however it ends. */
 export interface Lock {
