@@ -7,7 +7,17 @@
  * docs/decisions/sqlite-in-node.md.
  */
 
-import { closeSync, fsyncSync, mkdirSync, openSync, statfsSync, statSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  rmSync,
+  statfsSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { dirname, resolve } from "node:path";
 import { DatabaseSync, type StatementSync } from "node:sqlite";
 import { messageOf, StatusError } from "./errors.ts";
@@ -69,7 +79,10 @@ export interface Statement {
 
 export class Database {
   readonly path: string;
-  /** Whether the last one who had it open did not close it, or still has it open. */
+  /**
+   * Whether the last one who had it open did not close it, or still has it open, or has met damage
+   * in it: then it should be checked.
+   */
   readonly hasHotLog: boolean;
   readonly #sqlite: DatabaseSync;
   readonly #inode: bigint | undefined;
@@ -90,7 +103,7 @@ export class Database {
       makeFolder(dirname(resolve(path)));
       refuseNetworkFileSystem(path);
     }
-    this.hasHotLog = isFile && sizeOf(`${path}-wal`) > 0;
+    this.hasHotLog = isFile && (sizeOf(`${path}-wal`) > 0 || existsSync(suspicionPath(path)));
     const describe = (error: unknown) => fromSqlite(error, `${kind.name} ${path}`);
     let sqlite: DatabaseSync | undefined;
     try {
@@ -176,8 +189,10 @@ export class Database {
       const [first] = this.#sqlite.prepare("PRAGMA quick_check(1)").all();
       const verdict = String(first?.["quick_check"]);
       if (verdict !== "ok") {
+        this.#suspect();
         throw new DamagedError(`${this.path} is damaged: ${verdict}`);
       }
+      rmSync(suspicionPath(this.path), { force: true });
     } catch (error) {
       throw this.explain(error);
     }
@@ -185,7 +200,20 @@ export class Database {
 
   /** What SQLite threw, in our words; anything else stays as it is. */
   explain(error: unknown): unknown {
-    return fromSqlite(error, this.path);
+    const explained = fromSqlite(error, this.path);
+    if (explained instanceof DamagedError && explained !== error) {
+      this.#suspect();
+    }
+    return explained;
+  }
+
+  /** Damage is met by reading, also in a file that was closed well: whoever opens it next checks it. */
+  #suspect(): void {
+    try {
+      writeFileSync(suspicionPath(this.path), "");
+    } catch {
+      // Then it is met again.
+    }
   }
 
   close(): void {
@@ -207,14 +235,14 @@ export function* salvage(
 ): Generator<Record<string, unknown>, void> {
   const sqlite = new DatabaseSync(path, { readOnly: true, timeout: busyMs });
   try {
-    const row = sqlite.prepare(`SELECT * FROM ${table} NOT INDEXED WHERE ${key} = ?`);
+    const row = sqlite.prepare(`SELECT ${key} AS at, * FROM ${table} NOT INDEXED WHERE ${key} = ?`);
     const next = sqlite.prepare(
       `SELECT ${key} AS next FROM ${table} NOT INDEXED WHERE ${key} >= ? ORDER BY ${key} LIMIT 1`,
     );
     let step = 1;
     for (let at = 1, misses = 0; Number.isSafeInteger(at); ) {
-      const found = readOr(undefined, () => row.get(at));
-      if (found?.[key] === at) {
+      const { at: foundAt, ...found } = readOr(broken, () => row.get(at)) ?? broken;
+      if (foundAt === at) {
         yield found;
         misses = 0;
         step = 1;
@@ -237,8 +265,8 @@ export function* salvage(
   }
 }
 
-/** More keys in a row without a row than the pages below a broken one usually hold. */
-const maxKeysMissed = 20_000;
+/** More keys in a row without a row than a few broken pages account for. */
+const maxKeysMissed = 5_000;
 
 const broken: Record<string, unknown> = {};
 
@@ -277,6 +305,11 @@ export function takeLock(path: string): Lock | undefined {
 export function freeBytes(path: string): number {
   const { bavail, bsize } = statfsSync(dirname(resolve(path)));
   return bavail * bsize;
+}
+
+/** The file that says of another that it should be checked. */
+export function suspicionPath(path: string): string {
+  return `${path}-suspect`;
 }
 
 /** Of the database with its log; 0 if it is not there. */

@@ -17,7 +17,7 @@
  */
 
 import { randomBytes } from "node:crypto";
-import { existsSync, renameSync } from "node:fs";
+import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { StatusError } from "../errors.ts";
 import {
   bytesOf,
@@ -29,6 +29,7 @@ import {
   type Lock,
   type Statement,
   salvage,
+  suspicionPath,
   takeLock,
 } from "../sqlite.ts";
 import {
@@ -212,6 +213,9 @@ export class Outbox {
     if (fault !== undefined) {
       throw new StatusError("INVALID_ARGUMENT", fault);
     }
+    if (existsSync(salvagingPath(path))) {
+      resumeSalvage(path);
+    }
     if (storeId === undefined && !existsSync(path)) {
       throw new StatusError("NOT_FOUND", `no store buffer ${path}`, {
         hint: "name the store that it is for with --store, and it is made",
@@ -243,6 +247,11 @@ export class Outbox {
       takeLock(lockPath(this.path))?.release();
       this.database.write(() => {
         // Another process may have been faster.
+        if (existsSync(salvagingPath(this.path))) {
+          throw new StatusError("UNAVAILABLE", `${this.path} is just being salvaged`, {
+            hint: "try again",
+          });
+        }
         if (storeOf(this.database) === undefined) {
           this.database
             .prepare("INSERT INTO outbox (one, store_id, epoch, next_seq) VALUES (1, ?, ?, 1)")
@@ -621,13 +630,16 @@ function lockPath(path: string): string {
 function openOrSalvage(path: string, storeId: string | undefined, now: () => number): Database {
   try {
     const database = new Database(path, kind);
-    if (database.hasHotLog) {
-      try {
+    try {
+      if (database.hasHotLog) {
         checkUnlessDrained(database);
-      } catch (error) {
-        database.close();
-        throw error;
       }
+      // Whether its tables are there at all.
+      storeOf(database);
+      prepare(database);
+    } catch (error) {
+      database.close();
+      throw error;
     }
     return database;
   } catch (error) {
@@ -663,7 +675,8 @@ function replaceDamaged(
       hint: "it stays as it is; choose another file, or move it away",
     });
   }
-  const owner = String(readable(path, "outbox", "one")[0]?.["store_id"] ?? storeId ?? "");
+  const known = readable(path, "outbox", "one")[0]?.["store_id"];
+  const owner = typeof known === "string" ? known : (storeId ?? "");
   if (owner === "" || (storeId !== undefined && owner !== storeId)) {
     throw new StatusError("FAILED_PRECONDITION", `${damage.message}; whose it is cannot be read`, {
       hint: "it stays as it is; name its store with --store, and what can be read is salvaged",
@@ -674,19 +687,96 @@ function replaceDamaged(
     throw new DamagedError(`${damage.message}; it is being drained, and is salvaged after that`);
   }
   try {
+    const mended = openWhole(path);
+    if (mended !== undefined) {
+      return mended;
+    }
     const at = now();
-    const setAside = `${path}.damaged-${new Date(at).toISOString().replace(/[-:.]/g, "")}`;
-    for (const suffix of ["", "-wal", "-shm"]) {
+    const name = `${path}.damaged-${new Date(at).toISOString().replace(/[-:.]/g, "")}`;
+    let setAside = name;
+    for (let i = 2; existsSync(setAside); i++) {
+      setAside = `${name}-${i}`;
+    }
+    return finishSalvage(path, { at, owner, setAside });
+  } finally {
+    lock.release();
+  }
+}
+
+/** The file, if another process has replaced the damaged one meanwhile. */
+function openWhole(path: string): Database | undefined {
+  let database: Database | undefined;
+  try {
+    database = new Database(path, kind);
+    database.check();
+    prepare(database);
+    return database;
+  } catch {
+    database?.close();
+    return undefined;
+  }
+}
+
+/** What is to be done to a damaged file: on the disk before it begins, gone when it is done. */
+interface Salvaging {
+  readonly at: number;
+  readonly owner: string;
+  readonly setAside: string;
+}
+
+function salvagingPath(path: string): string {
+  return `${path}-salvaging`;
+}
+
+/** A salvage that a crash has interrupted is finished; by one of us. */
+function resumeSalvage(path: string): void {
+  const lock = takeLock(lockPath(path));
+  if (lock === undefined) {
+    throw new StatusError("UNAVAILABLE", `${path} is damaged, and is just being salvaged`, {
+      hint: "try again",
+    });
+  }
+  try {
+    if (existsSync(salvagingPath(path))) {
+      const text = readFileSync(salvagingPath(path), "utf8");
+      if (text.endsWith("\n")) {
+        finishSalvage(path, JSON.parse(text)).close();
+      } else {
+        // Cut off while it was written, so nothing had begun.
+        rmSync(salvagingPath(path));
+      }
+    }
+  } finally {
+    lock.release();
+  }
+}
+
+/** Can be done again from the beginning, wherever it was interrupted. */
+function finishSalvage(path: string, salvaging: Salvaging): Database {
+  const { at, owner, setAside } = salvaging;
+  writeFileSync(salvagingPath(path), `${JSON.stringify(salvaging)}\n`, { flush: true });
+  rmSync(suspicionPath(path), { force: true });
+  if (!existsSync(setAside)) {
+    // The file itself comes last: then what is at the old path is the new one's.
+    for (const suffix of ["-wal", "-shm", ""]) {
       if (existsSync(path + suffix)) {
         renameSync(path + suffix, setAside + suffix);
       }
     }
-    const database = new Database(path, kind);
-    database.write(() => fillFrom(database, setAside, owner, at));
-    return database;
-  } finally {
-    lock.release();
   }
+  const database = new Database(path, kind);
+  try {
+    database.write(() => {
+      if (storeOf(database) === undefined) {
+        fillFrom(database, setAside, owner, at);
+      }
+    });
+  } catch (error) {
+    database.close();
+    throw error;
+  }
+  rmSync(salvagingPath(path));
+  return database;
 }
 
 function fillFrom(database: Database, damaged: string, owner: string, at: number): void {
@@ -738,7 +828,11 @@ function copy(database: Database, table: string, rows: Record<string, unknown>[]
 
 function storeOf(database: Database): string | undefined {
   const row = database.prepare("SELECT store_id FROM outbox").get();
-  return row === undefined ? undefined : String(row["store_id"]);
+  const storeId = row?.["store_id"];
+  if (row !== undefined && typeof storeId !== "string") {
+    throw new DamagedError(`${database.path} is damaged: whose it is cannot be read`);
+  }
+  return storeId as string | undefined;
 }
 
 /** Sixteen hex digits; returns the number by which this file knows it. */
