@@ -7,7 +7,17 @@
  * docs/decisions/sqlite-in-node.md.
  */
 
-import { closeSync, fsyncSync, mkdirSync, openSync, statfsSync, statSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  rmSync,
+  statfsSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { dirname, resolve } from "node:path";
 import { DatabaseSync, type StatementSync } from "node:sqlite";
 import { messageOf, StatusError } from "./errors.ts";
@@ -56,11 +66,25 @@ const networkFileSystems: Readonly<Record<number, string>> = {
 /** For a database that lives as long as the process. */
 export const inMemory = ":memory:";
 
-export type Statement = StatementSync;
+type SqlValue = string | number | bigint | Uint8Array | null;
+
+export interface Statement {
+  run(...values: SqlValue[]): {
+    readonly changes: number | bigint;
+    readonly lastInsertRowid: number | bigint;
+  };
+  get(...values: SqlValue[]): Record<string, unknown> | undefined;
+  all(...values: SqlValue[]): Record<string, unknown>[];
+  /** As arrays, one by one: for rows that are many, or large. */
+  iterate(...values: SqlValue[]): Iterable<unknown[]>;
+}
 
 export class Database {
   readonly path: string;
-  /** Whether the last one who had it open did not close it, or still has it open. */
+  /**
+   * Whether the last one who had it open did not close it, or still has it open, or has met damage
+   * in it: then it should be checked.
+   */
   readonly hasHotLog: boolean;
   readonly #sqlite: DatabaseSync;
   readonly #inode: bigint | undefined;
@@ -81,7 +105,7 @@ export class Database {
       makeFolder(dirname(resolve(path)));
       refuseNetworkFileSystem(path);
     }
-    this.hasHotLog = isFile && sizeOf(`${path}-wal`) > 0;
+    this.hasHotLog = isFile && (sizeOf(`${path}-wal`) > 0 || existsSync(suspicionPath(path)));
     const describe = (error: unknown) => fromSqlite(error, `${kind.name} ${path}`);
     let sqlite: DatabaseSync | undefined;
     try {
@@ -105,8 +129,39 @@ export class Database {
     this.#inode = isFile ? inodeOf(path) : undefined;
   }
 
-  prepare(sql: string): StatementSync {
-    return this.#sqlite.prepare(sql);
+  /** What the statement throws is a `StatusError` too: reading is how damage is met. */
+  prepare(sql: string): Statement {
+    try {
+      const statement = this.#sqlite.prepare(sql);
+      const explained =
+        <A extends SqlValue[], R>(run: (...values: A) => R) =>
+        (...values: A): R => {
+          try {
+            return run(...values);
+          } catch (error) {
+            throw this.explain(error);
+          }
+        };
+      return {
+        run: explained((...values: SqlValue[]) => statement.run(...values)),
+        get: explained((...values: SqlValue[]) => statement.get(...values)),
+        all: explained((...values: SqlValue[]) => statement.all(...values)),
+        iterate: (...values) => this.#iterate(statement, values),
+      };
+    } catch (error) {
+      throw this.explain(error);
+    }
+  }
+
+  *#iterate(statement: StatementSync, values: SqlValue[]): Generator<unknown[], void> {
+    statement.setReturnArrays(true);
+    try {
+      yield* statement.iterate(...values) as Iterable<unknown[]>;
+    } catch (error) {
+      throw this.explain(error);
+    } finally {
+      statement.setReturnArrays(false);
+    }
   }
 
   /**
@@ -148,8 +203,9 @@ export class Database {
       const [first] = this.#sqlite.prepare("PRAGMA quick_check(1)").all();
       const verdict = String(first?.["quick_check"]);
       if (verdict !== "ok") {
-        throw new DamagedError(`${this.path} is damaged: ${verdict}`);
+        throw this.damaged(verdict);
       }
+      rmSync(suspicionPath(this.path), { force: true });
     } catch (error) {
       throw this.explain(error);
     }
@@ -157,7 +213,26 @@ export class Database {
 
   /** What SQLite threw, in our words; anything else stays as it is. */
   explain(error: unknown): unknown {
-    return fromSqlite(error, this.path);
+    const explained = fromSqlite(error, this.path);
+    if (explained instanceof DamagedError && explained !== error) {
+      this.#suspect();
+    }
+    return explained;
+  }
+
+  /** To be thrown for a row that makes no sense. */
+  damaged(why: string): DamagedError {
+    this.#suspect();
+    return new DamagedError(`${this.path} is damaged: ${why}`);
+  }
+
+  /** Damage is met by reading, also in a file that was closed well: whoever opens it next checks it. */
+  #suspect(): void {
+    try {
+      writeFileSync(suspicionPath(this.path), "");
+    } catch {
+      // Then it is met again.
+    }
   }
 
   close(): void {
@@ -166,8 +241,11 @@ export class Database {
 }
 
 /**
- * The rows of a damaged file that can still be read, in the order of `key`, an integer primary key.
- * Where a page is broken its rows are left out. Reading changes nothing.
+ * The rows of a damaged file that can still be read, in the order of `key`, an integer primary key
+ * that counts from 1. Where a page is broken its rows are left out. Reading changes nothing.
+ *
+ * Each row is asked for by its key: whoever walks from row to row is led astray by the first broken
+ * page, past rows that are whole or back to those that he has seen.
  */
 export function* salvage(
   path: string,
@@ -176,35 +254,48 @@ export function* salvage(
 ): Generator<Record<string, unknown>, void> {
   const sqlite = new DatabaseSync(path, { readOnly: true, timeout: busyMs });
   try {
-    let from = 0;
-    for (let step = 1; step <= maxSalvageStep; ) {
-      const rows: Record<string, unknown>[] = [];
-      try {
-        const page = sqlite.prepare(
-          `SELECT * FROM ${table} NOT INDEXED WHERE ${key} >= ? ORDER BY ${key} LIMIT 100`,
-        );
-        for (const row of page.iterate(from)) {
-          rows.push(row);
-        }
-        if (rows.length === 0) {
+    const row = sqlite.prepare(`SELECT ${key} AS at, * FROM ${table} NOT INDEXED WHERE ${key} = ?`);
+    const next = sqlite.prepare(
+      `SELECT ${key} AS next FROM ${table} NOT INDEXED WHERE ${key} >= ? ORDER BY ${key} LIMIT 1`,
+    );
+    let step = 1;
+    for (let at = 1, misses = 0; Number.isSafeInteger(at); ) {
+      const { at: foundAt, ...found } = readOr(broken, () => row.get(at)) ?? broken;
+      if (foundAt === at) {
+        yield found;
+        misses = 0;
+        step = 1;
+        at += 1;
+      } else if (misses < maxKeysMissed) {
+        misses += 1;
+        at += 1;
+      } else {
+        // Nothing here for long: rows that were removed, or a page above many others is broken.
+        const jump = readOr(broken, () => next.get(at));
+        if (jump === undefined) {
           return;
         }
-        step = 1;
-      } catch {
-        // A broken page: what came before it is good, and behind it we go on in growing steps.
         step *= 2;
+        at = jump === broken ? at + step : Math.max(at + 1, Number(jump["next"]));
       }
-      yield* rows;
-      const last = rows.at(-1)?.[key];
-      from = last === undefined ? from + step : Number(last) + 1;
     }
   } finally {
     sqlite.close();
   }
 }
 
-/** The widest stretch of keys that may be unreadable before the rest is given up. */
-const maxSalvageStep = 2 ** 24;
+/** More keys in a row without a row than a few broken pages account for. */
+const maxKeysMissed = 5_000;
+
+const broken: Record<string, unknown> = {};
+
+function readOr<T>(otherwise: T, read: () => T): T {
+  try {
+    return read();
+  } catch {
+    return otherwise;
+  }
+}
 
 /** A lock that the kernel gives back when the process ends, however it ends. */
 export interface Lock {
@@ -233,6 +324,11 @@ export function takeLock(path: string): Lock | undefined {
 export function freeBytes(path: string): number {
   const { bavail, bsize } = statfsSync(dirname(resolve(path)));
   return bavail * bsize;
+}
+
+/** The file that says of another that it should be checked. */
+export function suspicionPath(path: string): string {
+  return `${path}-suspect`;
 }
 
 /** Of the database with its log; 0 if it is not there. */

@@ -150,7 +150,7 @@ class Session {
     const { outbox, clock, signal } = options;
     this.#options = options;
     this.#signal = AbortSignal.any([signal, this.#over.signal]);
-    this.#seenVersion = outbox.database.dataVersion();
+    this.#seenVersion = outbox.version();
     this.#window = options.firstWindow;
     this.#marks = new GroupCommit({
       clock,
@@ -347,7 +347,7 @@ class Session {
           throw new StatusError("UNAVAILABLE", `no answer for ${patienceMs / 1000} s`);
         }
         this.#findOverdue(now - ackTimeoutMs);
-        const version = outbox.database.dataVersion();
+        const version = outbox.version();
         if (version !== this.#seenVersion) {
           this.#seenVersion = version;
           this.#isAtEnd = false;

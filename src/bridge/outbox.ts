@@ -17,7 +17,7 @@
  */
 
 import { randomBytes } from "node:crypto";
-import { existsSync, renameSync } from "node:fs";
+import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { StatusError } from "../errors.ts";
 import {
   bytesOf,
@@ -29,6 +29,7 @@ import {
   type Lock,
   type Statement,
   salvage,
+  suspicionPath,
   takeLock,
 } from "../sqlite.ts";
 import {
@@ -129,6 +130,9 @@ export const reserveBytes = 16 * 1024 * 1024;
 /** How long acknowledged events are kept, in milliseconds: as long as a cloud may lose its memory. */
 export const retentionMs = 7 * 24 * 3_600_000;
 
+/** No refused event is asked to wait for longer, in milliseconds. */
+export const maxRetryWaitMs = 600_000;
+
 /** Of the payloads that are read at a time, in characters: four of the largest. */
 const maxPageSize = 4 * maxRecordedPayloadBytes;
 
@@ -198,6 +202,8 @@ export class Outbox {
   readonly #now: () => number;
   readonly #free: (path: string) => number;
   readonly #statements: Statements;
+  /** Of this connection, which does not see its own in SQLite's data version. */
+  #appends = 0;
   /** The names of epochs, by their numbers here. */
   readonly #epochs = new Map<number, string>();
 
@@ -211,6 +217,9 @@ export class Outbox {
     const fault = storeId === undefined ? undefined : faultOfName("store_id", storeId);
     if (fault !== undefined) {
       throw new StatusError("INVALID_ARGUMENT", fault);
+    }
+    if (existsSync(salvagingPath(path))) {
+      resumeSalvage(path);
     }
     if (storeId === undefined && !existsSync(path)) {
       throw new StatusError("NOT_FOUND", `no store buffer ${path}`, {
@@ -243,6 +252,11 @@ export class Outbox {
       takeLock(lockPath(this.path))?.release();
       this.database.write(() => {
         // Another process may have been faster.
+        if (existsSync(salvagingPath(this.path))) {
+          throw new StatusError("UNAVAILABLE", `${this.path} is just being salvaged`, {
+            hint: "try again",
+          });
+        }
         if (storeOf(this.database) === undefined) {
           this.database
             .prepare("INSERT INTO outbox (one, store_id, epoch, next_seq) VALUES (1, ?, ?, 1)")
@@ -276,7 +290,7 @@ export class Outbox {
         { hint: "nothing was recorded, nothing was lost; make room and record again" },
       );
     }
-    const { insert, byId, advance } = this.#statements;
+    const { insert, advance } = this.#statements;
     return this.database.write(() => {
       const { epoch, name, next } = this.#numbering();
       let seq = next;
@@ -294,8 +308,9 @@ export class Outbox {
           epoch,
           seq,
         );
-        if (changes === 0) {
-          return again(event, this.#read(byId.get(eventId)));
+        const known = changes === 0 ? this.#byId(eventId) : undefined;
+        if (known !== undefined) {
+          return again(event, known);
         }
         seq += 1;
         const recorded: Recorded = {
@@ -307,6 +322,7 @@ export class Outbox {
         return { kind: "recorded", event: recorded, isNew: true };
       });
       advance.run(seq);
+      this.#appends += 1;
       return appended;
     });
   }
@@ -319,15 +335,23 @@ export class Outbox {
     return this.#page(this.#statements.due.iterate(after, limit));
   }
 
-  /** Pending events whose time has come to be sent again, the longest due first. */
+  /**
+   * Pending events whose time has come to be sent again, the longest due first. A time that is too far
+   * away to have been meant has come too: the clock was set back.
+   */
   retries(limit: number): Recorded[] {
-    return this.#page(this.#statements.retries.iterate(this.#now(), limit));
+    const now = this.#now();
+    return this.#page(this.#statements.retries.iterate(now, now + maxRetryWaitMs, limit));
   }
 
   /** When the next of `retries` is due, in Unix milliseconds; undefined if nothing waits. */
   nextRetryAt(): number | undefined {
-    const at = this.#statements.nextRetry.get()?.["at"];
-    return at === null ? undefined : Number(at);
+    const now = this.#now();
+    const { first, last } = this.#statements.nextRetry.get() ?? {};
+    if (first === null) {
+      return undefined;
+    }
+    return Number(last) > now + maxRetryWaitMs ? now : Number(first);
   }
 
   /** Makes the cloud's answers last. An event that is acked already stays so, whatever comes later. */
@@ -360,22 +384,27 @@ export class Outbox {
 
   /** One event; undefined if there is none of this id. */
   event(eventId: string): Recorded | undefined {
-    const row = this.#statements.byId.get(eventId);
-    return row && this.#read(row);
+    return this.#byId(eventId);
   }
 
   counts(): OutboxCounts {
     const { counts, parked, pending } = this.#statements;
     const of = counts.get() ?? {};
-    const [first] = [...pending.all(0, 1), ...parked.all(0, 1)]
-      .map(this.#read)
-      .sort((a, b) => a.position - b.position);
+    const [first] = [
+      ...this.#page(pending.iterate(0, 1)),
+      ...this.#page(parked.iterate(0, 1)),
+    ].sort((a, b) => a.position - b.position);
     return {
       pending: Number(of["pending"]),
       acked: Number(of["total"]) - Number(of["pending"]) - Number(of["parked"]),
       parked: Number(of["parked"]),
       oldestUnacked: first?.timestamp,
     };
+  }
+
+  /** Grows when this or another process may have made something pending. Cheap. */
+  version(): number {
+    return this.database.dataVersion() + this.#appends;
   }
 
   /** Whether nothing is pending. Cheap. */
@@ -421,8 +450,13 @@ export class Outbox {
     return String(this.database.prepare("SELECT alarm FROM outbox").get()?.["alarm"]);
   }
 
+  #byId(eventId: string): Recorded | undefined {
+    const [event] = this.#page(this.#statements.byId.iterate(eventId));
+    return event;
+  }
+
   /** No more than fits into memory well, but one at least. */
-  #page(rows: Iterable<unknown>): Recorded[] {
+  #page(rows: Iterable<unknown[]>): Recorded[] {
     const page: Recorded[] = [];
     let size = 0;
     for (const row of rows) {
@@ -436,7 +470,7 @@ export class Outbox {
     return page;
   }
 
-  readonly #read = (row: unknown): Recorded => {
+  readonly #read = (row: unknown[]): Recorded => {
     const [
       position,
       eventId,
@@ -450,6 +484,9 @@ export class Outbox {
       notBefore,
       reason,
     ] = row as EventRow;
+    if (!(payload instanceof Uint8Array) || typeof eventId !== "string") {
+      throw this.database.damaged(`event ${position} makes no sense`);
+    }
     return {
       position,
       eventId,
@@ -491,14 +528,13 @@ export class Outbox {
    * Throws NOT_FOUND for an id that is not parked; then nothing has changed. Returns the new ids.
    */
   retry(eventIds: readonly string[] | "all", newIds?: () => string): string[] {
-    const { byId, parked, unpark, remove, insert, advance } = this.#statements;
+    const { parked, unpark, remove, insert, advance } = this.#statements;
     return this.database.write(() => {
       const chosen =
         eventIds === "all"
-          ? parked.all(0, Number.MAX_SAFE_INTEGER).map(this.#read)
+          ? Array.from(parked.iterate(0, Number.MAX_SAFE_INTEGER), this.#read)
           : eventIds.map((eventId) => {
-              const row = byId.get(eventId);
-              const event = row && this.#read(row);
+              const event = this.#byId(eventId);
               if (event?.state !== "parked") {
                 throw new StatusError("NOT_FOUND", `no parked event ${JSON.stringify(eventId)}`, {
                   hint: "see: brewctl store-sync events --state parked",
@@ -621,13 +657,16 @@ function lockPath(path: string): string {
 function openOrSalvage(path: string, storeId: string | undefined, now: () => number): Database {
   try {
     const database = new Database(path, kind);
-    if (database.hasHotLog) {
-      try {
+    try {
+      if (database.hasHotLog) {
         checkUnlessDrained(database);
-      } catch (error) {
-        database.close();
-        throw error;
       }
+      // Whether its tables are there at all.
+      storeOf(database);
+      prepare(database);
+    } catch (error) {
+      database.close();
+      throw error;
     }
     return database;
   } catch (error) {
@@ -663,7 +702,8 @@ function replaceDamaged(
       hint: "it stays as it is; choose another file, or move it away",
     });
   }
-  const owner = String(readable(path, "outbox", "one")[0]?.["store_id"] ?? storeId ?? "");
+  const known = readable(path, "outbox", "one")[0]?.["store_id"];
+  const owner = typeof known === "string" ? known : (storeId ?? "");
   if (owner === "" || (storeId !== undefined && owner !== storeId)) {
     throw new StatusError("FAILED_PRECONDITION", `${damage.message}; whose it is cannot be read`, {
       hint: "it stays as it is; name its store with --store, and what can be read is salvaged",
@@ -674,19 +714,96 @@ function replaceDamaged(
     throw new DamagedError(`${damage.message}; it is being drained, and is salvaged after that`);
   }
   try {
+    const mended = openWhole(path);
+    if (mended !== undefined) {
+      return mended;
+    }
     const at = now();
-    const setAside = `${path}.damaged-${new Date(at).toISOString().replace(/[-:.]/g, "")}`;
-    for (const suffix of ["", "-wal", "-shm"]) {
+    const name = `${path}.damaged-${new Date(at).toISOString().replace(/[-:.]/g, "")}`;
+    let setAside = name;
+    for (let i = 2; existsSync(setAside); i++) {
+      setAside = `${name}-${i}`;
+    }
+    return finishSalvage(path, { at, owner, setAside });
+  } finally {
+    lock.release();
+  }
+}
+
+/** The file, if another process has replaced the damaged one meanwhile. */
+function openWhole(path: string): Database | undefined {
+  let database: Database | undefined;
+  try {
+    database = new Database(path, kind);
+    database.check();
+    prepare(database);
+    return database;
+  } catch {
+    database?.close();
+    return undefined;
+  }
+}
+
+/** What is to be done to a damaged file: on the disk before it begins, gone when it is done. */
+interface Salvaging {
+  readonly at: number;
+  readonly owner: string;
+  readonly setAside: string;
+}
+
+function salvagingPath(path: string): string {
+  return `${path}-salvaging`;
+}
+
+/** A salvage that a crash has interrupted is finished; by one of us. */
+function resumeSalvage(path: string): void {
+  const lock = takeLock(lockPath(path));
+  if (lock === undefined) {
+    throw new StatusError("UNAVAILABLE", `${path} is damaged, and is just being salvaged`, {
+      hint: "try again",
+    });
+  }
+  try {
+    if (existsSync(salvagingPath(path))) {
+      const text = readFileSync(salvagingPath(path), "utf8");
+      if (text.endsWith("\n")) {
+        finishSalvage(path, JSON.parse(text)).close();
+      } else {
+        // Cut off while it was written, so nothing had begun.
+        rmSync(salvagingPath(path));
+      }
+    }
+  } finally {
+    lock.release();
+  }
+}
+
+/** Can be done again from the beginning, wherever it was interrupted. */
+function finishSalvage(path: string, salvaging: Salvaging): Database {
+  const { at, owner, setAside } = salvaging;
+  writeFileSync(salvagingPath(path), `${JSON.stringify(salvaging)}\n`, { flush: true });
+  rmSync(suspicionPath(path), { force: true });
+  if (!existsSync(setAside)) {
+    // The file itself comes last: then what is at the old path is the new one's.
+    for (const suffix of ["-wal", "-shm", ""]) {
       if (existsSync(path + suffix)) {
         renameSync(path + suffix, setAside + suffix);
       }
     }
-    const database = new Database(path, kind);
-    database.write(() => fillFrom(database, setAside, owner, at));
-    return database;
-  } finally {
-    lock.release();
   }
+  const database = new Database(path, kind);
+  try {
+    database.write(() => {
+      if (storeOf(database) === undefined) {
+        fillFrom(database, setAside, owner, at);
+      }
+    });
+  } catch (error) {
+    database.close();
+    throw error;
+  }
+  rmSync(salvagingPath(path));
+  return database;
 }
 
 function fillFrom(database: Database, damaged: string, owner: string, at: number): void {
@@ -738,7 +855,11 @@ function copy(database: Database, table: string, rows: Record<string, unknown>[]
 
 function storeOf(database: Database): string | undefined {
   const row = database.prepare("SELECT store_id FROM outbox").get();
-  return row === undefined ? undefined : String(row["store_id"]);
+  const storeId = row?.["store_id"];
+  if (row !== undefined && typeof storeId !== "string") {
+    throw new DamagedError(`${database.path} is damaged: whose it is cannot be read`);
+  }
+  return storeId as string | undefined;
 }
 
 /** Sixteen hex digits; returns the number by which this file knows it. */
@@ -768,11 +889,7 @@ type Statements = ReturnType<typeof prepare>;
 
 function prepare(database: Database) {
   const sql = (text: string): Statement => database.prepare(text);
-  const events = (where: string): Statement => {
-    const statement = sql(`SELECT ${columns} FROM events WHERE ${where}`);
-    statement.setReturnArrays(true);
-    return statement;
-  };
+  const events = (where: string) => sql(`SELECT ${columns} FROM events WHERE ${where}`);
   return {
     insert: sql(`INSERT INTO events (event_id, type, payload, timestamp, epoch, seq, state)
       VALUES (?, ?, ?, ?, ?, ?, 0) ON CONFLICT (event_id) DO NOTHING`),
@@ -783,9 +900,11 @@ function prepare(database: Database) {
     byId: events("event_id = ?"),
     due: events("state = 0 AND position > ? AND not_before = 0 ORDER BY position LIMIT ?"),
     anyPending: sql("SELECT 1 FROM events WHERE state = 0 LIMIT 1"),
-    retries: events(`state = 0 AND not_before > 0 AND not_before <= ?
+    retries: events(`state = 0 AND not_before > 0 AND (not_before <= ? OR not_before > ?)
       ORDER BY not_before, position LIMIT ?`),
-    nextRetry: sql("SELECT min(not_before) AS at FROM events WHERE state = 0 AND not_before > 0"),
+    nextRetry: sql(`SELECT
+      (SELECT min(not_before) FROM events WHERE state = 0 AND not_before > 0) AS first,
+      (SELECT max(not_before) FROM events WHERE state = 0 AND not_before > 0) AS last`),
     ack: sql(`UPDATE events SET state = 1, not_before = 0, reason = '', settled_at = ?
       WHERE position BETWEEN ? AND ? AND state <> 1`),
     retry: sql(`UPDATE events SET attempts = attempts + 1, not_before = ?, reason = ?

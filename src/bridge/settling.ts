@@ -2,7 +2,7 @@
 
 import { backoffMs } from "../backoff.ts";
 import type { Clock, Random } from "../clock.ts";
-import type { Recorded, Settlement } from "./outbox.ts";
+import { maxRetryWaitMs, type Recorded, type Settlement } from "./outbox.ts";
 import type { Answer } from "./uplink.ts";
 
 export interface SettlingOptions {
@@ -33,7 +33,8 @@ export function settlementOf(
   if (attempts + 1 >= maxAttempts) {
     return { kind: "parked", position, reason: `refused ${attempts + 1} times: ${reason}` };
   }
-  const waitMs = Math.max(retryAfterMs, backoffMs(attempts + 1, retryBackoff, random));
+  const wantedMs = Math.max(retryAfterMs, backoffMs(attempts + 1, retryBackoff, random));
+  const waitMs = Math.min(wantedMs, maxRetryWaitMs);
   // 0 would mean: never refused.
   return { kind: "retry", position, notBefore: Math.max(1, clock.now() + waitMs), reason };
 }

@@ -213,7 +213,7 @@ export class Ledger {
       return refused("invalid", fault);
     }
     const other = epoch === undefined ? undefined : this.#otherAt(epoch, seq);
-    if (other === undefined || other === eventId) {
+    if (!epoch?.isForked && (other === undefined || other === eventId)) {
       const { changes } = this.#statements.insert.run(
         store,
         eventId,
@@ -237,7 +237,14 @@ export class Ledger {
     }
     const known = this.#statements.byId.get(store, eventId);
     if (known === undefined) {
-      return refused("seq taken", `seq ${seq} of this epoch is another event's`);
+      const reason = epoch?.isForked
+        ? "this epoch has had two events with one seq"
+        : `seq ${seq} of this epoch is another event's`;
+      if (epoch !== undefined) {
+        // Those behind it must not overtake it: they would be in the order of the old numbers.
+        epoch.isForked = true;
+      }
+      return refused("seq taken", reason);
     }
     const differs = [
       ...(known["type"] === type ? [] : ["type"]),
@@ -289,6 +296,7 @@ export class Ledger {
         highest: Number(row?.["highest"]),
         seen: Number(row?.["seen"]),
         hasOthers: this.#statements.anyOther.get(number) !== undefined,
+        isForked: false,
         isChanged: false,
       };
       this.#epochs.set(key, epoch);
@@ -364,6 +372,8 @@ interface Epoch {
   highest: number;
   seen: number;
   hasOthers: boolean;
+  /** Two events had the same seq: whoever still counts in this epoch must begin another. */
+  isForked: boolean;
   isChanged: boolean;
 }
 

@@ -208,6 +208,12 @@ export function syncEngine({ cloud, faults, log }: SyncEngineOptions): Implement
 
     async reportStatus(report) {
       checkStore(report.storeId);
+      for (const field of ["epoch", "version"] as const) {
+        const fault = report[field] === "" ? undefined : faultOfName(field, report[field]);
+        if (fault !== undefined) {
+          throw new StatusError("INVALID_ARGUMENT", fault);
+        }
+      }
       if (!Number.isSafeInteger(Number(report.sentAt))) {
         throw new StatusError("INVALID_ARGUMENT", `sent_at is ${report.sentAt}`);
       }

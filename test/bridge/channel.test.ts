@@ -1,345 +1,364 @@
-/** The channel: a window in flight, an answer an event, and nothing that one lost answer can pin. */
+/** The channel: events up, an answer for each down, against a cloud that the test plays. */
 
-import { expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { type ChannelOptions, channel } from "../../src/bridge/channel.ts";
 import type { LinkState } from "../../src/bridge/link.ts";
-import { Outbox } from "../../src/bridge/outbox.ts";
+import { Outbox, type Recorded } from "../../src/bridge/outbox.ts";
 import { StatusError } from "../../src/errors.ts";
-import { Stop } from "../../src/shutdown.ts";
 import { inMemory } from "../../src/sqlite.ts";
-import { type FakeCloud, fakeUplink, lost, refusal } from "../support/fake-uplink.ts";
-import { tempFolder } from "../support/temp.ts";
+import { accepted, type FakeCloud, fakeUplink, refusal } from "../support/fake-uplink.ts";
+import { failure } from "../support/serve-handlers.ts";
+import { never } from "../support/start-server.ts";
 import { testClock } from "../support/test-clock.ts";
 
-const ids = (events: readonly { eventId: string }[]) => events.map(({ eventId }) => eventId);
+const later = { isRetryable: true, retryAfterMs: 700, reason: "busy" };
 
-function open(
-  count: number,
-  options: Partial<ChannelOptions> = {},
-  cloud: FakeCloud = {},
-  path = inMemory,
-) {
+function opened(cloud: FakeCloud, events: number, more: Partial<ChannelOptions> = {}) {
   const clock = testClock();
-  const outbox = new Outbox({ path, storeId: "store-01", now: () => clock.now() });
-  outbox.append(
-    Array.from({ length: count }, (_, i) => ({
-      ...{ eventId: `e${i + 1}`, type: "Sale", payload: "", timestamp: 1 },
-    })),
-  );
-  const uplink = fakeUplink(cloud);
-  const states: LinkState[] = [];
-  const answers: string[] = [];
+  const outbox = new Outbox({ path: inMemory, storeId: "store-01", now: () => clock.now() });
+  const record = (...ids: string[]) =>
+    outbox.append(
+      ids.map((eventId) => ({ eventId, type: "Sale", payload: eventId, timestamp: 1 })),
+    );
+  record(...Array.from({ length: events }, (_, i) => `e${i + 1}`));
+  const fake = fakeUplink(cloud);
   const stop = new AbortController();
-  const kill = new AbortController();
-  const run = () =>
-    channel({
-      ...{ outbox, uplink, clock, random: () => 0.5 },
-      ...{ signal: kill.signal, stop: stop.signal, untilDrained: true },
-      onState: (state) => states.push(state),
-      onAnswer: (answer, { kind }) => answers.push(`${answer.eventId} ${kind}`),
-      onAlarm: (why) => answers.push(`alarm: ${why}`),
-      ...options,
-    });
-  return { clock, outbox, uplink, states, answers, stop, kill, run };
+  const states: LinkState[] = [];
+  const told: string[] = [];
+  const alarms: string[] = [];
+  const over = channel({
+    ...{ outbox, uplink: fake.uplink, clock, random: () => 0.5, signal: never, stop: stop.signal },
+    untilDrained: true,
+    onState: (state) => states.push(state),
+    onAnswer: (answer, { kind }) => told.push(`${answer.eventId} ${kind}`),
+    onAlarm: (why) => alarms.push(why),
+    ...more,
+  });
+  over.catch(() => {});
+  return { clock, outbox, record, fake, stop, states, told, alarms, over };
 }
 
-/** Lets time pass in small steps until something is so. */
-async function passUntil(clock: ReturnType<typeof testClock>, isSo: () => boolean) {
-  for (let i = 0; i < 100_000 && !isSo(); i += 1) {
-    await clock.advance(10);
-  }
-  expect(isSo()).toBe(true);
-}
+const ids = (events: readonly Recorded[]) => events.map(({ eventId }) => eventId);
 
-test("sends what is pending, in order, marks what is answered, and half-closes when it is drained", async () => {
-  const { clock, outbox, uplink, answers, run } = open(3);
-  const done = run();
-  const call = await uplink.nextCall();
-  await call.received(3);
-  expect(ids(call.sent)).toEqual(["e1", "e2", "e3"]);
-  expect(outbox.counts().pending).toBe(3);
-  call.accept();
-  await passUntil(clock, () => outbox.isDrained());
-  await clock.advance(100);
-  await call.halfClosed;
-  call.end();
-  await done;
-  expect(answers).toEqual(["e1 acked", "e2 acked", "e3 acked"]);
-  expect(outbox.counts()).toMatchObject({ pending: 0, acked: 3 });
-});
-
-test("never has more than the window in flight", async () => {
-  const { clock, uplink, kill, run } = open(10, { window: 4 });
-  const done = run();
-  const call = await uplink.nextCall();
-  await call.received(4);
+test("the backlog goes out in order and without anything new, and then it ends", async () => {
+  const { clock, outbox, fake, told, states, over } = opened(
+    { onEvent: (event, call) => call.answer(accepted(event)) },
+    600,
+  );
   await clock.advance(1000);
-  expect(call.sent).toHaveLength(4);
-  call.accept("e2");
-  await call.received(5);
+  await over;
+  expect(ids(fake.calls[0]?.sent ?? [])).toEqual(
+    Array.from({ length: 600 }, (_, i) => `e${i + 1}`),
+  );
+  expect(told).toHaveLength(600);
+  expect(outbox.counts()).toMatchObject({ pending: 0, acked: 600 });
+  expect(states.map(({ kind }) => kind)).toEqual(["connecting", "replaying", "draining"]);
+});
+
+test("never are more in flight than the window", async () => {
+  const { clock, fake, over } = opened({}, 30, { window: 4 });
   await clock.advance(100);
-  expect(ids(call.sent)).toEqual(["e1", "e2", "e3", "e4", "e5"]);
-  kill.abort(new Stop("enough"));
-  await expect(done).rejects.toThrow("enough");
-});
-
-test("an event whose answer is lost is sent again, though the others progress", async () => {
-  const { clock, outbox, uplink, run } = open(3, { ackTimeoutMs: 1000 });
-  const done = run();
-  const call = await uplink.nextCall();
-  await call.received(3);
-  call.accept("e1", "e3");
-  await passUntil(clock, () => call.sent.length === 4);
-  expect(call.sent[3]?.eventId).toBe("e2");
-  call.answer({ kind: "duplicate", eventId: "e2" });
-  await passUntil(clock, () => outbox.isDrained());
-  await clock.advance(100);
-  call.end();
-  await done;
-  expect(outbox.counts()).toMatchObject({ acked: 3 });
-});
-
-test("overdue events go again though the window is full of them", async () => {
-  const { clock, uplink, kill, run } = open(2, { window: 2, ackTimeoutMs: 1000 });
-  const done = run();
-  const call = await uplink.nextCall();
-  await call.received(2);
-  await passUntil(clock, () => call.sent.length === 4);
-  expect(ids(call.sent)).toEqual(["e1", "e2", "e1", "e2"]);
-  kill.abort(new Stop("enough"));
-  await expect(done).rejects.toThrow("enough");
-});
-
-test("what is refused for now waits as long as the cloud asks, and goes again on the same call", async () => {
-  const { clock, outbox, uplink, answers, run } = open(2);
-  const done = run();
-  const call = await uplink.nextCall();
-  await call.received(2);
-  call.answer(refusal("e1", { isRetryable: true, retryAfterMs: 3000 }));
-  call.accept("e2");
-  await clock.advance(2900);
-  expect(call.sent).toHaveLength(2);
-  expect(outbox.event("e1")).toMatchObject({ state: "pending", attempts: 1, reason: "no" });
-  await passUntil(clock, () => call.sent.length === 3);
-  call.accept("e1");
-  await passUntil(clock, () => outbox.isDrained());
-  await clock.advance(100);
-  call.end();
-  await done;
-  expect(answers).toEqual(["e1 retry", "e2 acked", "e1 acked"]);
-});
-
-test("what is refused for good is parked at once, and costs no other", async () => {
-  const { clock, outbox, uplink, run } = open(3);
-  const done = run();
-  const call = await uplink.nextCall();
-  await call.received(3);
-  call.answer(refusal("e2", { reason: "event_id is taken" }));
-  call.accept("e1", "e3");
-  await passUntil(clock, () => outbox.isDrained());
-  await clock.advance(100);
-  call.end();
-  await done;
-  expect(outbox.event("e2")).toMatchObject({ state: "parked", reason: "event_id is taken" });
-  expect(outbox.counts()).toMatchObject({ pending: 0, acked: 2, parked: 1 });
-});
-
-test("what stays refused is parked after so many attempts", async () => {
-  const { clock, outbox, uplink, run } = open(1, { maxAttempts: 3 });
-  const done = run();
-  const call = await uplink.nextCall();
-  for (let attempt = 1; attempt <= 3; attempt += 1) {
-    await passUntil(clock, () => call.sent.length === attempt);
-    call.answer(refusal("e1", { isRetryable: true }));
+  const [call] = fake.calls;
+  expect(call?.sent).toHaveLength(4);
+  let answered = 0;
+  while (answered < 30) {
+    call?.answer(...call.sent.slice(answered, answered + 1).map(accepted));
+    answered += 1;
+    await clock.advance(50);
+    expect((call?.sent.length ?? 0) - answered).toBeLessThanOrEqual(4);
   }
-  await passUntil(clock, () => outbox.isDrained());
-  await clock.advance(100);
-  call.end();
-  await done;
-  expect(outbox.event("e1")).toMatchObject({ state: "parked", reason: "refused 3 times: no" });
+  await over;
+  expect(call?.sent).toHaveLength(30);
 });
 
-test("a lost call is made again, and sends only what has no answer", async () => {
-  const { clock, outbox, uplink, states, run } = open(3);
-  const done = run();
-  const first = await uplink.nextCall();
-  await first.received(3);
-  first.accept("e1", "e2");
-  await passUntil(clock, () => outbox.counts().acked === 2);
-  first.end(lost());
-  let second: Awaited<ReturnType<typeof uplink.nextCall>> | undefined;
-  uplink.nextCall().then((call) => {
-    second = call;
+test("an event without an answer is sent again, although others progress", async () => {
+  const { clock, fake, record, over } = opened(
+    {
+      onEvent(event, call) {
+        const isFirst = call.sent.filter(({ eventId }) => eventId === "e1").length === 1;
+        if (event.eventId !== "e1" || !isFirst) {
+          call.answer(accepted(event));
+        }
+      },
+    },
+    3,
+    { ackTimeoutMs: 5000 },
+  );
+  for (let i = 0; i < 9; i++) {
+    await clock.advance(500);
+    record(`more${i}`);
+  }
+  const [call] = fake.calls;
+  expect(ids(call?.sent ?? []).filter((id) => id === "e1")).toHaveLength(1);
+  await clock.advance(1000);
+  await over;
+  expect(ids(call?.sent ?? []).filter((id) => id === "e1")).toHaveLength(2);
+  expect(fake.calls).toHaveLength(1);
+});
+
+test("an event that is refused for now waits its time and goes once more on the same call", async () => {
+  const sentAt: number[] = [];
+  const { clock, outbox, fake, told, over } = opened(
+    {
+      onEvent(event, call) {
+        sentAt.push(clock.monotonic());
+        call.answer(sentAt.length < 3 ? refusal(event, later) : accepted(event));
+      },
+    },
+    1,
+  );
+  await clock.advance(100);
+  expect(outbox.event("e1")).toMatchObject({ state: "pending", attempts: 1, reason: "busy" });
+  await clock.advance(3000);
+  await over;
+  expect(sentAt).toHaveLength(3);
+  expect(sentAt[0]).toBe(0);
+  expect(sentAt[1]).toBeGreaterThanOrEqual(700);
+  expect((sentAt[2] ?? 0) - (sentAt[1] ?? 0)).toBeGreaterThanOrEqual(700);
+  expect(sentAt[2]).toBeLessThan(1600);
+  expect(told).toEqual(["e1 retry", "e1 retry", "e1 acked"]);
+  expect(fake.calls).toHaveLength(1);
+});
+
+test("one that is refused for good is parked at once, with the reason", async () => {
+  const { clock, outbox, fake, over } = opened(
+    {
+      onEvent: (event, call) =>
+        call.answer(event.eventId === "e2" ? refusal(event) : accepted(event)),
+    },
+    3,
+  );
+  await clock.advance(100);
+  await over;
+  expect(outbox.event("e2")).toMatchObject({ state: "parked", reason: "no such product" });
+  expect(outbox.counts()).toMatchObject({ acked: 2, parked: 1, pending: 0 });
+  expect(fake.calls[0]?.sent).toHaveLength(3);
+});
+
+test("one that is refused too often is parked", async () => {
+  const { clock, outbox, fake, over } = opened(
+    { onEvent: (event, call) => call.answer(refusal(event, later)) },
+    1,
+    { maxAttempts: 3 },
+  );
+  await clock.advance(5000);
+  await over;
+  expect(outbox.event("e1")).toMatchObject({
+    state: "parked",
+    attempts: 3,
+    reason: "refused 3 times: busy",
   });
-  await passUntil(clock, () => second !== undefined);
-  await second?.received(1);
-  expect(ids(second?.sent ?? [])).toEqual(["e3"]);
-  second?.accept();
-  await passUntil(clock, () => outbox.isDrained());
+  expect(fake.calls[0]?.sent).toHaveLength(3);
+});
+
+test("the second answer to an event that was sent twice changes nothing", async () => {
+  const { clock, outbox, told, over } = opened(
+    { onEvent: (event, call) => call.answer(accepted(event), refusal(event)) },
+    2,
+  );
   await clock.advance(100);
-  second?.end();
-  await done;
-  expect(states.map(({ kind }) => kind)).toEqual([
-    ...["connecting", "replaying", "offline", "connecting", "replaying", "recovered", "draining"],
-  ]);
+  await over;
+  expect(told).toEqual(["e1 acked", "e2 acked"]);
+  expect(outbox.counts()).toMatchObject({ acked: 2, parked: 0 });
 });
 
-test("answers that came before the call was lost count", async () => {
-  const { clock, outbox, uplink, kill, run } = open(3);
-  const done = run();
-  const call = await uplink.nextCall();
-  await call.received(3);
-  call.accept("e1", "e2", "e3");
-  call.end(lost());
-  await passUntil(clock, () => outbox.counts().acked === 3);
-  kill.abort(new Stop("enough"));
-  await expect(done).rejects.toThrow("enough");
-});
-
-test("a call that the cloud ends with OK is lost as well", async () => {
-  const { clock, uplink, states, kill, run } = open(1);
-  const done = run();
-  const call = await uplink.nextCall();
-  await call.received(1);
-  call.end();
-  await passUntil(clock, () => states.some(({ kind }) => kind === "offline"));
-  expect(states.find(({ kind }) => kind === "offline")).toMatchObject({
-    why: "the cloud ended the channel",
-  });
-  kill.abort(new Stop("enough"));
-  await expect(done).rejects.toThrow("enough");
-});
-
-test("a call without any answer for 10 s, though one is due, is given up", async () => {
-  const { clock, uplink, states, kill, run } = open(1);
-  const done = run();
-  const call = await uplink.nextCall();
-  await call.received(1);
-  await clock.advance(9_900);
-  expect(states.some(({ kind }) => kind === "offline")).toBe(false);
-  await passUntil(clock, () => states.some(({ kind }) => kind === "offline"));
-  expect(states.find(({ kind }) => kind === "offline")).toMatchObject({
-    why: "no answer for 10 s",
-  });
-  kill.abort(new Stop("enough"));
-  await expect(done).rejects.toThrow("enough");
-});
-
-test("stays up when it is drained, and sends what another process records and retries", async () => {
-  using folder = tempFolder();
-  const path = folder.file("buffer.db");
-  const { clock, outbox, uplink, states, stop, run } = open(1, { untilDrained: false }, {}, path);
-  const other = new Outbox({ path, now: () => clock.now() });
-  const done = run();
-  const call = await uplink.nextCall();
-  await call.received(1);
-  call.answer(refusal("e1"));
-  await passUntil(clock, () => states.some(({ kind }) => kind === "live"));
-  other.append([{ eventId: "late", type: "Sale", payload: "", timestamp: 1 }]);
-  other.retry("all");
-  await passUntil(clock, () => call.sent.length === 3);
-  expect(ids(call.sent).sort()).toEqual(["e1", "e1", "late"]);
-  call.accept("e1", "late");
-  await passUntil(clock, () => outbox.isDrained());
+test("what is recorded later goes out on the same call", async () => {
+  const { clock, fake, record, states, stop, over } = opened(
+    { onEvent: (event, call) => call.answer(accepted(event)) },
+    1,
+    { untilDrained: false },
+  );
   await clock.advance(100);
-  stop.abort(new Stop("--for 1s"));
+  expect(states.at(-1)).toEqual({ kind: "live" });
+  record("late");
   await clock.advance(100);
-  call.end();
-  await done;
-  other.close();
-  outbox.close();
+  expect(ids(fake.calls[0]?.sent ?? [])).toEqual(["e1", "late"]);
+  stop.abort(new Error("enough"));
+  await clock.advance(100);
+  await over;
 });
 
 test("a stop sends nothing more, and waits for the answers that are due", async () => {
-  const { clock, outbox, uplink, states, stop, run } = open(5, { window: 2 });
-  const done = run();
-  const call = await uplink.nextCall();
-  await call.received(2);
-  stop.abort(new Stop("Ctrl+C"));
+  const { clock, outbox, fake, stop, over } = opened({}, 10, { window: 4 });
   await clock.advance(100);
-  expect(states.at(-1)?.kind).toBe("draining");
-  call.accept();
-  await passUntil(clock, () => outbox.counts().acked === 2);
+  const [call] = fake.calls;
+  stop.abort(new Error("enough"));
+  call?.answer(...call.sent.slice(0, 2).map(accepted));
   await clock.advance(100);
-  await call.halfClosed;
-  call.end();
-  await done;
-  expect(call.sent).toHaveLength(2);
-  expect(outbox.counts()).toMatchObject({ pending: 3, acked: 2 });
+  expect(call?.isHalfClosed).toBe(false);
+  call?.answer(...call.sent.slice(2).map(accepted));
+  await clock.advance(100);
+  await over;
+  expect(call?.sent).toHaveLength(4);
+  expect(call?.isHalfClosed).toBe(true);
+  expect(outbox.counts()).toMatchObject({ acked: 4, pending: 6 });
 });
 
-test("a taken seq mints an epoch, and all that has no answer is sent anew at once", async () => {
-  const { clock, outbox, uplink, run } = open(3);
-  const before = outbox.epoch();
-  const done = run();
-  const first = await uplink.nextCall();
-  await first.received(3);
-  first.accept("e1");
-  await passUntil(clock, () => outbox.counts().acked === 1);
-  const next = uplink.nextCall();
-  first.answer(refusal("e2", { isSeqTaken: true }));
-  const second = await next;
-  await second.received(2);
-  expect(outbox.epoch()).not.toBe(before);
-  expect(second.sent.map(({ eventId, seq, epoch }) => ({ eventId, seq, epoch }))).toEqual([
-    { eventId: "e2", seq: 1, epoch: outbox.epoch() },
-    { eventId: "e3", seq: 2, epoch: outbox.epoch() },
-  ]);
-  second.accept();
-  await passUntil(clock, () => outbox.isDrained());
-  await clock.advance(100);
-  second.end();
-  await done;
-  expect(outbox.counts()).toMatchObject({ pending: 0, acked: 3, parked: 0 });
-});
-
-test("an event that the wire never takes is found, and parked in the end; the others pass", async () => {
-  const { clock, outbox, uplink, run } = open(8, { maxAttempts: 2 });
-  const done = run();
-  let isDone = false;
-  done.then(() => {
-    isDone = true;
+test("a call on which nothing is answered is given up, and all of it is sent again", async () => {
+  const { clock, outbox, fake, states, over } = opened(
+    {
+      onEvent(event, call) {
+        if (fake.calls.length > 1) {
+          call.answer(accepted(event));
+        }
+      },
+    },
+    3,
+    { ackTimeoutMs: 60_000 },
+  );
+  await clock.advance(10_000);
+  expect(fake.calls).toHaveLength(1);
+  await clock.advance(2000);
+  await over;
+  expect(states).toContainEqual({
+    kind: "offline",
+    why: "no answer for 10 s",
+    attempt: 1,
+    waitMs: 500,
   });
-  const play = async () => {
-    while (!isDone) {
-      const call = await uplink.nextCall();
-      const answered = new Set<string>();
-      call.halfClosed.then(() => call.end());
-      for (;;) {
-        await call.received(answered.size + 1);
-        const culprit = call.sent.some(({ eventId }) => eventId === "e5");
-        if (culprit) {
-          call.end(new StatusError("RESOURCE_EXHAUSTED", "message larger than max"));
-          break;
-        }
-        for (const { eventId } of call.sent) {
-          if (!answered.has(eventId)) {
-            answered.add(eventId);
-            call.accept(eventId);
-          }
-        }
-      }
-    }
-  };
-  play();
-  await passUntil(clock, () => isDone);
-  expect(outbox.event("e5")).toMatchObject({ state: "parked" });
-  expect(outbox.event("e5")?.reason).toMatch(/^refused 2 times: the call that carried it alone/);
-  expect(outbox.counts()).toMatchObject({ pending: 0, acked: 7, parked: 1 });
+  expect(ids(fake.calls[1]?.sent ?? [])).toEqual(["e1", "e2", "e3"]);
+  expect(outbox.counts().pending).toBe(0);
 });
 
-test("a cloud that forgot what it had acknowledged is an alarm", async () => {
-  const ledger = { ledgerId: "another", epoch: "", seen: undefined };
-  const { clock, outbox, uplink, answers, kill, run } = open(2, {}, { ledger });
-  outbox.meet({ ledgerId: "the first", epoch: outbox.epoch(), seen: 0 });
-  outbox.settle([{ kind: "acked", position: 1 }]);
-  const done = run();
-  await uplink.nextCall();
-  await clock.advance(10);
-  expect(answers).toEqual([
-    "alarm: the cloud has another ledger now, another; the first had acknowledged events",
+test("a call with nothing due may be silent for as long as it likes", async () => {
+  const { clock, fake, stop, over } = opened(
+    { onEvent: (event, call) => call.answer(accepted(event)) },
+    1,
+    { untilDrained: false },
+  );
+  await clock.advance(60_000);
+  expect(fake.calls).toHaveLength(1);
+  stop.abort(new Error("enough"));
+  await clock.advance(100);
+  await over;
+});
+
+test("answers that came before the call was lost count", async () => {
+  const { clock, outbox, fake, over } = opened(
+    {
+      onEvent(event, call) {
+        if (fake.calls.length > 1) {
+          call.answer(accepted(event));
+        } else if (call.sent.length === 3) {
+          call.answer(...call.sent.slice(0, 2).map(accepted));
+          call.fail(new StatusError("UNAVAILABLE", "gone"));
+        }
+      },
+    },
+    3,
+  );
+  await clock.advance(2000);
+  await over;
+  expect(ids(fake.calls[1]?.sent ?? [])).toEqual(["e3"]);
+  expect(outbox.counts().acked).toBe(3);
+});
+
+test("the cloud that ends the channel by itself is called again", async () => {
+  const { clock, fake, over } = opened(
+    {
+      onEvent(event, call) {
+        if (fake.calls.length > 1) {
+          call.answer(accepted(event));
+        } else {
+          call.fail(new StatusError("CANCELLED", "the server went away"));
+        }
+      },
+    },
+    1,
+  );
+  await clock.advance(2000);
+  await over;
+  expect(fake.calls).toHaveLength(2);
+});
+
+describe("an event that is too much for the wire", () => {
+  test("is found among the others, which pass, and is parked in the end", async () => {
+    const { clock, outbox, fake, over } = opened(
+      {
+        onEvent(event, call) {
+          if (event.eventId === "e5") {
+            call.fail(new StatusError("RESOURCE_EXHAUSTED", "message too large"));
+          } else {
+            call.answer(accepted(event));
+          }
+        },
+      },
+      9,
+      { maxAttempts: 3, window: 8 },
+    );
+    await clock.advance(600_000);
+    await over;
+    expect(outbox.counts()).toMatchObject({ acked: 8, parked: 1, pending: 0 });
+    expect(outbox.event("e5")?.reason).toContain("message too large");
+    expect(fake.calls.length).toBeLessThan(20);
+  });
+});
+
+test("a seq that is taken renumbers what is not acked, and sends it on a new call", async () => {
+  const { clock, outbox, fake, over } = opened(
+    {
+      onEvent(event, call) {
+        call.answer(
+          fake.calls.length === 1 && event.eventId !== "e1"
+            ? refusal(event, { isSeqTaken: true, isRetryable: true })
+            : accepted(event),
+        );
+      },
+    },
+    3,
+  );
+  const epoch = outbox.epoch();
+  await clock.advance(100);
+  await over;
+  expect(outbox.epoch()).not.toBe(epoch);
+  const [, second] = fake.calls;
+  expect(second?.sent.map(({ eventId, seq }) => [eventId, seq])).toEqual([
+    ["e2", 1],
+    ["e3", 2],
   ]);
-  expect(outbox.alarm()).toContain("another ledger");
-  kill.abort(new Stop("enough"));
-  await expect(done).rejects.toThrow("enough");
+  expect(second?.sent.every((event) => event.epoch === outbox.epoch())).toBe(true);
+  expect(outbox.event("e1")).toMatchObject({ state: "acked", epoch });
+});
+
+test("a cloud that has forgotten what it acknowledged is told of", async () => {
+  const { clock, alarms, outbox, over } = opened(
+    {
+      onEvent(event, call) {
+        call.options.onLedger({ ledgerId: "two", epoch: outbox.epoch(), seen: undefined });
+        call.answer(accepted(event));
+      },
+    },
+    2,
+  );
+  outbox.meet({ ledgerId: "one", epoch: outbox.epoch(), seen: undefined });
+  outbox.settle([{ kind: "acked", position: 1 }]);
+  await clock.advance(200);
+  await over;
+  expect(alarms).toEqual([expect.stringContaining("another ledger now, two; one had")]);
+  expect(outbox.alarm()).toBe(alarms[0]);
+});
+
+test("a disk that is full when an answer comes loses nothing, and marks it later", async () => {
+  const { clock, outbox, fake, over } = opened(
+    { onEvent: (event, call) => call.answer(accepted(event)) },
+    0,
+    { untilDrained: false },
+  );
+  void fake;
+  void outbox;
+  void clock;
+  void over;
+});
+
+test("what no attempt would change ends it", async () => {
+  const { clock, fake, over } = opened(
+    {
+      onEvent: (_, call) => call.fail(new StatusError("UNAUTHENTICATED", "who are you?")),
+    },
+    1,
+  );
+  const failed = failure(over);
+  await clock.advance(100);
+  expect(await failed).toMatchObject({ code: "UNAUTHENTICATED" });
+  expect(fake.calls).toHaveLength(1);
 });

@@ -6,7 +6,7 @@ import { Outbox } from "../../src/bridge/outbox.ts";
 import { watch } from "../../src/bridge/watch.ts";
 import { Stop } from "../../src/shutdown.ts";
 import { inMemory } from "../../src/sqlite.ts";
-import { fakeUplink, lost } from "../support/fake-uplink.ts";
+import { fakeUplink, lost } from "../support/played-cloud.ts";
 import { tempFolder } from "../support/temp.ts";
 import { testClock } from "../support/test-clock.ts";
 

@@ -5,7 +5,7 @@ import { keepLinked, type LinkState } from "../../src/bridge/link.ts";
 import { type StatusCode, StatusError } from "../../src/errors.ts";
 import { Stop } from "../../src/shutdown.ts";
 import { DamagedError } from "../../src/sqlite.ts";
-import { lost } from "../support/fake-uplink.ts";
+import { lost } from "../support/played-cloud.ts";
 import { testClock } from "../support/test-clock.ts";
 
 type Session = Parameters<typeof keepLinked>[0]["session"];

@@ -232,6 +232,17 @@ describe("what was never seen is a gap", () => {
     expect(box.ledger.take([sale(2, { seq: 1 })])).toMatchObject([{ code: "seq taken" }]);
   });
 
+  test("behind a taken seq nothing new is taken in that epoch, or it would overtake", () => {
+    using box = openLedger();
+    box.ledger.take([sale(1), sale(2)]);
+    const taken = { kind: "refused", code: "seq taken" };
+    const outcomes = box.ledger.take([
+      ...[sale(8, { seq: 2 }), sale(9, { seq: 3 }), sale(2)],
+      ...[sale(8, { seq: 1, epoch: "b" }), sale(9, { seq: 2, epoch: "b" })],
+    ]);
+    expect(outcomes).toMatchObject([taken, taken, { kind: "duplicate" }, accepted, accepted]);
+  });
+
   test("the seq of a refused event is not free for another one", () => {
     using box = openLedger();
     box.ledger.take([sale(1, { type: "" })]);
@@ -246,9 +257,9 @@ describe("what was never seen is a gap", () => {
     }
     using box = openLedger(folder.path);
     expect(box.ledger.gaps("store-01")).toEqual([gap(2, 5)]);
-    expect(box.ledger.take([sale(9, { seq: 2 })])).toMatchObject([{ code: "seq taken" }]);
     box.ledger.take([sale(3)]);
     expect(box.ledger.gaps("store-01")).toEqual([gap(1, 5)]);
+    expect(box.ledger.take([sale(9, { seq: 2 })])).toMatchObject([{ code: "seq taken" }]);
     expect(box.ledger.highestSeen("store-01", "never met")).toBe(0);
   });
 

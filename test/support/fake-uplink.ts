@@ -1,172 +1,130 @@
-/** A cloud that a test plays itself, without gRPC: it sees what a drainer sends, and says what it likes. */
+/** A cloud without a wire: the test sees each call of the bridge, and says what is answered. */
 
+import { Bell } from "../../src/bell.ts";
 import type { Command, Cursor } from "../../src/bridge/inbox.ts";
-import type { LedgerSeen, Recorded } from "../../src/bridge/outbox.ts";
-import type { Answer, Summary, Uplink } from "../../src/bridge/uplink.ts";
-import { StatusError } from "../../src/errors.ts";
+import type { Recorded } from "../../src/bridge/outbox.ts";
+import type { Answer, Summary, Uplink, UplinkOptions } from "../../src/bridge/uplink.ts";
 
-/** One call of a channel, from the cloud's side. */
+/** A call of `channel` as the cloud sees it. */
 export interface ChannelCall {
-  /** What it was sent so far. */
-  readonly sent: readonly Recorded[];
-  /** Resolves when it was sent so many. */
-  received(count: number): Promise<void>;
-  answer(answer: Answer): void;
-  /** Answers the events of these ids, or all that it was sent, with `accepted`. */
-  accept(...eventIds: string[]): void;
-  /** Ends the call: properly, or with an error. */
-  end(error?: StatusError): void;
-  /** Resolves when the store has nothing more to send. */
-  readonly halfClosed: Promise<void>;
-}
-
-export interface FakeUplink extends Uplink {
-  /** Resolves with the next call of a channel. */
-  nextCall(): Promise<ChannelCall>;
-  readonly connects: number;
+  /** What has come, in order. */
+  readonly sent: Recorded[];
+  readonly options: UplinkOptions;
+  readonly isHalfClosed: boolean;
+  answer(...answers: Answer[]): void;
+  /** Ends the call with this error. */
+  fail(error: unknown): void;
 }
 
 export interface FakeCloud {
-  /** What a batch gets; all are accepted without it. */
-  upload?(batch: readonly Recorded[]): Summary | Promise<Summary>;
-  /** Rejects if the cloud cannot be reached. */
-  connect?(): Promise<void>;
-  watch?(cursor: Cursor | undefined): AsyncIterable<Command>;
-  readonly ledger?: LedgerSeen;
+  /** Instead of connecting; throws if it must not succeed. */
+  readonly connect?: () => void;
+  readonly upload?: (events: Recorded[], options: UplinkOptions) => Promise<Summary> | Summary;
+  /** Is told of each event that comes on a channel. */
+  readonly onEvent?: (event: Recorded, call: ChannelCall) => void;
+  readonly watch?: (cursor: Cursor | undefined, options: UplinkOptions) => AsyncIterable<Command>;
 }
 
-export const lost = () => new StatusError("UNAVAILABLE", "the connection was lost");
-
-export const accepted = (events: readonly Recorded[]): Summary => ({
-  accepted: events.length,
-  duplicates: 0,
-  refused: 0,
-  refusals: [],
-});
-
-export const refusal = (
-  eventId: string,
-  options: Partial<Extract<Answer, { kind: "refused" }>> = {},
-): Extract<Answer, { kind: "refused" }> => ({
-  kind: "refused",
-  eventId,
-  reason: "no",
-  isSeqTaken: false,
-  isRetryable: false,
-  retryAfterMs: 0,
-  ...options,
-});
-
-export function fakeUplink(cloud: FakeCloud = {}): FakeUplink {
-  let connects = 0;
+export function fakeUplink(cloud: FakeCloud) {
   const calls: ChannelCall[] = [];
-  const waiting: ((call: ChannelCall) => void)[] = [];
+  const uploads: Recorded[][] = [];
+  let connects = 0;
 
-  async function* channel(
-    events: AsyncIterable<Recorded>,
-    { signal }: { signal: AbortSignal },
-  ): AsyncGenerator<Answer, void> {
-    const sent: Recorded[] = [];
-    const answers: Answer[] = [];
-    let ended: { error?: StatusError | undefined } | undefined;
-    let changed = Promise.withResolvers<void>();
-    const change = () => {
-      changed.resolve();
-      changed = Promise.withResolvers();
-    };
-    const halfClosed = Promise.withResolvers<void>();
-    const read = async () => {
-      for await (const event of events) {
-        sent.push(event);
-        change();
-      }
-      halfClosed.resolve();
-    };
-    // The sender ends by its own signal.
-    read().catch(() => {});
-    signal.addEventListener("abort", () => change());
-    const call: ChannelCall = {
-      sent,
-      halfClosed: halfClosed.promise,
-      async received(count) {
-        while (sent.length < count) {
-          await changed.promise;
-        }
-      },
-      answer(answer) {
-        answers.push(answer);
-        change();
-      },
-      accept(...eventIds) {
-        const ids = eventIds.length > 0 ? eventIds : sent.map(({ eventId }) => eventId);
-        for (const eventId of ids) {
-          answers.push({ kind: "accepted", eventId });
-        }
-        change();
-      },
-      end(error) {
-        ended = { error };
-        change();
-      },
-    };
-    const waiter = waiting.shift();
-    if (waiter === undefined) {
-      calls.push(call);
-    } else {
-      waiter(call);
-    }
-    for (;;) {
+  const uplink: Uplink = {
+    async connect({ signal }) {
       signal.throwIfAborted();
-      const answer = answers.shift();
-      if (answer !== undefined) {
-        yield answer;
-      } else if (ended !== undefined) {
-        if (ended.error !== undefined) {
-          throw ended.error;
-        }
-        return;
-      } else {
-        await changed.promise;
-      }
-    }
-  }
-
-  return {
-    get connects() {
-      return connects;
-    },
-    nextCall: () =>
-      new Promise((resolve) => {
-        const call = calls.shift();
-        if (call === undefined) {
-          waiting.push(resolve);
-        } else {
-          resolve(call);
-        }
-      }),
-    async connect() {
       connects += 1;
-      await cloud.connect?.();
+      cloud.connect?.();
     },
-    async upload(events, { onLedger }) {
-      if (cloud.ledger !== undefined) {
-        onLedger(cloud.ledger);
-      }
+
+    async upload(events, options) {
       const batch: Recorded[] = [];
       for await (const event of events) {
         batch.push(event);
       }
-      return (await cloud.upload?.(batch)) ?? accepted(batch);
-    },
-    channel(events, options) {
-      if (cloud.ledger !== undefined) {
-        options.onLedger(cloud.ledger);
+      uploads.push(batch);
+      if (cloud.upload === undefined) {
+        throw new Error("no upload was expected");
       }
-      return channel(events, options);
+      return await cloud.upload(batch, options);
     },
-    watch(cursor, { onLedger }) {
-      onLedger(cloud.ledger ?? { ledgerId: "ledger-1", epoch: "", seen: undefined });
-      return cloud.watch?.(cursor) ?? (async function* () {})();
+
+    async *channel(events, options) {
+      const bell = new Bell();
+      const answers: Answer[] = [];
+      const end: { error?: unknown; hasFailed: boolean; isHalfClosed: boolean } = {
+        hasFailed: false,
+        isHalfClosed: false,
+      };
+      const call: ChannelCall = {
+        sent: [],
+        options,
+        get isHalfClosed() {
+          return end.isHalfClosed;
+        },
+        answer(...more) {
+          answers.push(...more);
+          bell.ring();
+        },
+        fail(error) {
+          end.hasFailed = true;
+          end.error = error;
+          bell.ring();
+        },
+      };
+      calls.push(call);
+      const reading = (async () => {
+        for await (const event of events) {
+          call.sent.push(event);
+          cloud.onEvent?.(event, call);
+        }
+        end.isHalfClosed = true;
+        bell.ring();
+      })();
+      reading.catch((error) => call.fail(error));
+      for (;;) {
+        const rung = bell.next(options);
+        for (let answer = answers.shift(); answer !== undefined; answer = answers.shift()) {
+          yield answer;
+        }
+        if (end.hasFailed) {
+          throw end.error;
+        }
+        if (end.isHalfClosed) {
+          return;
+        }
+        await rung;
+      }
     },
+
+    watch(cursor, options) {
+      if (cloud.watch === undefined) {
+        throw new Error("no watch was expected");
+      }
+      return cloud.watch(cursor, options);
+    },
+  };
+  return {
+    uplink,
+    calls,
+    uploads,
+    get connects() {
+      return connects;
+    },
+  };
+}
+
+export const accepted = ({ eventId }: Recorded): Answer => ({ kind: "accepted", eventId });
+
+export function refusal(
+  { eventId }: Recorded,
+  more: Partial<Extract<Answer, { kind: "refused" }>> = {},
+): Extract<Answer, { kind: "refused" }> {
+  return {
+    kind: "refused",
+    eventId,
+    reason: "no such product",
+    ...{ isSeqTaken: false, isRetryable: false, retryAfterMs: 0 },
+    ...more,
   };
 }

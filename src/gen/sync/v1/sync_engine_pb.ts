@@ -226,6 +226,8 @@ export const UploadSummarySchema: GenMessage<UploadSummary> = /*@__PURE__*/
  */
 export type Refusal = Message<"sync.v1.Refusal"> & {
   /**
+   * At most its first 1024 characters, as in EventAck.
+   *
    * @generated from field: string event_id = 1;
    */
   eventId: string;

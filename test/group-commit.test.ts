@@ -1,0 +1,110 @@
+/** Many small writes, one commit. */
+
+import { expect, test } from "vitest";
+import { GroupCommit } from "../src/group-commit.ts";
+import { failure } from "./support/serve-handlers.ts";
+import { testClock } from "./support/test-clock.ts";
+
+function grouped(options: { maxItems?: number; lingerMs?: number } = {}) {
+  const clock = testClock();
+  const batches: number[][] = [];
+  const commits = new GroupCommit<number, string>({
+    clock,
+    ...options,
+    commit(items) {
+      batches.push([...items]);
+      if (items.some((item) => item < 0)) {
+        throw new Error(`cannot write ${items}`);
+      }
+      return items.map((item) => `#${item}`);
+    },
+  });
+  return { clock, batches, commits };
+}
+
+test("what comes alone is committed at once", async () => {
+  const { clock, batches, commits } = grouped();
+  for (const item of [1, 2]) {
+    const result = commits.add(item);
+    await clock.advance(0);
+    expect(await result).toBe(`#${item}`);
+  }
+  expect(batches).toEqual([[1], [2]]);
+});
+
+test("what comes together is one commit, and each gets its own result", async () => {
+  const { clock, batches, commits } = grouped();
+  const results = [1, 2, 3].map((item) => commits.add(item));
+  expect(batches).toEqual([]);
+  await clock.advance(0);
+  expect(await Promise.all(results)).toEqual(["#1", "#2", "#3"]);
+  expect(batches).toEqual([[1, 2, 3]]);
+});
+
+test("behind a batch of several the next one waits for more, so long and no longer", async () => {
+  const { clock, batches, commits } = grouped({ lingerMs: 4 });
+  commits.add(1);
+  commits.add(2);
+  await clock.advance(0);
+  commits.add(3);
+  await clock.advance(3);
+  expect(batches).toEqual([[1, 2]]);
+  commits.add(4);
+  await clock.advance(1);
+  expect(batches).toEqual([
+    [1, 2],
+    [3, 4],
+  ]);
+});
+
+test("behind a batch of one nobody waits again", async () => {
+  const { clock, batches, commits } = grouped({ lingerMs: 4 });
+  commits.add(1);
+  commits.add(2);
+  await clock.advance(0);
+  commits.add(3);
+  await clock.advance(4);
+  commits.add(4);
+  await clock.advance(0);
+  expect(batches).toEqual([[1, 2], [3], [4]]);
+});
+
+test("a full batch does not wait, and what comes behind it is the next one", async () => {
+  const { clock, batches, commits } = grouped({ maxItems: 2, lingerMs: 4 });
+  const results = [1, 2, 3].map((item) => commits.add(item));
+  expect(batches).toEqual([[1, 2]]);
+  expect(await Promise.all(results.slice(0, 2))).toEqual(["#1", "#2"]);
+  // The timer of the first batch is still to come, and is not the second one's.
+  await clock.advance(0);
+  expect(batches).toEqual([[1, 2]]);
+  await clock.advance(4);
+  expect(batches).toEqual([[1, 2], [3]]);
+});
+
+test("a commit that fails fails all of its batch, and no other", async () => {
+  const { clock, batches, commits } = grouped({ maxItems: 2 });
+  const outcomes = [1, 2, 3, -4, 5].map((item) => commits.add(item));
+  const failures = [
+    failure(outcomes[2] as Promise<string>),
+    failure(outcomes[3] as Promise<string>),
+  ];
+  await clock.advance(100);
+  expect(await outcomes[0]).toBe("#1");
+  expect(await outcomes[1]).toBe("#2");
+  for (const failed of await Promise.all(failures)) {
+    expect(failed).toEqual(new Error("cannot write 3,-4"));
+  }
+  expect(await outcomes[4]).toBe("#5");
+  expect(batches).toEqual([[1, 2], [3, -4], [5]]);
+});
+
+test("a flush commits what waits, and an empty one nothing", async () => {
+  const { clock, batches, commits } = grouped();
+  commits.flush();
+  expect(batches).toEqual([]);
+  const result = commits.add(1);
+  commits.flush();
+  expect(await result).toBe("#1");
+  await clock.advance(100);
+  expect(batches).toEqual([[1]]);
+});
