@@ -39,7 +39,7 @@ export interface Drain extends AsyncDisposable {
 export interface Box extends Disposable {
   readonly outbox: Outbox;
   readonly inbox: Inbox;
-  /** As a till does; resolves what the outbox says of each. */
+  /** As a till does. A running channel looks for what others record: give the till a box of its own. */
   record(ids: readonly string[]): ReturnType<Outbox["append"]>;
   flush(to: Address, options?: Partial<FlushOptions>): Drain;
   channel(to: Address, options?: Partial<ChannelOptions>): Drain;
@@ -110,7 +110,7 @@ export function openBox({ path, storeId = "store-01", clock = systemClock }: Box
   }
 
   // Soon, so that a test does not wait for its own backoff.
-  const soon = () => 0.02;
+  const soon = () => 0.005;
 
   return {
     outbox,
