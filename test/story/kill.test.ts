@@ -173,10 +173,15 @@ describe(`BREWCTL_KILL_SEED=${seed}`, () => {
       const left = Array.from({ length: runs }, (_, i) => seed * 1000 + offset + i);
       const worker = async () => {
         for (let next = left.shift(); next !== undefined; next = left.shift()) {
-          await runOnce(next, victim);
+          await runOnce(next, victim).catch((error) => {
+            left.length = 0;
+            throw error;
+          });
         }
       };
-      await Promise.all(Array.from({ length: parallel }, worker));
+      // One that fails does not leave the others' processes behind.
+      const ends = await Promise.allSettled(Array.from({ length: parallel }, worker));
+      expect(ends.filter(({ status }) => status === "rejected")).toEqual([]);
     },
     120_000,
   );
