@@ -81,8 +81,8 @@ scenarios: build ## run every script in scenarios/
 scenario: build ## run one of them: make scenario NAME=client-gone
 	@sh scripts/run-scenarios "$(NAME)"
 
-test-system: build ## tests that need npm, git, make, old Nodes and other shells
-	@sh scripts/install-packages zsh fish
+test-system: build ## tests that need npm, git, make, strace, old Nodes and other shells
+	@sh scripts/install-packages zsh fish strace
 	@npx --no-install vitest run --config vitest.system.config.ts $(ARGS)
 
 ci: install lint types lint-proto check-generate test scenarios test-system ## all of it, as CI runs it

@@ -36,6 +36,8 @@ export interface Running extends AsyncDisposable {
 export interface RunOptions {
   readonly env?: Record<string, string>;
   readonly cwd?: string;
+  /** A program with its arguments that is to start it, such as strace. */
+  readonly under?: readonly string[];
   /** Written to its standard input, which is then closed; without it, stdin is /dev/null. */
   readonly input?: string | Uint8Array;
   /** Leaves standard input open for the test to write to. */
@@ -52,9 +54,10 @@ process.once("exit", () => {
 
 /** Starts `brewctl` with these arguments. Killed at the end of the scope if it still runs. */
 export function start(args: readonly string[], options: RunOptions = {}): Running {
-  const { env, cwd = root, input, openStdin = false } = options;
+  const { env, cwd = root, under = [], input, openStdin = false } = options;
   const hasStdin = openStdin || input !== undefined;
-  const child = spawn(launcher, args, {
+  const [program = launcher, ...programArgs] = [...under, launcher, ...args];
+  const child = spawn(program, programArgs, {
     cwd,
     env: cleanEnv(env),
     stdio: [hasStdin ? "pipe" : "ignore", "pipe", "pipe"],
