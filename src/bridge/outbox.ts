@@ -62,6 +62,14 @@ export interface Recorded extends StoreEvent {
   readonly reason: string;
 }
 
+/** An event to be recorded. */
+export interface NewEvent extends Omit<StoreEvent, "timestamp"> {
+  /**
+   * Left out: now. Then the same event again is the same, whenever that is, and keeps the first time.
+   */
+  readonly timestamp?: number | undefined;
+}
+
 /** What became of an event that was to be recorded. */
 export type Appended =
   | {
@@ -281,7 +289,7 @@ export class Outbox {
    * ALREADY_EXISTS for an event_id that is there with another content. Throws, and nothing was
    * recorded, what `Database` throws, and RESOURCE_EXHAUSTED when the disk is full.
    */
-  append(events: readonly StoreEvent[]): Appended[] {
+  append(events: readonly NewEvent[]): Appended[] {
     const free = this.#free(this.path);
     if (free < reserveBytes) {
       throw new StatusError(
@@ -295,8 +303,8 @@ export class Outbox {
       const { epoch, name, next } = this.#numbering();
       let seq = next;
       const appended = events.map((event): Appended => {
-        const { eventId, type, payload, timestamp } = event;
-        const fault = faultOfEvent(event, maxRecordedPayloadBytes);
+        const { eventId, type, payload, timestamp = this.#now() } = event;
+        const fault = faultOfEvent({ ...event, timestamp }, maxRecordedPayloadBytes);
         if (fault !== undefined) {
           return refused("INVALID_ARGUMENT", `event ${JSON.stringify(eventId)}: ${fault}`);
         }
@@ -637,9 +645,9 @@ function refused(
 }
 
 /** An event whose id is there already. */
-function again(event: StoreEvent, known: Recorded): Appended {
+function again(event: NewEvent, known: Recorded): Appended {
   const differs = (["type", "payload", "timestamp"] as const).filter(
-    (field) => event[field] !== known[field],
+    (field) => event[field] !== undefined && event[field] !== known[field],
   );
   return differs.length === 0
     ? { kind: "recorded", event: known, isNew: false }

@@ -118,9 +118,8 @@ export async function run(flags: LinkFlags, context: CommandContext): Promise<Ex
   try {
     await terminal.print(output === "ndjson" ? summaryJson(total) : summaryText(total));
     const left = describeLeft(outbox);
-    if (stopped !== undefined || left !== "") {
-      terminal.say([stopped?.message, left || "nothing is left"].filter(Boolean).join(": "));
-    }
+    const rest = left || "everything recorded so far is in the cloud";
+    terminal.say([stopped?.message, rest].filter(Boolean).join(": "));
     return stopped?.exit || (left === "" ? 0 : leftExit);
   } finally {
     outbox.close();

@@ -44,10 +44,11 @@ export function linkTalk({ terminal }: CommandContext): (state: LinkState) => vo
   };
 }
 
-/** `3 pending, 1 parked`, of what is left; empty if nothing is. */
+/** `3 pending, 1 parked`, of what is left, and what can be done; empty if nothing is. */
 export function describeLeft(outbox: Outbox): string {
   const { pending, parked } = outbox.counts();
-  return [pending > 0 ? `${pending} pending` : "", parked > 0 ? `${parked} parked` : ""]
+  const look = "see: brewctl store-sync events --state parked, and help store-sync retry";
+  return [pending > 0 ? `${pending} pending` : "", parked > 0 ? `${parked} parked (${look})` : ""]
     .filter(Boolean)
     .join(", ");
 }

@@ -9,13 +9,12 @@
 import { randomUUID } from "node:crypto";
 import type { JsonValue } from "@bufbuild/protobuf";
 import { Command, InvalidArgumentError, Option } from "commander";
-import type { Appended, Outbox } from "../../bridge/outbox.ts";
+import type { Appended, NewEvent, Outbox } from "../../bridge/outbox.ts";
 import { type StatusError, UsageError } from "../../errors.ts";
 import { GroupCommit } from "../../group-commit.ts";
 import { plain } from "../../plain.ts";
 import { readAhead } from "../../read-ahead.ts";
 import { type Exit, Stop } from "../../shutdown.ts";
-import type { StoreEvent } from "../../store-event.ts";
 import type { CommandContext } from "../client-call.ts";
 import { checkInput, type Line, lines, parseJson } from "../input.ts";
 import { type LocalFlags, openBuffer, withLocalFlags } from "./buffer.ts";
@@ -89,7 +88,7 @@ export async function run(flags: RecordFlags, context: CommandContext): Promise<
   }
 
   async function recordOne(outbox: Outbox): Promise<Exit> {
-    const { payload = "", eventId = newId(), timestamp = clock.now() } = flags;
+    const { payload = "", eventId = newId(), timestamp } = flags;
     const [appended] = outbox.append([{ eventId, type: type ?? "", payload, timestamp }]);
     if (appended?.kind === "refused") {
       throw appended.why;
@@ -100,7 +99,7 @@ export async function run(flags: RecordFlags, context: CommandContext): Promise<
 
   async function recordAll(outbox: Outbox, path: string): Promise<Exit> {
     const signal = AbortSignal.any([context.interrupted, terminal.outputLost]);
-    const commits = new GroupCommit<StoreEvent, Appended>({
+    const commits = new GroupCommit<NewEvent, Appended>({
       clock,
       commit: (events) => outbox.append(events),
     });
@@ -116,7 +115,7 @@ export async function run(flags: RecordFlags, context: CommandContext): Promise<
     async function* recording() {
       for await (const line of lines(path, { stdin, signal })) {
         try {
-          const appended = commits.add(parseEvent(line, clock.now()));
+          const appended = commits.add(parseEvent(line));
           appended.catch(() => {});
           yield { where: line.where, appended };
         } catch (error) {
@@ -176,7 +175,7 @@ const ignoredFields = [
   "receivedAt",
 ];
 
-function parseEvent(line: Line, now: number): StoreEvent {
+function parseEvent(line: Line): NewEvent {
   const json = parseJson(line, '{"type": "Sale", "payload": {"total": 299}}');
   const unknown = Object.keys(json).find(
     (name) => !fields.includes(name) && !ignoredFields.includes(name),
@@ -185,7 +184,7 @@ function parseEvent(line: Line, now: number): StoreEvent {
   if (unknown !== undefined) {
     throw wrong(`unknown field ${JSON.stringify(unknown)}; expected ${fields.join(", ")}`);
   }
-  const { type, payload = "", eventId = newId(), timestamp = now } = json;
+  const { type, payload = "", eventId = newId(), timestamp } = json;
   if (typeof type !== "string") {
     throw wrong(`expected type to be a text, such as "Sale"`);
   }
@@ -200,7 +199,13 @@ function textOf(payload: JsonValue): string {
 }
 
 /** A number, or one as text, as ProtoJSON writes it. */
-function millisecondsOf(value: JsonValue, wrong: (what: string) => UsageError): number {
+function millisecondsOf(
+  value: JsonValue | undefined,
+  wrong: (what: string) => UsageError,
+): number | undefined {
+  if (value === undefined) {
+    return undefined;
+  }
   const isNumber =
     typeof value === "number" || (typeof value === "string" && /^-?\d+$/.test(value));
   if (!isNumber) {
