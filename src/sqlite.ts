@@ -149,7 +149,8 @@ export class Database {
         iterate: (...values) => this.#iterate(statement, values),
       };
     } catch (error) {
-      throw this.explain(error);
+      // The statements are ours and fit the schema: what does not is the schema of the file.
+      throw codeOf(error) === codes.error ? this.damaged(messageOf(error)) : this.explain(error);
     }
   }
 
@@ -450,6 +451,7 @@ function inodeOf(path: string): bigint | undefined {
 
 /** SQLite's primary result codes (sqlite.org/rescode.html). */
 const codes = {
+  error: 1,
   permission: 3,
   busy: 5,
   readOnly: 8,
@@ -457,6 +459,8 @@ const codes = {
   corrupt: 11,
   full: 13,
   cannotOpen: 14,
+  tooBig: 18,
+  format: 24,
   notADatabase: 26,
 } as const;
 
@@ -486,6 +490,9 @@ function fromSqlite(error: unknown, what: string): unknown {
         cause: error,
       });
     case codes.corrupt:
+    // We never write anything so big: a length that was read makes no sense.
+    case codes.tooBig:
+    case codes.format:
     case codes.notADatabase:
       return new DamagedError(`${what} is damaged: ${why}`, error);
     case codes.io:

@@ -257,7 +257,9 @@ export class Outbox {
         });
       }
       // From now on this file is known as ours, whatever becomes of what is in it.
-      takeLock(lockPath(this.path))?.release();
+      if (this.path !== inMemory) {
+        takeLock(lockPath(this.path))?.release();
+      }
       this.database.write(() => {
         // Another process may have been faster.
         if (existsSync(salvagingPath(this.path))) {
@@ -533,7 +535,8 @@ export class Outbox {
   /**
    * Makes parked events pending again, those named or all. With `newIds` each becomes an event of its
    * own, under the id that the function gives, and the old one is gone: the way out of a conflict.
-   * Throws NOT_FOUND for an id that is not parked; then nothing has changed. Returns the new ids.
+   * Throws NOT_FOUND for an id that is not parked, ALREADY_EXISTS for a new one that is there
+   * already; then nothing has changed. Returns the new ids.
    */
   retry(eventIds: readonly string[] | "all", newIds?: () => string): string[] {
     const { parked, unpark, remove, insert, advance } = this.#statements;
@@ -557,8 +560,12 @@ export class Outbox {
         }
         const { epoch, next } = this.#numbering();
         const newId = newIds();
+        const { changes } = insert.run(newId, type, Buffer.from(payload), timestamp, epoch, next);
+        if (changes === 0) {
+          const taken = `there is an event ${JSON.stringify(newId)} already`;
+          throw new StatusError("ALREADY_EXISTS", taken);
+        }
         remove.run(position);
-        insert.run(newId, type, Buffer.from(payload), timestamp, epoch, next);
         advance.run(next + 1);
         return newId;
       });

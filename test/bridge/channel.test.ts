@@ -9,13 +9,19 @@ import { inMemory } from "../../src/sqlite.ts";
 import { accepted, type FakeCloud, fakeUplink, refusal } from "../support/fake-uplink.ts";
 import { failure } from "../support/serve-handlers.ts";
 import { never } from "../support/start-server.ts";
+import { tempFolder } from "../support/temp.ts";
 import { testClock } from "../support/test-clock.ts";
 
 const later = { isRetryable: true, retryAfterMs: 700, reason: "busy" };
 
-function opened(cloud: FakeCloud, events: number, more: Partial<ChannelOptions> = {}) {
+function opened(
+  cloud: FakeCloud,
+  events: number,
+  more: Partial<ChannelOptions> = {},
+  path = inMemory,
+) {
   const clock = testClock();
-  const outbox = new Outbox({ path: inMemory, storeId: "store-01", now: () => clock.now() });
+  const outbox = new Outbox({ path, storeId: "store-01", now: () => clock.now() });
   const record = (...ids: string[]) =>
     outbox.append(
       ids.map((eventId) => ({ eventId, type: "Sale", payload: eventId, timestamp: 1 })),
@@ -35,7 +41,7 @@ function opened(cloud: FakeCloud, events: number, more: Partial<ChannelOptions> 
     ...more,
   });
   over.catch(() => {});
-  return { clock, outbox, record, fake, stop, states, told, alarms, over };
+  return { clock, outbox, fake, stop, states, told, alarms, over };
 }
 
 const ids = (events: readonly Recorded[]) => events.map(({ eventId }) => eventId);
@@ -72,28 +78,31 @@ test("never are more in flight than the window", async () => {
 });
 
 test("an event without an answer is sent again, although others progress", async () => {
-  const { clock, fake, record, over } = opened(
+  const { clock, fake, outbox, over } = opened(
     {
       onEvent(event, call) {
         const isFirst = call.sent.filter(({ eventId }) => eventId === "e1").length === 1;
         if (event.eventId !== "e1" || !isFirst) {
-          call.answer(accepted(event));
+          // One answer each 100 ms.
+          clock
+            .sleep(100 * call.sent.length, { signal: never })
+            .then(() => call.answer(accepted(event)));
         }
       },
     },
-    3,
-    { ackTimeoutMs: 5000 },
+    100,
+    { ackTimeoutMs: 5000, window: 100 },
   );
-  for (let i = 0; i < 9; i++) {
-    await clock.advance(500);
-    record(`more${i}`);
-  }
+  await clock.advance(4900);
   const [call] = fake.calls;
-  expect(ids(call?.sent ?? []).filter((id) => id === "e1")).toHaveLength(1);
-  await clock.advance(1000);
-  await over;
+  expect(outbox.counts().acked).toBeGreaterThan(40);
+  expect(call?.sent).toHaveLength(100);
+  await clock.advance(200);
   expect(ids(call?.sent ?? []).filter((id) => id === "e1")).toHaveLength(2);
+  await clock.advance(20_000);
+  await over;
   expect(fake.calls).toHaveLength(1);
+  expect(outbox.counts().acked).toBe(100);
 });
 
 test("an event that is refused for now waits its time and goes once more on the same call", async () => {
@@ -162,20 +171,27 @@ test("the second answer to an event that was sent twice changes nothing", async 
   expect(outbox.counts()).toMatchObject({ acked: 2, parked: 0 });
 });
 
-test("what is recorded later goes out on the same call", async () => {
-  const { clock, fake, record, states, stop, over } = opened(
+test("what another process records goes out on the same call", async () => {
+  using folder = tempFolder();
+  const path = folder.file("buffer.db");
+  const { clock, outbox, fake, states, stop, over } = opened(
     { onEvent: (event, call) => call.answer(accepted(event)) },
     1,
     { untilDrained: false },
+    path,
   );
   await clock.advance(100);
   expect(states.at(-1)).toEqual({ kind: "live" });
-  record("late");
+  const other = new Outbox({ path, now: () => clock.now() });
+  other.append([{ eventId: "late", type: "Sale", payload: "", timestamp: 1 }]);
+  other.close();
   await clock.advance(100);
-  expect(ids(fake.calls[0]?.sent ?? [])).toEqual(["e1", "late"]);
+  expect(fake.calls.map(({ sent }) => ids(sent))).toEqual([["e1", "late"]]);
   stop.abort(new Error("enough"));
   await clock.advance(100);
   await over;
+  expect(outbox.counts()).toMatchObject({ acked: 2, pending: 0 });
+  outbox.close();
 });
 
 test("a stop sends nothing more, and waits for the answers that are due", async () => {
@@ -321,33 +337,43 @@ test("a seq that is taken renumbers what is not acked, and sends it on a new cal
 });
 
 test("a cloud that has forgotten what it acknowledged is told of", async () => {
-  const { clock, alarms, outbox, over } = opened(
-    {
-      onEvent(event, call) {
-        call.options.onLedger({ ledgerId: "two", epoch: outbox.epoch(), seen: undefined });
-        call.answer(accepted(event));
-      },
-    },
-    2,
-  );
-  outbox.meet({ ledgerId: "one", epoch: outbox.epoch(), seen: undefined });
-  outbox.settle([{ kind: "acked", position: 1 }]);
-  await clock.advance(200);
-  await over;
-  expect(alarms).toEqual([expect.stringContaining("another ledger now, two; one had")]);
-  expect(outbox.alarm()).toBe(alarms[0]);
-});
-
-test("a disk that is full when an answer comes loses nothing, and marks it later", async () => {
-  const { clock, outbox, fake, over } = opened(
+  const { clock, alarms, outbox, fake, stop, over } = opened(
     { onEvent: (event, call) => call.answer(accepted(event)) },
-    0,
+    1,
     { untilDrained: false },
   );
-  void fake;
-  void outbox;
-  void clock;
-  void over;
+  await clock.advance(200);
+  const meet = (ledgerId: string) =>
+    fake.calls[0]?.options.onLedger({ ledgerId, epoch: outbox.epoch(), seen: undefined });
+  meet("one");
+  expect(alarms).toEqual([]);
+  meet("two");
+  expect(alarms).toEqual([expect.stringContaining("another ledger now, two; one had")]);
+  expect(outbox.alarm()).toBe(alarms[0]);
+  stop.abort(new Error("enough"));
+  await clock.advance(100);
+  await over;
+});
+
+test("a disk that is full when an answer comes loses nothing, and is tried again", async () => {
+  const { clock, outbox, fake, states, over } = opened(
+    { onEvent: (event, call) => call.answer(accepted(event)) },
+    2,
+  );
+  const { settle } = outbox;
+  let attempts = 0;
+  outbox.settle = (settlements) => {
+    attempts += 1;
+    if (attempts === 1) {
+      throw new StatusError("RESOURCE_EXHAUSTED", "the disk is full");
+    }
+    settle.call(outbox, settlements);
+  };
+  await clock.advance(5000);
+  await over;
+  expect(states.find(({ kind }) => kind === "offline")).toMatchObject({ attempt: 1 });
+  expect(ids(fake.calls[1]?.sent ?? [])).toEqual(["e1", "e2"]);
+  expect(outbox.counts()).toMatchObject({ pending: 0, acked: 2 });
 });
 
 test("what no attempt would change ends it", async () => {

@@ -77,6 +77,9 @@ const bad: [string, Sent, RefusalCode, RegExp][] = [
   ["a seq of another event", { seq: 1n }, RefusalCode.SEQ_TAKEN, /^seq 1 of this epoch is /],
 ];
 
+/** The good event behind it, in an epoch of its own: one with a taken seq takes nothing new. */
+const next = sale(3, { epoch: "b", seq: 1n });
+
 describe("UploadBufferedEvents", () => {
   test("takes what is sent, and counts it", async () => {
     await using cloud = await serveCloud();
@@ -102,7 +105,7 @@ describe("UploadBufferedEvents", () => {
 
   test.each(bad)("%s is refused by name, and the stream goes on", async (_, changes, code, why) => {
     await using cloud = await serveCloud();
-    const summary = await upload(cloud, [sale(1), sale(2, changes), sale(3)]);
+    const summary = await upload(cloud, [sale(1), sale(2, changes), next]);
     expect(summary).toMatchObject({ accepted: 2, rejected: 1, duplicates: 0, refused: 1 });
     expect(summary.refusals).toMatchObject([
       { eventId: sale(2, changes).eventId, code, reason: expect.stringMatching(why) },
@@ -258,7 +261,7 @@ describe("OperationalChannel", () => {
 
   test.each(bad)("%s is refused, and the stream goes on", async (_, changes, code, why) => {
     await using cloud = await serveCloud();
-    const events = [sale(1), sale(2, changes), sale(3)];
+    const events = [sale(1), sale(2, changes), next];
     const { messages, error } = await collect(channel(cloud, each(events)));
     expect(error).toBeUndefined();
     expect(messages.map(({ ok }) => ok)).toEqual([true, false, true]);
