@@ -106,10 +106,16 @@ export class Database {
       refuseNetworkFileSystem(path);
     }
     this.hasHotLog = isFile && (sizeOf(`${path}-wal`) > 0 || existsSync(suspicionPath(path)));
-    const describe = (error: unknown) => fromSqlite(error, `${kind.name} ${path}`);
+    const what = `${kind.name} ${path}`;
+    const wasThere = isFile && sizeOf(path) > 0;
+    // Opening it asks for nothing that a whole file does not have.
+    const describe = (error: unknown) =>
+      wasThere && codeOf(error) === codes.error
+        ? new DamagedError(`${what} is damaged: ${messageOf(error)}`, error)
+        : fromSqlite(error, what);
     let sqlite: DatabaseSync | undefined;
     try {
-      if (isFile && sizeOf(path) > 0) {
+      if (wasThere) {
         checkKind(path, kind);
       }
       sqlite = new DatabaseSync(path, { timeout: busyMs });

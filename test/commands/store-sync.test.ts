@@ -1,0 +1,318 @@
+/** `brewctl store-sync` on this disk: record, status, events, retry, replay, and what is refused. */
+
+import { spawnSync } from "node:child_process";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { dirname } from "node:path";
+import { DatabaseSync } from "node:sqlite";
+import { expect, test } from "vitest";
+import { Outbox } from "../../src/bridge/outbox.ts";
+import { brewctl, serve, start } from "../support/brewctl.ts";
+import { tempFolder } from "../support/temp.ts";
+
+/** A state folder of the test's own, and the program with it. */
+function shop() {
+  const folder = tempFolder();
+  const env = { XDG_STATE_HOME: folder.path };
+  return {
+    folder,
+    env,
+    buffer: folder.file("brewctl/stores/store-01/buffer.db"),
+    sync: (line: string, input?: string | Uint8Array) =>
+      brewctl(["store-sync", ...line.split(" ").filter(Boolean)], {
+        env,
+        ...(input === undefined ? {} : { input }),
+      }),
+    [Symbol.dispose]: () => folder[Symbol.dispose](),
+  };
+}
+
+const objects = (stdout: string) =>
+  stdout
+    .trimEnd()
+    .split("\n")
+    .filter(Boolean)
+    .map((line) => JSON.parse(line));
+
+test("record prints id and seq of an event from flags, and makes the buffer", async () => {
+  using box = shop();
+  const { stdout, stderr, code } = await box.sync(
+    "record --store store-01 --type Sale --event-id till-1 --payload {} --timestamp 1700000000000",
+  );
+  expect(stdout).toBe("recorded [Sale] id=till-1 seq=1\n");
+  expect({ stderr, code }).toEqual({ stderr: "", code: 0 });
+  // From now on it is the only store there is.
+  const again = await box.sync("record --type Sale");
+  expect(again.stdout).toMatch(/^recorded \[Sale\] id=evt-[0-9a-f-]{36} seq=2\n$/);
+});
+
+test("the same event again is the same answer, another one under its id is refused", async () => {
+  using box = shop();
+  const line = "record --store store-01 --type Sale --event-id till-1 --payload";
+  await box.sync(`${line} 1`);
+  const same = await box.sync(`${line} 1`);
+  expect(same.stdout).toBe("recorded [Sale] id=till-1 seq=1 (it was already)\n");
+  expect(same.code).toBe(0);
+  const other = await box.sync(`${line} 2`);
+  expect(other.stdout).toBe("");
+  expect(other.stderr).toBe(
+    'brewctl: ALREADY_EXISTS: event "till-1" is recorded already, with another payload\n' +
+      "  another event needs another id\n",
+  );
+  expect(other.code).toBe(70);
+});
+
+const lines = `{"type":"Sale","payload":{"total":299},"eventId":"a","timestamp":1700000000000}
+not json
+{"type":""}
+{"type":"Sale","eventId":"b","timestamp":"253402300800000"}
+{"type":"Sale","eventId":"c","colour":"red"}
+{"type":"Sale","eventId":"d","payload":"half a pair: \\ud800"}
+
+{"type":"Sale","eventId":"a","payload":"another"}
+{"type":"TillClose","payload":"☕ \\u0000","eventId":"e","timestamp":"1700000000001"}`;
+
+test.each(["stdin", "file"])("bad lines of %s are named, and cost no other", async (where) => {
+  using box = shop();
+  const file = box.folder.file("sales.ndjson");
+  writeFileSync(file, lines);
+  const name = where === "stdin" ? "stdin" : file;
+  const { stdout, stderr, code } = await box.sync(
+    `record --store store-01 -o ndjson --input ${where === "stdin" ? "-" : file}`,
+    where === "stdin" ? lines : undefined,
+  );
+  expect(objects(stdout)).toMatchObject([
+    { eventId: "a", storeId: "store-01", type: "Sale", payload: '{"total":299}', seq: "1" },
+    { eventId: "e", type: "TillClose", payload: "☕ \0", timestamp: "1700000000001", seq: "2" },
+  ]);
+  const said = stderr.trimEnd().split("\n");
+  expect(said.pop()).toBe("recorded 2 events, 6 refused");
+  expect(said.sort()).toEqual([
+    expect.stringContaining(`${name}:2: not JSON`),
+    expect.stringMatching(new RegExp(`${name}:3: event ".*": type is empty`)),
+    expect.stringContaining(`${name}:4: event "b": timestamp is 253402300800000; expected`),
+    expect.stringContaining(`${name}:5: unknown field "colour"; expected type, payload, eventId`),
+    expect.stringContaining(`${name}:6: event "d": payload is not valid Unicode`),
+    expect.stringContaining(`${name}:8: event "a" is recorded already, with another payload`),
+  ]);
+  expect(code).toBe(2);
+});
+
+test("what events prints, record of another store takes", async () => {
+  using box = shop();
+  await box.sync("record --store store-01 --input -", lines);
+  const printed = await box.sync("events --store store-01 -o ndjson");
+  expect(objects(printed.stdout)[0]).toMatchObject({ state: "pending", attempts: 0, reason: "" });
+  const taken = await box.sync("record --store store-02 --input -", printed.stdout);
+  expect(taken.stderr).toBe("recorded 2 events\n");
+  expect(taken.code).toBe(0);
+});
+
+test("a payload of 1 MiB is recorded, one byte more is refused", async () => {
+  using box = shop();
+  const event = (bytes: number) => JSON.stringify({ type: "Sale", payload: "x".repeat(bytes) });
+  const input = `${event(1024 * 1024)}\n${event(1024 * 1024 + 1)}\n`;
+  const { stderr, code } = await box.sync("record --store store-01 --input -", input);
+  expect(stderr).toContain("payload has 1048577 bytes; at most 1048576 are allowed");
+  expect(stderr).toContain("recorded 1 event, 1 refused\n");
+  expect(code).toBe(2);
+});
+
+test("which store is asked for when it is not clear", async () => {
+  using box = shop();
+  const none = await box.sync("status");
+  expect(none.stderr).toMatch(/^brewctl: there is no store yet; name one with --store\n/);
+  expect(none.code).toBe(2);
+  await box.sync("record --store b/../c --type Sale");
+  await box.sync("record --store .. --type Sale");
+  const two = await box.sync("status");
+  expect(two.stderr).toMatch(/^brewctl: which store\? There are: \.\., b\/\.\.\/c\n/);
+  expect(two.code).toBe(2);
+  const unknown = await box.sync("status --store store-09");
+  expect(unknown.stderr).toMatch(/^brewctl: store store-09 has no buffer here\n/);
+  expect(unknown.code).toBe(2);
+  expect((await box.sync("status --store ..")).stdout).toMatch(/^pending {3}1, /m);
+});
+
+test("a file of another store is refused", async () => {
+  using box = shop();
+  await box.sync("record --store store-01 --type Sale");
+  const { stderr, code } = await box.sync(`status --store store-02 --buffer ${box.buffer}`);
+  expect(stderr).toContain("is the buffer of store store-01, not of store-02\n");
+  expect(code).toBe(73);
+});
+
+test("a file that is none of ours is refused, and stays as it is", async () => {
+  using box = shop();
+  mkdirSync(dirname(box.buffer), { recursive: true });
+  writeFileSync(box.buffer, "my shopping list, which is longer than a header\n".repeat(50));
+  const { stderr, code } = await box.sync("record --store store-01 --type Sale");
+  expect(stderr).toContain("is no store buffer");
+  expect(stderr).toContain("it stays as it is");
+  expect(code).toBe(73);
+  expect(readFileSync(box.buffer, "utf8")).toMatch(/^my shopping list/);
+});
+
+test("a file of a newer brewctl is refused, and stays as it is", async () => {
+  using box = shop();
+  await box.sync("record --store store-01 --type Sale");
+  const sqlite = new DatabaseSync(box.buffer);
+  sqlite.exec("PRAGMA user_version = 99");
+  sqlite.close();
+  const before = readFileSync(box.buffer);
+  const { stderr, code } = await box.sync("record --type Sale");
+  expect(stderr).toContain("was written by a newer brewctl (schema 99, this one knows 1)");
+  expect(code).toBe(73);
+  expect(readFileSync(box.buffer).equals(before)).toBe(true);
+});
+
+test("a damaged file is set aside, and what can be read goes on", async () => {
+  using box = shop();
+  await box.sync(
+    "record --store store-01 --input -",
+    Array.from({ length: 300 }, (_, i) => JSON.stringify({ type: "Sale", eventId: `e${i}` })).join(
+      "\n",
+    ),
+  );
+  const bytes = readFileSync(box.buffer);
+  // A page in the middle, of events or of an index.
+  bytes.fill(0xab, 5 * 4096, 6 * 4096);
+  writeFileSync(box.buffer, bytes);
+  writeFileSync(`${box.buffer}-suspect`, "");
+  const { stdout, stderr, code } = await box.sync("status");
+  expect(stderr).toMatch(
+    /^the buffer was damaged: \d+ events could be read and go on; the file is kept as /,
+  );
+  expect(stdout).toMatch(/^WRONG +the buffer was damaged/m);
+  expect(code).toBe(0);
+  expect((await box.sync("status --check")).code).toBe(5);
+  expect((await box.sync("record --type Sale")).code).toBe(0);
+});
+
+test("a second drainer is told which process is the first", async () => {
+  using box = shop();
+  await box.sync("record --store store-01 --type Sale");
+  await using cloud = await serve(["--memory"]);
+  await using first = start(["store-sync", "channel", "--addr", cloud.addr], { env: box.env });
+  await first.output(/^ACK: /m);
+  const second = await box.sync(`flush --addr ${cloud.addr}`);
+  expect(second.stderr).toMatch(
+    /^brewctl: FAILED_PRECONDITION: another process, \d+, drains the buffer of store store-01\n/,
+  );
+  expect(second.code).toBe(73);
+  expect((await box.sync("record --type Sale")).code).toBe(0);
+  // Killed, it leaves no lock behind.
+  first.child.kill("SIGKILL");
+  await first.ended;
+  expect((await box.sync(`flush --addr ${cloud.addr}`)).code).toBe(0);
+});
+
+test("flush without a cloud says that nothing is lost, and how to go on", async () => {
+  using box = shop();
+  await box.sync("record --store store-01 --type Sale");
+  const { stderr, code } = await box.sync("flush --addr 127.0.0.1:1");
+  expect(stderr).toContain("no server at 127.0.0.1:1\n");
+  expect(stderr).toContain(
+    "1 event stays pending on this disk; flush again, or with --deadline 10m",
+  );
+  expect(code).toBe(78);
+});
+
+test("flush with a deadline keeps trying, and leaves with 5 while something is pending", async () => {
+  using box = shop();
+  await box.sync("record --store store-01 --type Sale");
+  const { stdout, stderr, code } = await box.sync("flush --addr 127.0.0.1:1 --deadline 300ms");
+  expect(stdout).toBe("Upload complete — 0 accepted, 0 rejected\n");
+  expect(stderr).toMatch(/^offline: no server at 127\.0\.0\.1:1; attempt 1 to reconnect in /);
+  expect(stderr).toContain("--deadline 300ms: 1 pending\n");
+  expect(code).toBe(5);
+});
+
+test("a conflict is parked, seen, and goes on under a new id", async () => {
+  using box = shop();
+  await using cloud = await serve(["--memory"]);
+  await box.sync("record --store store-01 --type Sale --event-id x --payload 1");
+  await box.sync(`flush --addr ${cloud.addr}`);
+  // Another box of the same store, which took the same id for another sale.
+  const other = box.folder.file("other.db");
+  await box.sync(`record --store store-01 --buffer ${other} --type Sale --event-id x --payload 2`);
+  const flushed = await box.sync(`flush --buffer ${other} --addr ${cloud.addr}`);
+  expect(flushed.stdout).toContain("Upload complete — 0 accepted, 1 rejected (1 refused)\n");
+  expect(flushed.stderr).toContain(
+    "refused: x — event_id is taken by an event with another payload",
+  );
+  expect(flushed.stderr).toContain("1 parked (see: brewctl store-sync events --state parked");
+  expect(flushed.code).toBe(5);
+  const parked = await box.sync(`events --buffer ${other} --state parked`);
+  expect(parked.stdout).toMatch(
+    /^#1 parked {2}\[Sale\] x at .* — event_id is taken by .* \(1 refused\)\n$/,
+  );
+  const retried = await box.sync(`retry --buffer ${other} x --new-id`);
+  expect(retried.stdout).toMatch(/^pending again: evt-/);
+  expect((await box.sync(`flush --buffer ${other} --addr ${cloud.addr}`)).code).toBe(0);
+});
+
+test("retry of what is not parked says so, and changes nothing", async () => {
+  using box = shop();
+  await box.sync("record --store store-01 --type Sale --event-id x");
+  const { stderr, code } = await box.sync("retry x");
+  expect(stderr).toMatch(/^brewctl: NOT_FOUND: no parked event "x"\n/);
+  expect(code).toBe(69);
+  expect((await box.sync("retry --all")).stderr).toBe("0 events to be sent again\n");
+});
+
+test("replay sends again what was acknowledged: duplicates, if the cloud still has it", async () => {
+  using box = shop();
+  await using cloud = await serve(["--memory"]);
+  await box.sync("record --store store-01 --type Sale");
+  await box.sync(`flush --addr ${cloud.addr}`);
+  expect((await box.sync("replay")).stdout).toBe("1 event to be sent again\n");
+  const { stdout, stderr } = await box.sync(`flush --addr ${cloud.addr}`);
+  expect(stdout).toContain("Upload complete — 0 accepted, 1 rejected (1 duplicate)\n");
+  expect(stderr).toBe("everything recorded so far is in the cloud\n");
+});
+
+test("status as data", async () => {
+  using box = shop();
+  await box.sync("record --store store-01 --type Sale --timestamp 1700000000000");
+  const { stdout } = await box.sync("status -o ndjson");
+  expect(JSON.parse(stdout)).toMatchObject({
+    ...{ storeId: "store-01", pending: 1, parked: 0, acked: 0, oldestUnacked: 1_700_000_000_000 },
+    ...{ commandsApplied: 0, commandsParked: 0, wrong: [] },
+  });
+});
+
+test("a full disk refuses to record, with 72, and keeps what is there", () => {
+  using box = shop();
+  mkdirSync(dirname(box.buffer), { recursive: true });
+  const outbox = new Outbox({
+    path: box.buffer,
+    storeId: "store-01",
+    now: () => 1,
+    free: () => 1000,
+  });
+  expect(() => outbox.append([{ eventId: "x", type: "Sale", payload: "" }])).toThrow(
+    expect.objectContaining({ code: "RESOURCE_EXHAUSTED" }),
+  );
+  expect(outbox.counts().pending).toBe(0);
+  outbox.close();
+});
+
+test("into a pipe whose reader has gone, record goes on to the disk no further than it was told", async () => {
+  using box = shop();
+  const many = Array.from({ length: 5000 }, (_, i) =>
+    JSON.stringify({ type: "Sale", eventId: `e${i}` }),
+  );
+  const script = `"$0" store-sync record --store store-01 --input "$1" | head -1`;
+  const file = box.folder.file("many.ndjson");
+  writeFileSync(file, many.join("\n"));
+  const { stdout, stderr } = spawnSync("bash", ["-c", script, "bin/brewctl", file], {
+    env: { ...process.env, ...box.env },
+    encoding: "utf8",
+  });
+  expect(stdout).toBe("recorded [Sale] id=e0 seq=1\n");
+  expect(stderr).not.toContain("fault");
+  // Whatever was recorded is there, once, and recording the file again completes it.
+  const { code } = await box.sync(`record --input ${file} -q`);
+  expect(code).toBe(0);
+  expect(JSON.parse((await box.sync("status -o ndjson")).stdout).pending).toBe(5000);
+});
