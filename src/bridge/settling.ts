@@ -36,5 +36,6 @@ export function settlementOf(
   const wantedMs = Math.max(retryAfterMs, backoffMs(attempts + 1, retryBackoff, random));
   const waitMs = Math.min(wantedMs, maxRetryWaitMs);
   // 0 would mean: never refused.
-  return { kind: "retry", position, notBefore: Math.max(1, clock.now() + waitMs), reason };
+  const notBefore = Math.max(1, Math.ceil(clock.now() + waitMs));
+  return { kind: "retry", position, notBefore, reason };
 }
