@@ -33,7 +33,7 @@ function opened(
   const told: string[] = [];
   const alarms: string[] = [];
   const over = channel({
-    ...{ outbox, uplink: fake.uplink, clock, random: () => 1 / 3, signal: never, stop: stop.signal },
+    ...{ outbox, uplink: fake.uplink, clock, random: () => 0.5, signal: never, stop: stop.signal },
     untilDrained: true,
     onState: (state) => states.push(state),
     onAnswer: (answer, { kind }) => told.push(`${answer.eventId} ${kind}`),

@@ -33,7 +33,7 @@ function open(count: number, cloud: FakeCloud, options: Partial<FlushOptions> = 
   let isDone = false;
   const run = async () => {
     const done = flush({
-      ...{ outbox, uplink, clock, random: () => 1 / 3, signal: kill.signal },
+      ...{ outbox, uplink, clock, random: () => 0.5, signal: kill.signal },
       onState: (state) => states.push(state),
       onSending: () => undefined,
       onSummary: (summary) => summaries.push(summary),
