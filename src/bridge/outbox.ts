@@ -16,20 +16,15 @@
  * Any process may append and look. One alone may drain: see `drainerOf`.
  */
 
-import { randomBytes } from "node:crypto";
-import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { StatusError } from "../errors.ts";
 import {
   bytesOf,
-  DamagedError,
-  Database,
+  type Database,
   freeBytes,
   inMemory,
-  type Kind,
   type Lock,
   type Statement,
-  salvage,
-  suspicionPath,
   takeLock,
 } from "../sqlite.ts";
 import {
@@ -38,7 +33,16 @@ import {
   maxRecordedPayloadBytes,
   type StoreEvent,
 } from "../store-event.ts";
-import { commandsSchema } from "./inbox.ts";
+import {
+  lockPath,
+  mintEpoch,
+  openOrSalvage,
+  renumber,
+  resumeSalvage,
+  type Salvaged,
+  salvagingPath,
+  storeOf,
+} from "./buffer-file.ts";
 
 /**
  * `pending`: no final answer yet. `acked`: the cloud has it; kept for a while, for `replay`.
@@ -100,15 +104,6 @@ export interface OutboxCounts {
   readonly oldestUnacked: number | undefined;
 }
 
-/** What was done to a damaged file. */
-export interface Salvaged {
-  /** Unix milliseconds. */
-  readonly at: number;
-  /** Where the damaged file is now. */
-  readonly setAside: string;
-  readonly events: number;
-}
-
 /** What the cloud says of its ledger. */
 export interface LedgerSeen {
   readonly ledgerId: string;
@@ -146,50 +141,6 @@ const maxPageSize = 4 * maxRecordedPayloadBytes;
 
 /** Removed at a time, so that nobody waits for it. */
 const pruneStep = 500;
-
-const kind: Kind = {
-  name: "store buffer",
-  applicationId: 0x42725362, // BrSb
-  version: 1,
-  schema: `
-    -- One row: what is true of the whole buffer.
-    CREATE TABLE outbox (
-      one          INTEGER PRIMARY KEY CHECK (one = 1),
-      store_id     TEXT NOT NULL,
-      epoch        INTEGER NOT NULL,      -- the current one
-      next_seq     INTEGER NOT NULL,      -- in it
-      drainer_pid  INTEGER NOT NULL DEFAULT 0,
-      ledger_id    TEXT NOT NULL DEFAULT '',  -- of the cloud's ledger, as it was met last
-      alarm        TEXT NOT NULL DEFAULT '',  -- what a person should know of it
-      salvaged     TEXT NOT NULL DEFAULT ''  -- JSON; empty if the file was always whole
-    ) STRICT;
-
-    CREATE TABLE epochs (
-      number  INTEGER PRIMARY KEY,
-      epoch   TEXT NOT NULL UNIQUE        -- what the cloud sees of it
-    ) STRICT;
-
-    CREATE TABLE events (
-      position    INTEGER PRIMARY KEY AUTOINCREMENT,
-      event_id    TEXT NOT NULL UNIQUE,
-      type        TEXT NOT NULL,
-      payload     BLOB NOT NULL,          -- UTF-8; as text, SQL would stop at a NUL
-      timestamp   INTEGER NOT NULL,
-      epoch       INTEGER NOT NULL REFERENCES epochs,
-      seq         INTEGER NOT NULL,
-      state       INTEGER NOT NULL CHECK (state IN (0, 1, 2)),
-      attempts    INTEGER NOT NULL DEFAULT 0,
-      not_before  INTEGER NOT NULL DEFAULT 0,
-      reason      TEXT NOT NULL DEFAULT '',
-      settled_at  INTEGER NOT NULL DEFAULT 0
-    ) STRICT;
-    -- Small: of what is still to be done.
-    CREATE INDEX pending ON events (position) WHERE state = 0;
-    CREATE INDEX parked ON events (position) WHERE state = 2;
-    CREATE INDEX retries ON events (not_before) WHERE state = 0 AND not_before > 0;
-    ${commandsSchema}
-  `,
-};
 
 /** In the order in which `#read` takes them. */
 const columns =
@@ -237,7 +188,7 @@ export class Outbox {
     this.path = path;
     this.#now = now;
     this.#free = path === inMemory ? () => Number.POSITIVE_INFINITY : free;
-    this.database = openOrSalvage(path, storeId, now);
+    this.database = openOrSalvage(path, { storeId, now, probe: prepare });
     try {
       this.storeId = this.#belongTo(storeId);
     } catch (error) {
@@ -663,239 +614,6 @@ function again(event: NewEvent, known: Recorded): Appended {
         `event ${JSON.stringify(event.eventId)} is recorded already, with another ${differs.join(" and ")}`,
         "another event needs another id",
       );
-}
-
-function lockPath(path: string): string {
-  return `${path}-drainer`;
-}
-
-function openOrSalvage(path: string, storeId: string | undefined, now: () => number): Database {
-  try {
-    const database = new Database(path, kind);
-    try {
-      if (database.hasHotLog) {
-        checkUnlessDrained(database);
-      }
-      // Whether its tables are there at all.
-      storeOf(database);
-      prepare(database);
-    } catch (error) {
-      database.close();
-      throw error;
-    }
-    return database;
-  } catch (error) {
-    if (!(error instanceof DamagedError)) {
-      throw error;
-    }
-    return replaceDamaged(path, storeId, now, error);
-  }
-}
-
-/** Nobody closed it, or somebody has it open: whoever drains it has checked it. */
-function checkUnlessDrained(database: Database): void {
-  const lock = takeLock(lockPath(database.path));
-  if (lock !== undefined) {
-    try {
-      database.check();
-    } finally {
-      lock.release();
-    }
-  }
-}
-
-/** Sets the damaged file aside and fills a new one with what can be read of it. */
-function replaceDamaged(
-  path: string,
-  storeId: string | undefined,
-  now: () => number,
-  damage: DamagedError,
-): Database {
-  if (!existsSync(lockPath(path))) {
-    // Never drained by us, so nothing says that it is ours at all.
-    throw new StatusError("FAILED_PRECONDITION", `${path} is no ${kind.name}: ${damage.message}`, {
-      hint: "it stays as it is; choose another file, or move it away",
-    });
-  }
-  const known = readable(path, "outbox", "one")[0]?.["store_id"];
-  const owner = typeof known === "string" ? known : (storeId ?? "");
-  if (owner === "" || (storeId !== undefined && owner !== storeId)) {
-    throw new StatusError("FAILED_PRECONDITION", `${damage.message}; whose it is cannot be read`, {
-      hint: "it stays as it is; name its store with --store, and what can be read is salvaged",
-    });
-  }
-  const lock = takeLock(lockPath(path));
-  if (lock === undefined) {
-    throw new DamagedError(`${damage.message}; it is being drained, and is salvaged after that`);
-  }
-  try {
-    const mended = openWhole(path);
-    if (mended !== undefined) {
-      return mended;
-    }
-    const at = now();
-    const name = `${path}.damaged-${new Date(at).toISOString().replace(/[-:.]/g, "")}`;
-    let setAside = name;
-    for (let i = 2; existsSync(setAside); i++) {
-      setAside = `${name}-${i}`;
-    }
-    return finishSalvage(path, { at, owner, setAside });
-  } finally {
-    lock.release();
-  }
-}
-
-/** The file, if another process has replaced the damaged one meanwhile. */
-function openWhole(path: string): Database | undefined {
-  let database: Database | undefined;
-  try {
-    database = new Database(path, kind);
-    database.check();
-    prepare(database);
-    return database;
-  } catch {
-    database?.close();
-    return undefined;
-  }
-}
-
-/** What is to be done to a damaged file: on the disk before it begins, gone when it is done. */
-interface Salvaging {
-  readonly at: number;
-  readonly owner: string;
-  readonly setAside: string;
-}
-
-function salvagingPath(path: string): string {
-  return `${path}-salvaging`;
-}
-
-/** A salvage that a crash has interrupted is finished; by one of us. */
-function resumeSalvage(path: string): void {
-  const lock = takeLock(lockPath(path));
-  if (lock === undefined) {
-    throw new StatusError("UNAVAILABLE", `${path} is damaged, and is just being salvaged`, {
-      hint: "try again",
-    });
-  }
-  try {
-    if (existsSync(salvagingPath(path))) {
-      const text = readFileSync(salvagingPath(path), "utf8");
-      if (text.endsWith("\n")) {
-        finishSalvage(path, JSON.parse(text)).close();
-      } else {
-        // Cut off while it was written, so nothing had begun.
-        rmSync(salvagingPath(path));
-      }
-    }
-  } finally {
-    lock.release();
-  }
-}
-
-/** Can be done again from the beginning, wherever it was interrupted. */
-function finishSalvage(path: string, salvaging: Salvaging): Database {
-  const { at, owner, setAside } = salvaging;
-  writeFileSync(salvagingPath(path), `${JSON.stringify(salvaging)}\n`, { flush: true });
-  rmSync(suspicionPath(path), { force: true });
-  if (!existsSync(setAside)) {
-    // The file itself comes last: then what is at the old path is the new one's.
-    for (const suffix of ["-wal", "-shm", ""]) {
-      if (existsSync(path + suffix)) {
-        renameSync(path + suffix, setAside + suffix);
-      }
-    }
-  }
-  const database = new Database(path, kind);
-  try {
-    database.write(() => {
-      if (storeOf(database) === undefined) {
-        fillFrom(database, setAside, owner, at);
-      }
-    });
-  } catch (error) {
-    database.close();
-    throw error;
-  }
-  rmSync(salvagingPath(path));
-  return database;
-}
-
-function fillFrom(database: Database, damaged: string, owner: string, at: number): void {
-  copy(database, "epochs", readable(damaged, "epochs", "number"));
-  const current = mintEpoch(database);
-  const events = copy(
-    database,
-    "events",
-    readable(damaged, "events", "position").map((row) => ({ ...row, epoch: current })),
-  );
-  copy(database, "cursors", readable(damaged, "cursors", "rowid"));
-  copy(database, "commands", readable(damaged, "commands", "number"));
-  const salvaged: Salvaged = { at, setAside: damaged, events };
-  database
-    .prepare("INSERT INTO outbox (one, store_id, epoch, next_seq, salvaged) VALUES (1, ?, ?, 1, ?)")
-    .run(owner, current, JSON.stringify(salvaged));
-  renumber(database);
-}
-
-/** What can be read of a damaged table. */
-function readable(path: string, table: string, key: string): Record<string, unknown>[] {
-  const rows: Record<string, unknown>[] = [];
-  try {
-    for (const row of salvage(path, table, key)) {
-      rows.push(row);
-    }
-  } catch {
-    // Not even the table can be found, or no more of it.
-  }
-  return rows;
-}
-
-/** Rows that make no sense are left behind; they are in the file that was set aside. */
-function copy(database: Database, table: string, rows: Record<string, unknown>[]): number {
-  let copied = 0;
-  for (const row of rows) {
-    const names = Object.keys(row);
-    const places = names.map(() => "?").join(", ");
-    try {
-      const insert = `INSERT OR IGNORE INTO ${table} (${names.join(", ")}) VALUES (${places})`;
-      const values = Object.values(row) as (string | number | Uint8Array)[];
-      copied += Number(database.prepare(insert).run(...values).changes);
-    } catch {
-      // A value of the wrong kind, where a page was broken.
-    }
-  }
-  return copied;
-}
-
-function storeOf(database: Database): string | undefined {
-  const row = database.prepare("SELECT store_id FROM outbox").get();
-  const storeId = row?.["store_id"];
-  if (row !== undefined && typeof storeId !== "string") {
-    throw new DamagedError(`${database.path} is damaged: whose it is cannot be read`);
-  }
-  return storeId as string | undefined;
-}
-
-/** Sixteen hex digits; returns the number by which this file knows it. */
-function mintEpoch(database: Database): number {
-  const epoch = randomBytes(8).toString("hex");
-  return Number(
-    database.prepare("INSERT INTO epochs (epoch) VALUES (?)").run(epoch).lastInsertRowid,
-  );
-}
-
-/** Within a transaction. */
-function renumber(database: Database): void {
-  const epoch = mintEpoch(database);
-  const positions = database
-    .prepare("SELECT position FROM events WHERE state <> 1 ORDER BY position")
-    .all();
-  const stamp = database.prepare("UPDATE events SET epoch = ?, seq = ? WHERE position = ?");
-  for (const [i, { position }] of positions.entries()) {
-    stamp.run(epoch, i + 1, Number(position));
-  }
-  database.prepare("UPDATE outbox SET epoch = ?, next_seq = ?").run(epoch, positions.length + 1);
 }
 
 const behind = "position > ? ORDER BY position LIMIT ?";

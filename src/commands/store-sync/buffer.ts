@@ -3,7 +3,8 @@
 import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { type Command, Option } from "commander";
-import { Outbox, type Salvaged } from "../../bridge/outbox.ts";
+import type { Salvaged } from "../../bridge/buffer-file.ts";
+import { Outbox } from "../../bridge/outbox.ts";
 import { UsageError } from "../../errors.ts";
 import { plain } from "../../plain.ts";
 import type { Lock } from "../../sqlite.ts";
