@@ -32,6 +32,11 @@ export interface Kind {
   readonly version: number;
   /** Makes a new one. */
   readonly schema: string;
+  /**
+   * What makes a file of the next version of one: first from 1 to 2, then from 2 to 3, and so on. An
+   * older file is brought up to date when it is opened, in one transaction.
+   */
+  readonly upgrades: readonly string[];
 }
 
 /** The file is one of ours, but cannot be read as one. Nothing was changed in it. */
@@ -48,6 +53,9 @@ export class DamagedError extends StatusError {
  * made a checkpoint (sqlite.org/wal.html, "The WAL-Reset Bug").
  */
 const minSqliteVersion = [3, 51, 3];
+
+/** Of the file of a log that is begun anew, in bytes: four of the checkpoints that SQLite makes. */
+const maxLogBytes = 16 * 1024 * 1024;
 
 /** How long a write waits for another process to finish its own, in milliseconds. */
 const busyMs = 5_000;
@@ -380,19 +388,31 @@ function checkKind(path: string, kind: Kind): void {
   }
 }
 
-/** Before the switch to WAL, so that the file itself says what it is, and not only its log. */
+/**
+ * Makes a new file, or brings an older one up to date. Before the switch to WAL, so that the file
+ * itself says what it is, and not only its log.
+ */
 function create(sqlite: DatabaseSync, kind: Kind): void {
   if (numberOf(sqlite, "user_version") === kind.version) {
     return;
   }
   sqlite.exec("BEGIN IMMEDIATE");
-  // Another process may have been faster.
-  if (numberOf(sqlite, "user_version") !== kind.version) {
-    sqlite.exec(kind.schema);
+  try {
+    // Another process may have been faster.
+    const version = numberOf(sqlite, "user_version");
+    const steps = version === 0 ? [kind.schema] : kind.upgrades.slice(version - 1);
+    for (const step of steps) {
+      sqlite.exec(step);
+    }
     sqlite.exec(`PRAGMA application_id = ${kind.applicationId}`);
     sqlite.exec(`PRAGMA user_version = ${kind.version}`);
+    sqlite.exec("COMMIT");
+  } catch (error) {
+    if (sqlite.isTransaction) {
+      sqlite.exec("ROLLBACK");
+    }
+    throw error;
   }
-  sqlite.exec("COMMIT");
 }
 
 function insistOnDurability(sqlite: DatabaseSync, path: string): void {
@@ -400,6 +420,8 @@ function insistOnDurability(sqlite: DatabaseSync, path: string): void {
   sqlite.exec("PRAGMA synchronous = FULL");
   // macOS only: its fsync leaves data in the drive's own memory.
   sqlite.exec("PRAGMA fullfsync = ON");
+  // The log begins anew at each checkpoint, but its file would stay as large as it once was.
+  sqlite.exec(`PRAGMA journal_size_limit = ${maxLogBytes}`);
   const synchronous = numberOf(sqlite, "synchronous");
   if (mode !== "wal" || synchronous !== 2) {
     throw new StatusError(

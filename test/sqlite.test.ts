@@ -22,6 +22,7 @@ const kind: Kind = {
   applicationId: 0x42724c31,
   version: 3,
   schema: "CREATE TABLE things (number INTEGER PRIMARY KEY, name TEXT NOT NULL) STRICT;",
+  upgrades: [],
 };
 
 const open = (path: string, options: Partial<Kind> = {}) =>

@@ -7,7 +7,7 @@ import { randomBytes } from "node:crypto";
 import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { StatusError } from "../errors.ts";
 import { DamagedError, Database, type Kind, salvage, suspicionPath, takeLock } from "../sqlite.ts";
-import { commandsSchema } from "./inbox.ts";
+import { commandsSchema, commandsUpgrade } from "./inbox.ts";
 
 /** What was done to a damaged file. */
 export interface Salvaged {
@@ -18,10 +18,29 @@ export interface Salvaged {
   readonly events: number;
 }
 
+const prunedSchema = `
+    -- What was removed because its time was over, summed up: see event-digest.ts.
+    CREATE TABLE pruned (
+      number  INTEGER PRIMARY KEY,
+      type    TEXT NOT NULL,
+      day     TEXT NOT NULL,              -- of the events' timestamps, in UTC
+      count   INTEGER NOT NULL,
+      digest  BLOB NOT NULL,
+      UNIQUE (type, day)
+    ) STRICT;
+`;
+
 const kind: Kind = {
   name: "store buffer",
   applicationId: 0x42725362, // BrSb
-  version: 1,
+  version: 2,
+  upgrades: [
+    `
+    ALTER TABLE epochs ADD COLUMN gone INTEGER NOT NULL DEFAULT 0;
+    ${prunedSchema}
+    ${commandsUpgrade}
+    `,
+  ],
   schema: `
     -- One row: what is true of the whole buffer.
     CREATE TABLE outbox (
@@ -37,7 +56,8 @@ const kind: Kind = {
 
     CREATE TABLE epochs (
       number  INTEGER PRIMARY KEY,
-      epoch   TEXT NOT NULL UNIQUE        -- what the cloud sees of it
+      epoch   TEXT NOT NULL UNIQUE,       -- what the cloud sees of it
+      gone    INTEGER NOT NULL DEFAULT 0  -- events that had a seq of it and were removed
     ) STRICT;
 
     CREATE TABLE events (
@@ -58,6 +78,7 @@ const kind: Kind = {
     CREATE INDEX pending ON events (position) WHERE state = 0;
     CREATE INDEX parked ON events (position) WHERE state = 2;
     CREATE INDEX retries ON events (not_before) WHERE state = 0 AND not_before > 0;
+    ${prunedSchema}
     ${commandsSchema}
   `,
 };
@@ -238,6 +259,7 @@ function fillFrom(database: Database, damaged: string, owner: string, at: number
   );
   copy(database, "cursors", readable(damaged, "cursors", "rowid"));
   copy(database, "commands", readable(damaged, "commands", "number"));
+  copy(database, "pruned", readable(damaged, "pruned", "number"));
   const salvaged: Salvaged = { at, setAside: damaged, events };
   database
     .prepare("INSERT INTO outbox (one, store_id, epoch, next_seq, salvaged) VALUES (1, ?, ?, 1, ?)")

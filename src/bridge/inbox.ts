@@ -19,8 +19,32 @@ export interface Command {
   readonly issuedAt: number;
 }
 
-/** `parked`: the store does not know what to do with it, and a person should look. */
-export type CommandState = "applied" | "parked";
+/**
+ * `received`: on the disk, and still to be applied. `applied`: done. `parked`: it could not be
+ * applied, and a person should look; the ones behind it went on.
+ */
+export const commandStates = ["received", "applied", "parked"] as const;
+export type CommandState = (typeof commandStates)[number];
+
+/** A command on the store's disk. */
+export interface ReceivedCommand extends Command {
+  /** The order in which they came, whatever the ledger. */
+  readonly number: number;
+  readonly state: CommandState;
+  /** How often it could not be applied. */
+  readonly attempts: number;
+  /** Unix milliseconds before which it is not tried again. */
+  readonly notBefore: number;
+  /** Why it could not be applied last; empty if it never could not. */
+  readonly reason: string;
+}
+
+/** What became of a command that was to be applied. */
+export type CommandOutcome =
+  | { readonly kind: "applied" }
+  /** To be tried again, not before `notBefore`. */
+  | { readonly kind: "retry"; readonly notBefore: number; readonly reason: string }
+  | { readonly kind: "parked"; readonly reason: string };
 
 /** How far a store has come with the commands of one ledger. */
 export interface Cursor {
@@ -31,13 +55,31 @@ export interface Cursor {
 }
 
 export type Received =
+  /** It waits to be applied. */
+  | { readonly kind: "received" }
   | { readonly kind: "applied" }
   | { readonly kind: "parked"; readonly reason: string }
   /** It had come before. */
   | { readonly kind: "known" };
 
-/** What a store of this version can do. */
+/** How far a store is with the commands of the ledger that it met last. */
+export interface CommandProgress {
+  /** Empty: it has never met one. */
+  readonly ledgerId: string;
+  /** The last command that is on the disk. */
+  readonly receivedSequence: number;
+  /** The last one that is done with, as are all before it. */
+  readonly appliedSequence: number;
+}
+
+/** What a store of this version can do by itself. */
 export const commandTypes = ["PriceUpdate", "PromoActivate", "StockAlert"];
+
+const smallIndexes = `
+    -- Small: of what is still to be done.
+    CREATE INDEX received_commands ON commands (number) WHERE state = 0;
+    CREATE INDEX parked_commands ON commands (number) WHERE state = 2;
+`;
 
 /** Part of the outbox's file. */
 export const commandsSchema = `
@@ -50,8 +92,13 @@ export const commandsSchema = `
       sequence     INTEGER NOT NULL,
       issued_at    INTEGER NOT NULL,
       received_at  INTEGER NOT NULL,
-      reason       TEXT NOT NULL            -- why it is parked; empty if it was applied
+      reason       TEXT NOT NULL,           -- why it could not be applied; empty if it never could not
+      state        INTEGER NOT NULL DEFAULT 1 CHECK (state IN (0, 1, 2)),
+      attempts     INTEGER NOT NULL DEFAULT 0,
+      not_before   INTEGER NOT NULL DEFAULT 0,
+      ledger_id    TEXT NOT NULL DEFAULT '' -- whose sequence it is
     ) STRICT;
+    ${smallIndexes}
 
     -- A ledger that was lost and made anew counts from 1 again, hence one cursor a ledger.
     CREATE TABLE cursors (
@@ -61,6 +108,19 @@ export const commandsSchema = `
       used_at     INTEGER NOT NULL
     ) STRICT;
 `;
+
+/** From version 1 of the outbox's file, where a command was applied or parked as it came. */
+export const commandsUpgrade = `
+    ALTER TABLE commands ADD COLUMN state INTEGER NOT NULL DEFAULT 1 CHECK (state IN (0, 1, 2));
+    ALTER TABLE commands ADD COLUMN attempts INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE commands ADD COLUMN not_before INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE commands ADD COLUMN ledger_id TEXT NOT NULL DEFAULT '';
+    UPDATE commands SET state = 2 WHERE reason <> '';
+    ${smallIndexes}
+`;
+
+const columns =
+  "number, command_id, type, payload, sequence, issued_at, state, attempts, not_before, reason";
 
 export class Inbox {
   readonly #database: Database;
@@ -88,24 +148,34 @@ export class Inbox {
 
   /**
    * Keeps a command and moves the cursor behind it, in one transaction: on the disk when this
-   * returns. One that has come before only moves the cursor. Throws `StatusError` INTERNAL for one
-   * that names nothing, which only a broken cloud sends.
+   * returns. One that has come before only moves the cursor. With `appliesLater` it waits for
+   * `next`; else it is applied now, or parked if this store does not know what to do with it. Throws
+   * `StatusError` INTERNAL for one that names nothing, which only a broken cloud sends.
    */
-  receive(command: Command, ledgerId: string): Received {
+  receive(
+    command: Command,
+    ledgerId: string,
+    { appliesLater = false }: { readonly appliesLater?: boolean } = {},
+  ): Received {
     const { commandId, type, payloadJson, sequence, issuedAt } = command;
     const fault = faultOfName("command_id", commandId);
     if (fault !== undefined) {
       throw new StatusError("INTERNAL", `the cloud sent a command whose ${fault}`);
     }
-    const reason = faultOfCommand(command);
+    const reason = appliesLater ? "" : faultOfCommand(command);
+    const state: CommandState = appliesLater ? "received" : reason === "" ? "applied" : "parked";
     const at = this.#now();
     return this.#database.write(() => {
       const { changes } = this.#database
         .prepare(
-          `INSERT INTO commands (command_id, type, payload, sequence, issued_at, received_at, reason)
-           VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (command_id) DO NOTHING`,
+          `INSERT INTO commands
+             (command_id, type, payload, sequence, issued_at, received_at, reason, state, ledger_id)
+           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (command_id) DO NOTHING`,
         )
-        .run(commandId, type, payloadJson, sequence, issuedAt, at, reason);
+        .run(
+          ...([commandId, type, payloadJson, sequence, issuedAt, at, reason] as const),
+          ...([commandStates.indexOf(state), ledgerId] as const),
+        );
       this.#database
         .prepare(
           `INSERT INTO cursors (ledger_id, sequence, command_id, used_at) VALUES (?, ?, ?, ?)
@@ -116,17 +186,120 @@ export class Inbox {
       if (changes === 0) {
         return { kind: "known" };
       }
-      return reason === "" ? { kind: "applied" } : { kind: "parked", reason };
+      return state === "parked" ? { kind: state, reason } : { kind: state };
     });
   }
 
-  /** How many there are. */
-  counts(): { readonly applied: number; readonly parked: number } {
+  /** The first command that waits to be applied; undefined if none does. Cheap. */
+  next(): ReceivedCommand | undefined {
+    return this.#read("state = 0 ORDER BY number LIMIT 1")[0];
+  }
+
+  /** What has become of one that was `next`: on the disk when this returns. */
+  settle(number: number, outcome: CommandOutcome): void {
+    const { kind } = outcome;
+    const state: CommandState = kind === "retry" ? "received" : kind;
+    const reason = kind === "applied" ? "" : outcome.reason;
+    this.#database.write(() => {
+      this.#database
+        .prepare(
+          `UPDATE commands SET state = ?, attempts = attempts + ?, not_before = ?, reason = ?
+           WHERE number = ?`,
+        )
+        .run(
+          ...([commandStates.indexOf(state), kind === "applied" ? 0 : 1] as const),
+          ...([kind === "retry" ? outcome.notBefore : 0, reason, number] as const),
+        );
+    });
+  }
+
+  /**
+   * Makes parked commands wait to be applied again, those named or all. Throws NOT_FOUND for an id that
+   * is not parked; then nothing has changed. Returns the ids.
+   */
+  retry(commandIds: readonly string[] | "all"): string[] {
+    return this.#database.write(() => {
+      const parked = this.#read("state = 2 ORDER BY number").map(({ commandId }) => commandId);
+      const chosen = commandIds === "all" ? parked : commandIds;
+      for (const commandId of chosen) {
+        if (!parked.includes(commandId)) {
+          throw new StatusError("NOT_FOUND", `no parked command ${JSON.stringify(commandId)}`, {
+            hint: "see: brewctl store-sync commands --state parked",
+          });
+        }
+        this.#database
+          .prepare(
+            "UPDATE commands SET state = 0, attempts = 0, not_before = 0 WHERE command_id = ?",
+          )
+          .run(commandId);
+      }
+      return [...chosen];
+    });
+  }
+
+  /** Commands in a state, or all, behind a number, in the order in which they came. */
+  commands({
+    state,
+    after = 0,
+    limit,
+  }: {
+    readonly state?: CommandState;
+    readonly after?: number;
+    readonly limit: number;
+  }): ReceivedCommand[] {
+    // A literal state, since only so does SQLite see which of the small indexes fits.
+    const which = state === undefined ? "" : `state = ${commandStates.indexOf(state)} AND `;
+    return this.#read(`${which}number > ? ORDER BY number LIMIT ?`, after, limit);
+  }
+
+  /** The parked ones that came last, the last first. */
+  lastParked(limit: number): ReceivedCommand[] {
+    return this.#read("state = 2 ORDER BY number DESC LIMIT ?", limit);
+  }
+
+  progress(): CommandProgress {
+    const { ledgerId = "", sequence = 0 } = this.lastCursor() ?? {};
     const row = this.#database
-      .prepare("SELECT count(*) AS total, count(nullif(reason, '')) AS parked FROM commands")
+      .prepare("SELECT min(sequence) AS first FROM commands WHERE state = 0 AND ledger_id = ?")
+      .get(ledgerId);
+    const first = row?.["first"];
+    return {
+      ledgerId,
+      receivedSequence: sequence,
+      appliedSequence: first === null ? sequence : Math.min(sequence, Number(first) - 1),
+    };
+  }
+
+  /** How many there are in each state. */
+  counts(): Readonly<Record<CommandState, number>> {
+    const row = this.#database
+      .prepare(
+        `SELECT (SELECT count(*) FROM commands WHERE state = 0) AS received,
+           (SELECT count(*) FROM commands WHERE state = 2) AS parked,
+           (SELECT count(*) FROM commands) AS total`,
+      )
       .get();
+    const received = Number(row?.["received"]);
     const parked = Number(row?.["parked"]);
-    return { applied: Number(row?.["total"]) - parked, parked };
+    return { received, parked, applied: Number(row?.["total"]) - parked - received };
+  }
+
+  #read(where: string, ...values: number[]): ReceivedCommand[] {
+    return this.#database
+      .prepare(`SELECT ${columns} FROM commands WHERE ${where}`)
+      .all(...values)
+      .map((row) => ({
+        number: Number(row["number"]),
+        commandId: String(row["command_id"]),
+        type: String(row["type"]),
+        payloadJson: String(row["payload"]),
+        sequence: Number(row["sequence"]),
+        issuedAt: Number(row["issued_at"]),
+        state: commandStates[Number(row["state"])] ?? "parked",
+        attempts: Number(row["attempts"]),
+        notBefore: Number(row["not_before"]),
+        reason: String(row["reason"]),
+      }));
   }
 }
 

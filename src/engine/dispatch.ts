@@ -10,7 +10,6 @@ import type { Database } from "../sqlite.ts";
 import { faultOfName } from "../store-event.ts";
 
 export interface NewCommand {
-  readonly storeId: string;
   /** Empty: one is made up. */
   readonly commandId: string;
   readonly type: string;
@@ -18,6 +17,7 @@ export interface NewCommand {
 }
 
 export interface QueuedCommand extends NewCommand {
+  readonly storeId: string;
   readonly sequence: number;
   /** Unix milliseconds. */
   readonly issuedAt: number;
@@ -36,8 +36,26 @@ const maxPayloadBytes = 1024 * 1024;
 /** Read from the disk at a time. */
 const pageSize = 100;
 
+export const receiptsSchema = `
+    -- How far each store says that it is with its commands.
+    CREATE TABLE progress (
+      store_id  TEXT PRIMARY KEY,
+      received  INTEGER NOT NULL,
+      applied   INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+
+    -- Commands that a store could not apply, as it says.
+    CREATE TABLE parked_commands (
+      store_id    TEXT NOT NULL,
+      command_id  TEXT NOT NULL,
+      reason      TEXT NOT NULL,
+      PRIMARY KEY (store_id, command_id)
+    ) STRICT, WITHOUT ROWID;
+`;
+
 /** Part of the ledger's file. */
 export const dispatchSchema = `
+    ${receiptsSchema}
     CREATE TABLE commands (
       store_id    TEXT NOT NULL,
       sequence    INTEGER NOT NULL,
@@ -75,42 +93,46 @@ export class Dispatch {
   }
 
   /**
-   * Queues a command; it is on the disk when this returns. The same command again returns the one
-   * that is there. Throws `StatusError`: INVALID_ARGUMENT, ALREADY_EXISTS for a command_id with
-   * another content.
+   * Queues a command for each of these stores, in one transaction: on the disk when this returns. A
+   * store that has the same command already keeps the one that is there. Throws `StatusError`, and
+   * then nothing was queued: INVALID_ARGUMENT, ALREADY_EXISTS for a command_id with another content.
    */
-  issue(command: NewCommand): QueuedCommand {
-    const commandId = command.commandId || `cmd-${randomBytes(6).toString("hex")}`;
-    const { storeId, type, payloadJson } = command;
+  issue(
+    storeIds: readonly string[],
+    { commandId: wantedId, type, payloadJson }: NewCommand,
+  ): QueuedCommand[] {
+    const commandId = wantedId || `cmd-${randomBytes(6).toString("hex")}`;
     const fault =
-      faultOfName("store_id", storeId) ??
+      storeIds.map((storeId) => faultOfName("store_id", storeId)).find(Boolean) ??
       faultOfName("command_id", commandId) ??
       faultOfName("type", type) ??
       faultOfPayload(payloadJson);
     if (fault !== undefined) {
       throw new StatusError("INVALID_ARGUMENT", fault);
     }
-    const queued = this.#database.write(() => {
-      const known = this.#byId(storeId, commandId);
-      if (known !== undefined) {
-        if (known.type !== type || known.payloadJson !== payloadJson) {
-          throw new StatusError(
-            "ALREADY_EXISTS",
-            `store ${storeId} has a command ${commandId} already, with another content`,
-          );
+    const issuedAt = this.#now();
+    const queued = this.#database.write(() =>
+      [...new Set(storeIds)].map((storeId): QueuedCommand => {
+        const known = this.#byId(storeId, commandId);
+        if (known !== undefined) {
+          if (known.type !== type || known.payloadJson !== payloadJson) {
+            throw new StatusError(
+              "ALREADY_EXISTS",
+              `store ${storeId} has a command ${commandId} already, with another content`,
+            );
+          }
+          return known;
         }
-        return known;
-      }
-      const sequence = this.#highest(storeId) + 1;
-      const issuedAt = this.#now();
-      this.#database
-        .prepare(
-          `INSERT INTO commands (store_id, sequence, command_id, type, payload, issued_at)
-           VALUES (?, ?, ?, ?, ?, ?)`,
-        )
-        .run(storeId, sequence, commandId, type, payloadJson, issuedAt);
-      return { storeId, commandId, type, payloadJson, sequence, issuedAt };
-    });
+        const sequence = this.highest(storeId) + 1;
+        this.#database
+          .prepare(
+            `INSERT INTO commands (store_id, sequence, command_id, type, payload, issued_at)
+             VALUES (?, ?, ?, ?, ?, ?)`,
+          )
+          .run(storeId, sequence, commandId, type, payloadJson, issuedAt);
+        return { storeId, commandId, type, payloadJson, sequence, issuedAt };
+      }),
+    );
     this.#news.ring();
     return queued;
   }
@@ -142,7 +164,7 @@ export class Dispatch {
             this.#deliver(storeId, sequence);
           }
         }
-        if (this.#highest(storeId) <= sequence) {
+        if (this.highest(storeId) <= sequence) {
           await news;
         }
       }
@@ -179,7 +201,8 @@ export class Dispatch {
     return row && readCommand(row);
   }
 
-  #highest(storeId: string): number {
+  /** The sequence of a store's last command; 0 for none. */
+  highest(storeId: string): number {
     const row = this.#database
       .prepare("SELECT max(sequence) AS highest FROM commands WHERE store_id = ?")
       .get(storeId);

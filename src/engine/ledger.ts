@@ -22,7 +22,7 @@ import {
   maxTakenPayloadBytes,
   type StoreEvent,
 } from "../store-event.ts";
-import { dispatchSchema } from "./dispatch.ts";
+import { dispatchSchema, receiptsSchema } from "./dispatch.ts";
 
 export interface OfferedEvent extends StoreEvent {
   readonly storeId: string;
@@ -72,10 +72,28 @@ export interface LedgerOptions {
   readonly now: () => number;
 }
 
+const conflictsSchema = `
+    -- Events that were refused because another one has their id.
+    CREATE TABLE conflicts (
+      store     INTEGER NOT NULL REFERENCES stores,
+      event_id  TEXT NOT NULL,
+      at        INTEGER NOT NULL,
+      reason    TEXT NOT NULL,
+      PRIMARY KEY (store, event_id)
+    ) STRICT, WITHOUT ROWID;
+`;
+
 const kind: Kind = {
   name: "ledger",
   applicationId: 0x42724c64, // BrLd
-  version: 1,
+  version: 2,
+  upgrades: [
+    `
+    ALTER TABLE stores ADD COLUMN seen_at INTEGER NOT NULL DEFAULT 0;
+    ${conflictsSchema}
+    ${receiptsSchema}
+    `,
+  ],
   schema: `
     -- One row. The id tells a ledger from one that was lost and made anew.
     CREATE TABLE ledger (
@@ -89,7 +107,8 @@ const kind: Kind = {
       store_id  TEXT NOT NULL UNIQUE,
       status    TEXT NOT NULL DEFAULT '',    -- the last report, as JSON
       reported_at      INTEGER NOT NULL DEFAULT 0,
-      clock_offset_ms  INTEGER NOT NULL DEFAULT 0
+      clock_offset_ms  INTEGER NOT NULL DEFAULT 0,
+      seen_at          INTEGER NOT NULL DEFAULT 0   -- when it was heard of last, within seconds
     ) STRICT;
 
     -- Numbered as they are first seen, which is their order.
@@ -125,6 +144,7 @@ const kind: Kind = {
       why       TEXT NOT NULL,
       PRIMARY KEY (epoch, seq)
     ) STRICT, WITHOUT ROWID;
+    ${conflictsSchema}
     ${dispatchSchema}
   `,
 };

@@ -20,18 +20,42 @@ const pageSize = 200;
 
 export function headOffice({ cloud, log }: HeadOfficeOptions): Implementation {
   const handlers: Handlers<typeof HeadOffice> = {
-    async issueCommand({ storeId, commandId, type, payloadJson }) {
+    async issueCommand({ storeIds, commandId, type, payloadJson }) {
       const { dispatch } = cloud.forCall();
-      const queued = dispatch.issue({ storeId, commandId, type, payloadJson });
-      const isWatching = dispatch.isWatching(storeId);
-      log.info("command queued", {
-        store: storeId,
-        command_id: queued.commandId,
-        type,
-        sequence: queued.sequence,
-        watching: isWatching,
-      });
-      return { commandId: queued.commandId, sequence: BigInt(queued.sequence), isWatching };
+      const queued = dispatch.issue(storeIds, { commandId, type, payloadJson });
+      for (const { storeId, commandId, sequence } of queued) {
+        const watching = dispatch.isWatching(storeId);
+        log.info("command queued", {
+          store: storeId,
+          command_id: commandId,
+          type,
+          sequence,
+          watching,
+        });
+      }
+      return {
+        commandId: queued[0]?.commandId ?? commandId,
+        queued: queued.map(({ storeId, sequence }) => ({
+          storeId,
+          sequence: BigInt(sequence),
+          isWatching: dispatch.isWatching(storeId),
+        })),
+      };
+    },
+
+    // biome-ignore lint/correctness/useYield: to come
+    async *listStores() {
+      throw new StatusError("UNIMPLEMENTED", "not yet");
+    },
+
+    // biome-ignore lint/correctness/useYield: to come
+    async *listCommands() {
+      throw new StatusError("UNIMPLEMENTED", "not yet");
+    },
+
+    // biome-ignore lint/correctness/useYield: to come
+    async *digest() {
+      throw new StatusError("UNIMPLEMENTED", "not yet");
     },
 
     async *listEvents({ storeId, after, follow }, { signal }) {

@@ -229,6 +229,10 @@ export function syncEngine({ cloud, faults, log }: SyncEngineOptions): Implement
       });
       return { ledgerId: ledger.id, clockOffsetMs: BigInt(clockOffsetMs) };
     },
+
+    async answerDigest() {
+      throw new StatusError("UNIMPLEMENTED", "not yet");
+    },
   };
   return implement(SyncEngine, handlers);
 }

@@ -152,7 +152,7 @@ describe("a client of the original contract", () => {
     await using cloud = await serveCloud();
     const issue = (n: number) =>
       cloud.office.issueCommand(
-        { storeId: "store-01", commandId: `cmd-${n}`, type: "PriceUpdate", payloadJson: `${n}` },
+        { storeIds: ["store-01"], commandId: `cmd-${n}`, type: "PriceUpdate", payloadJson: `${n}` },
         { signal: never },
       );
     const watch = () =>

@@ -51,7 +51,12 @@ function channel({ client }: TestCloud, events: AsyncIterable<Sent>, metadata = 
 
 const issue = (cloud: TestCloud, n: number) =>
   cloud.office.issueCommand(
-    { storeId, commandId: `cmd-${n}`, type: "PriceUpdate", payloadJson: `{"newPrice":${n}}` },
+    {
+      storeIds: [storeId],
+      commandId: `cmd-${n}`,
+      type: "PriceUpdate",
+      payloadJson: `{"newPrice":${n}}`,
+    },
     { signal: never },
   );
 
@@ -469,7 +474,12 @@ describe("WatchCommands", () => {
     await using cloud = await serveCloud();
     const large = `"${"x".repeat(500_000)}"`;
     for (let n = 1; n <= 12; n++) {
-      const command = { storeId, commandId: `cmd-${n}`, type: "StockAlert", payloadJson: large };
+      const command = {
+        storeIds: [storeId],
+        commandId: `cmd-${n}`,
+        type: "StockAlert",
+        payloadJson: large,
+      };
       await cloud.office.issueCommand(command, { signal: never });
     }
     const commands = watch(cloud);

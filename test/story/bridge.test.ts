@@ -468,7 +468,7 @@ describe("commands", () => {
   const issue = ({ office }: TestCloud, n: number) =>
     office.issueCommand(
       {
-        ...{ storeId: "store-01", commandId: `cmd-${n}`, type: "PriceUpdate" },
+        ...{ storeIds: ["store-01"], commandId: `cmd-${n}`, type: "PriceUpdate" },
         payloadJson: `{"newPrice":${n}}`,
       },
       { signal: never },

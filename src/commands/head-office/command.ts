@@ -48,8 +48,11 @@ export async function run(flags: CommandFlags, context: CommandContext): Promise
     });
   }
   return ask(HeadOffice, flags, context, async (client, call) => {
-    const response = await client.issueCommand({ storeId, commandId, type, payloadJson }, call);
-    const { sequence, isWatching } = response;
+    const response = await client.issueCommand(
+      { storeIds: [storeId], commandId, type, payloadJson },
+      call,
+    );
+    const { sequence = 0n, isWatching = false } = response.queued[0] ?? {};
     await terminal.print(
       flags.output === "ndjson"
         ? ndjson(IssueCommandResponseSchema, response)

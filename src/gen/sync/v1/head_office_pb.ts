@@ -2,24 +2,28 @@
 // @generated from file sync/v1/head_office.proto (package sync.v1, syntax proto3)
 /* eslint-disable */
 
-import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
-import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
-import type { Message } from "@bufbuild/protobuf";
+import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
+import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
+import type { DigestCell, DigestRange, EventDigest } from "./digest_pb.ts";
+import { file_sync_v1_digest } from "./digest_pb.ts";
+import type { Message, UnknownEnum } from "@bufbuild/protobuf";
 
 /**
  * Describes the file sync/v1/head_office.proto.
  */
 export const file_sync_v1_head_office: GenFile = /*@__PURE__*/
-  fileDesc("ChlzeW5jL3YxL2hlYWRfb2ZmaWNlLnByb3RvEgdzeW5jLnYxIl8KE0lzc3VlQ29tbWFuZFJlcXVlc3QSEAoIc3RvcmVfaWQYASABKAkSEgoKY29tbWFuZF9pZBgCIAEoCRIMCgR0eXBlGAMgASgJEhQKDHBheWxvYWRfanNvbhgEIAEoCSJRChRJc3N1ZUNvbW1hbmRSZXNwb25zZRISCgpjb21tYW5kX2lkGAEgASgJEhAKCHNlcXVlbmNlGAIgASgDEhMKC2lzX3dhdGNoaW5nGAMgASgIIkQKEUxpc3RFdmVudHNSZXF1ZXN0EhAKCHN0b3JlX2lkGAEgASgJEg0KBWFmdGVyGAIgASgDEg4KBmZvbGxvdxgDIAEoCCKtAQoSTGlzdEV2ZW50c1Jlc3BvbnNlEhAKCHBvc2l0aW9uGAEgASgDEhAKCGV2ZW50X2lkGAIgASgJEhAKCHN0b3JlX2lkGAMgASgJEgwKBHR5cGUYBCABKAkSDwoHcGF5bG9hZBgFIAEoCRIRCgl0aW1lc3RhbXAYBiABKAMSCwoDc2VxGAcgASgDEg0KBWVwb2NoGAggASgJEhMKC3JlY2VpdmVkX2F0GAkgASgDMqIBCgpIZWFkT2ZmaWNlEksKDElzc3VlQ29tbWFuZBIcLnN5bmMudjEuSXNzdWVDb21tYW5kUmVxdWVzdBodLnN5bmMudjEuSXNzdWVDb21tYW5kUmVzcG9uc2USRwoKTGlzdEV2ZW50cxIaLnN5bmMudjEuTGlzdEV2ZW50c1JlcXVlc3QaGy5zeW5jLnYxLkxpc3RFdmVudHNSZXNwb25zZTABYgZwcm90bzM");
+  fileDesc("ChlzeW5jL3YxL2hlYWRfb2ZmaWNlLnByb3RvEgdzeW5jLnYxInQKE0lzc3VlQ29tbWFuZFJlcXVlc3QSEQoJc3RvcmVfaWRzGAEgAygJEhIKCmNvbW1hbmRfaWQYAiABKAkSDAoEdHlwZRgDIAEoCRIUCgxwYXlsb2FkX2pzb24YBCABKAkSEgoKYWxsX3N0b3JlcxgFIAEoCCJSChRJc3N1ZUNvbW1hbmRSZXNwb25zZRISCgpjb21tYW5kX2lkGAEgASgJEiYKBnF1ZXVlZBgCIAMoCzIWLnN5bmMudjEuUXVldWVkQ29tbWFuZCJaCg1RdWV1ZWRDb21tYW5kEhAKCHN0b3JlX2lkGAEgASgJEhAKCHNlcXVlbmNlGAIgASgDEhMKC2lzX3dhdGNoaW5nGAMgASgIEhAKCGlzX2tub3duGAQgASgIIjYKEUxpc3RTdG9yZXNSZXF1ZXN0EhEKCXN0b3JlX2lkcxgBIAMoCRIOCgZmb2xsb3cYAiABKAgiqAMKEkxpc3RTdG9yZXNSZXNwb25zZRIQCghzdG9yZV9pZBgBIAEoCRIUCgxpc19jb25uZWN0ZWQYAiABKAgSEQoJbGFzdF9zZWVuGAMgASgDEhMKC3JlcG9ydGVkX2F0GAQgASgDEg0KBWRlcHRoGAUgASgDEg0KBWJ5dGVzGAYgASgDEhYKDm9sZGVzdF91bmFja2VkGAcgASgDEg4KBnBhcmtlZBgIIAEoAxIMCgRnYXBzGAkgASgDEhEKCWNvbmZsaWN0cxgKIAEoAxIXCg9jbG9ja19vZmZzZXRfbXMYCyABKAMSFwoPcXVldWVkX3NlcXVlbmNlGAwgASgDEhkKEXJlY2VpdmVkX3NlcXVlbmNlGA0gASgDEhgKEGFwcGxpZWRfc2VxdWVuY2UYDiABKAMSFwoPY29tbWFuZHNfcGFya2VkGA8gASgDEg0KBWVwb2NoGBAgASgJEg4KBmVwb2NocxgRIAEoBRIPCgd2ZXJzaW9uGBIgASgJEg4KBmFsYXJtcxgTIAMoCRINCgVhc19vZhgUIAEoAxIMCgRzZWVuGBUgASgDIkQKEUxpc3RFdmVudHNSZXF1ZXN0EhAKCHN0b3JlX2lkGAEgASgJEg0KBWFmdGVyGAIgASgDEg4KBmZvbGxvdxgDIAEoCCKtAQoSTGlzdEV2ZW50c1Jlc3BvbnNlEhAKCHBvc2l0aW9uGAEgASgDEhAKCGV2ZW50X2lkGAIgASgJEhAKCHN0b3JlX2lkGAMgASgJEgwKBHR5cGUYBCABKAkSDwoHcGF5bG9hZBgFIAEoCRIRCgl0aW1lc3RhbXAYBiABKAMSCwoDc2VxGAcgASgDEg0KBWVwb2NoGAggASgJEhMKC3JlY2VpdmVkX2F0GAkgASgDIicKE0xpc3RDb21tYW5kc1JlcXVlc3QSEAoIc3RvcmVfaWQYASABKAkiuwEKFExpc3RDb21tYW5kc1Jlc3BvbnNlEhAKCHN0b3JlX2lkGAEgASgJEhAKCHNlcXVlbmNlGAIgASgDEhIKCmNvbW1hbmRfaWQYAyABKAkSDAoEdHlwZRgEIAEoCRIUCgxwYXlsb2FkX2pzb24YBSABKAkSEQoJaXNzdWVkX2F0GAYgASgDEiQKBXN0YXRlGAcgASgOMhUuc3luYy52MS5Db21tYW5kU3RhdGUSDgoGcmVhc29uGAggASgJImkKDURpZ2VzdFJlcXVlc3QSEAoIc3RvcmVfaWQYASABKAkSIQoEc2lkZRgCIAEoDjITLnN5bmMudjEuRGlnZXN0U2lkZRIjCgVyYW5nZRgDIAEoCzIULnN5bmMudjEuRGlnZXN0UmFuZ2UiZAoORGlnZXN0UmVzcG9uc2USIwoEY2VsbBgBIAEoCzITLnN5bmMudjEuRGlnZXN0Q2VsbEgAEiUKBWV2ZW50GAIgASgLMhQuc3luYy52MS5FdmVudERpZ2VzdEgAQgYKBHBhcnQqmAEKDENvbW1hbmRTdGF0ZRIdChlDT01NQU5EX1NUQVRFX1VOU1BFQ0lGSUVEEAASGAoUQ09NTUFORF9TVEFURV9RVUVVRUQQARIaChZDT01NQU5EX1NUQVRFX1JFQ0VJVkVEEAISGQoVQ09NTUFORF9TVEFURV9BUFBMSUVEEAMSGAoUQ09NTUFORF9TVEFURV9QQVJLRUQQBCpYCgpEaWdlc3RTaWRlEhsKF0RJR0VTVF9TSURFX1VOU1BFQ0lGSUVEEAASFgoSRElHRVNUX1NJREVfTEVER0VSEAESFQoRRElHRVNUX1NJREVfU1RPUkUQAjL3AgoKSGVhZE9mZmljZRJLCgxJc3N1ZUNvbW1hbmQSHC5zeW5jLnYxLklzc3VlQ29tbWFuZFJlcXVlc3QaHS5zeW5jLnYxLklzc3VlQ29tbWFuZFJlc3BvbnNlEkcKCkxpc3RTdG9yZXMSGi5zeW5jLnYxLkxpc3RTdG9yZXNSZXF1ZXN0Ghsuc3luYy52MS5MaXN0U3RvcmVzUmVzcG9uc2UwARJHCgpMaXN0RXZlbnRzEhouc3luYy52MS5MaXN0RXZlbnRzUmVxdWVzdBobLnN5bmMudjEuTGlzdEV2ZW50c1Jlc3BvbnNlMAESTQoMTGlzdENvbW1hbmRzEhwuc3luYy52MS5MaXN0Q29tbWFuZHNSZXF1ZXN0Gh0uc3luYy52MS5MaXN0Q29tbWFuZHNSZXNwb25zZTABEjsKBkRpZ2VzdBIWLnN5bmMudjEuRGlnZXN0UmVxdWVzdBoXLnN5bmMudjEuRGlnZXN0UmVzcG9uc2UwAWIGcHJvdG8z", [file_sync_v1_digest]);
 
 /**
  * @generated from message sync.v1.IssueCommandRequest
  */
 export type IssueCommandRequest = Message<"sync.v1.IssueCommandRequest"> & {
   /**
-   * @generated from field: string store_id = 1;
+   * The stores that it is for.
+   *
+   * @generated from field: repeated string store_ids = 1;
    */
-  storeId: string;
+  storeIds: string[];
 
   /**
    * Empty: the cloud makes one up, and then a repetition is a second command.
@@ -37,6 +41,13 @@ export type IssueCommandRequest = Message<"sync.v1.IssueCommandRequest"> & {
    * @generated from field: string payload_json = 4;
    */
   payloadJson: string;
+
+  /**
+   * For all that the cloud knows; then store_ids is empty.
+   *
+   * @generated from field: bool all_stores = 5;
+   */
+  allStores: boolean;
 };
 
 /**
@@ -56,6 +67,30 @@ export type IssueCommandResponse = Message<"sync.v1.IssueCommandResponse"> & {
   commandId: string;
 
   /**
+   * One a store, in the order of the ids.
+   *
+   * @generated from field: repeated sync.v1.QueuedCommand queued = 2;
+   */
+  queued: QueuedCommand[];
+};
+
+/**
+ * Describes the message sync.v1.IssueCommandResponse.
+ * Use `create(IssueCommandResponseSchema)` to create a new message.
+ */
+export const IssueCommandResponseSchema: GenMessage<IssueCommandResponse> = /*@__PURE__*/
+  messageDesc(file_sync_v1_head_office, 1);
+
+/**
+ * @generated from message sync.v1.QueuedCommand
+ */
+export type QueuedCommand = Message<"sync.v1.QueuedCommand"> & {
+  /**
+   * @generated from field: string store_id = 1;
+   */
+  storeId: string;
+
+  /**
    * The command's place in the store's queue.
    *
    * @generated from field: int64 sequence = 2;
@@ -68,14 +103,187 @@ export type IssueCommandResponse = Message<"sync.v1.IssueCommandResponse"> & {
    * @generated from field: bool is_watching = 3;
    */
   isWatching: boolean;
+
+  /**
+   * Whether the cloud has heard of this store before.
+   *
+   * @generated from field: bool is_known = 4;
+   */
+  isKnown: boolean;
 };
 
 /**
- * Describes the message sync.v1.IssueCommandResponse.
- * Use `create(IssueCommandResponseSchema)` to create a new message.
+ * Describes the message sync.v1.QueuedCommand.
+ * Use `create(QueuedCommandSchema)` to create a new message.
  */
-export const IssueCommandResponseSchema: GenMessage<IssueCommandResponse> = /*@__PURE__*/
-  messageDesc(file_sync_v1_head_office, 1);
+export const QueuedCommandSchema: GenMessage<QueuedCommand> = /*@__PURE__*/
+  messageDesc(file_sync_v1_head_office, 2);
+
+/**
+ * @generated from message sync.v1.ListStoresRequest
+ */
+export type ListStoresRequest = Message<"sync.v1.ListStoresRequest"> & {
+  /**
+   * Only these; empty: all.
+   *
+   * @generated from field: repeated string store_ids = 1;
+   */
+  storeIds: string[];
+
+  /**
+   * @generated from field: bool follow = 2;
+   */
+  follow: boolean;
+};
+
+/**
+ * Describes the message sync.v1.ListStoresRequest.
+ * Use `create(ListStoresRequestSchema)` to create a new message.
+ */
+export const ListStoresRequestSchema: GenMessage<ListStoresRequest> = /*@__PURE__*/
+  messageDesc(file_sync_v1_head_office, 3);
+
+/**
+ * @generated from message sync.v1.ListStoresResponse
+ */
+export type ListStoresResponse = Message<"sync.v1.ListStoresResponse"> & {
+  /**
+   * @generated from field: string store_id = 1;
+   */
+  storeId: string;
+
+  /**
+   * Whether a stream of the store is open now.
+   *
+   * @generated from field: bool is_connected = 2;
+   */
+  isConnected: boolean;
+
+  /**
+   * When the cloud heard of it last, and when it reported last; 0: never.
+   *
+   * @generated from field: int64 last_seen = 3;
+   */
+  lastSeen: bigint;
+
+  /**
+   * @generated from field: int64 reported_at = 4;
+   */
+  reportedAt: bigint;
+
+  /**
+   * As reported last, at reported_at: events without a final answer, the bytes of
+   * its buffer, the timestamp of the oldest such event by the store's clock (0 for
+   * none), and those that wait for a person.
+   *
+   * @generated from field: int64 depth = 5;
+   */
+  depth: bigint;
+
+  /**
+   * @generated from field: int64 bytes = 6;
+   */
+  bytes: bigint;
+
+  /**
+   * @generated from field: int64 oldest_unacked = 7;
+   */
+  oldestUnacked: bigint;
+
+  /**
+   * @generated from field: int64 parked = 8;
+   */
+  parked: bigint;
+
+  /**
+   * Numbers below the highest of each epoch that were never seen.
+   *
+   * @generated from field: int64 gaps = 9;
+   */
+  gaps: bigint;
+
+  /**
+   * Events that were refused because another one has their id.
+   *
+   * @generated from field: int64 conflicts = 10;
+   */
+  conflicts: bigint;
+
+  /**
+   * The store's clock minus the cloud's, in milliseconds.
+   *
+   * @generated from field: int64 clock_offset_ms = 11;
+   */
+  clockOffsetMs: bigint;
+
+  /**
+   * Of its commands: the last one that is queued, that the store has received, and
+   * that it is done with like all before; and how many wait there for a person.
+   *
+   * @generated from field: int64 queued_sequence = 12;
+   */
+  queuedSequence: bigint;
+
+  /**
+   * @generated from field: int64 received_sequence = 13;
+   */
+  receivedSequence: bigint;
+
+  /**
+   * @generated from field: int64 applied_sequence = 14;
+   */
+  appliedSequence: bigint;
+
+  /**
+   * @generated from field: int64 commands_parked = 15;
+   */
+  commandsParked: bigint;
+
+  /**
+   * The incarnation of its buffer, and how many there have been.
+   *
+   * @generated from field: string epoch = 16;
+   */
+  epoch: string;
+
+  /**
+   * @generated from field: int32 epochs = 17;
+   */
+  epochs: number;
+
+  /**
+   * @generated from field: string version = 18;
+   */
+  version: string;
+
+  /**
+   * What its bridge says that a person should look at.
+   *
+   * @generated from field: repeated string alarms = 19;
+   */
+  alarms: string[];
+
+  /**
+   * Unix milliseconds by the cloud's clock, of all this.
+   *
+   * @generated from field: int64 as_of = 20;
+   */
+  asOf: bigint;
+
+  /**
+   * Seqs of its events that the ledger has seen, of all epochs.
+   *
+   * @generated from field: int64 seen = 21;
+   */
+  seen: bigint;
+};
+
+/**
+ * Describes the message sync.v1.ListStoresResponse.
+ * Use `create(ListStoresResponseSchema)` to create a new message.
+ */
+export const ListStoresResponseSchema: GenMessage<ListStoresResponse> = /*@__PURE__*/
+  messageDesc(file_sync_v1_head_office, 4);
 
 /**
  * @generated from message sync.v1.ListEventsRequest
@@ -106,7 +314,7 @@ export type ListEventsRequest = Message<"sync.v1.ListEventsRequest"> & {
  * Use `create(ListEventsRequestSchema)` to create a new message.
  */
 export const ListEventsRequestSchema: GenMessage<ListEventsRequest> = /*@__PURE__*/
-  messageDesc(file_sync_v1_head_office, 2);
+  messageDesc(file_sync_v1_head_office, 5);
 
 /**
  * @generated from message sync.v1.ListEventsResponse
@@ -169,7 +377,218 @@ export type ListEventsResponse = Message<"sync.v1.ListEventsResponse"> & {
  * Use `create(ListEventsResponseSchema)` to create a new message.
  */
 export const ListEventsResponseSchema: GenMessage<ListEventsResponse> = /*@__PURE__*/
-  messageDesc(file_sync_v1_head_office, 3);
+  messageDesc(file_sync_v1_head_office, 6);
+
+/**
+ * @generated from message sync.v1.ListCommandsRequest
+ */
+export type ListCommandsRequest = Message<"sync.v1.ListCommandsRequest"> & {
+  /**
+   * Of one store; empty: of all.
+   *
+   * @generated from field: string store_id = 1;
+   */
+  storeId: string;
+};
+
+/**
+ * Describes the message sync.v1.ListCommandsRequest.
+ * Use `create(ListCommandsRequestSchema)` to create a new message.
+ */
+export const ListCommandsRequestSchema: GenMessage<ListCommandsRequest> = /*@__PURE__*/
+  messageDesc(file_sync_v1_head_office, 7);
+
+/**
+ * @generated from message sync.v1.ListCommandsResponse
+ */
+export type ListCommandsResponse = Message<"sync.v1.ListCommandsResponse"> & {
+  /**
+   * @generated from field: string store_id = 1;
+   */
+  storeId: string;
+
+  /**
+   * @generated from field: int64 sequence = 2;
+   */
+  sequence: bigint;
+
+  /**
+   * @generated from field: string command_id = 3;
+   */
+  commandId: string;
+
+  /**
+   * @generated from field: string type = 4;
+   */
+  type: string;
+
+  /**
+   * @generated from field: string payload_json = 5;
+   */
+  payloadJson: string;
+
+  /**
+   * Unix milliseconds by the cloud's clock.
+   *
+   * @generated from field: int64 issued_at = 6;
+   */
+  issuedAt: bigint;
+
+  /**
+   * @generated from field: sync.v1.CommandState state = 7;
+   */
+  state: CommandState;
+
+  /**
+   * Why it is parked, if the store has said so.
+   *
+   * @generated from field: string reason = 8;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message sync.v1.ListCommandsResponse.
+ * Use `create(ListCommandsResponseSchema)` to create a new message.
+ */
+export const ListCommandsResponseSchema: GenMessage<ListCommandsResponse> = /*@__PURE__*/
+  messageDesc(file_sync_v1_head_office, 8);
+
+/**
+ * @generated from message sync.v1.DigestRequest
+ */
+export type DigestRequest = Message<"sync.v1.DigestRequest"> & {
+  /**
+   * @generated from field: string store_id = 1;
+   */
+  storeId: string;
+
+  /**
+   * @generated from field: sync.v1.DigestSide side = 2;
+   */
+  side: DigestSide;
+
+  /**
+   * @generated from field: sync.v1.DigestRange range = 3;
+   */
+  range?: DigestRange | undefined;
+};
+
+/**
+ * Describes the message sync.v1.DigestRequest.
+ * Use `create(DigestRequestSchema)` to create a new message.
+ */
+export const DigestRequestSchema: GenMessage<DigestRequest> = /*@__PURE__*/
+  messageDesc(file_sync_v1_head_office, 9);
+
+/**
+ * @generated from message sync.v1.DigestResponse
+ */
+export type DigestResponse = Message<"sync.v1.DigestResponse"> & {
+  /**
+   * Cells come by day and type, events by event_id in the order of its bytes.
+   *
+   * @generated from oneof sync.v1.DigestResponse.part
+   */
+  part: {
+    /**
+     * @generated from field: sync.v1.DigestCell cell = 1;
+     */
+    value: DigestCell;
+    case: "cell";
+  } | {
+    /**
+     * @generated from field: sync.v1.EventDigest event = 2;
+     */
+    value: EventDigest;
+    case: "event";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message sync.v1.DigestResponse.
+ * Use `create(DigestResponseSchema)` to create a new message.
+ */
+export const DigestResponseSchema: GenMessage<DigestResponse> = /*@__PURE__*/
+  messageDesc(file_sync_v1_head_office, 10);
+
+/**
+ * @generated from enum sync.v1.CommandState
+ */
+export const CommandState = {
+  /**
+   * @generated from enum value: COMMAND_STATE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * The store has not said that it has it.
+   *
+   * @generated from enum value: COMMAND_STATE_QUEUED = 1;
+   */
+  QUEUED: 1,
+
+  /**
+   * It is on the store's disk.
+   *
+   * @generated from enum value: COMMAND_STATE_RECEIVED = 2;
+   */
+  RECEIVED: 2,
+
+  /**
+   * @generated from enum value: COMMAND_STATE_APPLIED = 3;
+   */
+  APPLIED: 3,
+
+  /**
+   * The store could not apply it, and went on with the next one.
+   *
+   * @generated from enum value: COMMAND_STATE_PARKED = 4;
+   */
+  PARKED: 4,
+} as const;
+
+/**
+ * @generated from enum sync.v1.CommandState
+ */
+export type CommandState = (typeof CommandState)[keyof typeof CommandState] | UnknownEnum;
+
+/**
+ * Describes the enum sync.v1.CommandState.
+ */
+export const CommandStateSchema: GenEnum<CommandState> = /*@__PURE__*/
+  enumDesc(file_sync_v1_head_office, 0);
+
+/**
+ * @generated from enum sync.v1.DigestSide
+ */
+export const DigestSide = {
+  /**
+   * @generated from enum value: DIGEST_SIDE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * @generated from enum value: DIGEST_SIDE_LEDGER = 1;
+   */
+  LEDGER: 1,
+
+  /**
+   * @generated from enum value: DIGEST_SIDE_STORE = 2;
+   */
+  STORE: 2,
+} as const;
+
+/**
+ * @generated from enum sync.v1.DigestSide
+ */
+export type DigestSide = (typeof DigestSide)[keyof typeof DigestSide] | UnknownEnum;
+
+/**
+ * Describes the enum sync.v1.DigestSide.
+ */
+export const DigestSideSchema: GenEnum<DigestSide> = /*@__PURE__*/
+  enumDesc(file_sync_v1_head_office, 1);
 
 /**
  * HeadOffice is what an operator asks the cloud of the store bridge.
@@ -178,16 +597,18 @@ export const ListEventsResponseSchema: GenMessage<ListEventsResponse> = /*@__PUR
  */
 export const HeadOffice: GenService<{
   /**
-   * IssueCommand queues a command for a store, which gets it at once if it is
-   * watching and else when it comes back. Unary. The answer comes after the
-   * command is on disk.
+   * IssueCommand queues a command for one store, several, or all that the cloud
+   * knows; each gets it at once if it is watching and else when it comes back.
+   * Unary. The answer comes after the command is on disk, for all of them or for
+   * none.
    *
    * Idempotent by command_id: the same command again is the same answer, so a
-   * caller may repeat after a lost one.
+   * caller may repeat after a lost one, also with more stores.
    *
-   * Errors: INVALID_ARGUMENT for an id or type that is empty, over 128 bytes or
-   * not printable, and for a payload that is no JSON or over 1 MiB;
-   * ALREADY_EXISTS for a command_id that this store has with another content.
+   * Errors: INVALID_ARGUMENT for no store or more than 10,000, for an id or type
+   * that is empty, over 128 bytes or not printable, and for a payload that is no
+   * JSON or over 1 MiB; ALREADY_EXISTS for a command_id that one of the stores has
+   * with another content; FAILED_PRECONDITION for all stores while none is known.
    *
    * @generated from rpc sync.v1.HeadOffice.IssueCommand
    */
@@ -197,9 +618,26 @@ export const HeadOffice: GenService<{
     output: typeof IssueCommandResponseSchema;
   },
   /**
+   * ListStores is a server stream: what the cloud knows of each store, by id. With
+   * `follow` it goes on with each store of which something has changed since, at
+   * most once a second; a caller that reads slowly gets the latest state and not
+   * every one before.
+   *
+   * Errors: INVALID_ARGUMENT for a store_id as in IssueCommand, NOT_FOUND for one
+   * that the cloud has never heard of, UNAVAILABLE when the server shuts down.
+   *
+   * @generated from rpc sync.v1.HeadOffice.ListStores
+   */
+  listStores: {
+    methodKind: "server_streaming";
+    input: typeof ListStoresRequestSchema;
+    output: typeof ListStoresResponseSchema;
+  },
+  /**
    * ListEvents is a server stream: the ledger's events in the order in which it
    * took them. It streams because a ledger is long. It ends at the newest event,
-   * or goes on with those still to come if `follow` is set.
+   * or goes on with those still to come if `follow` is set. Whoever keeps the
+   * position of the last one can go on behind it after a lost connection.
    *
    * Errors: INVALID_ARGUMENT as IssueCommand; UNAVAILABLE when the server shuts
    * down.
@@ -210,6 +648,38 @@ export const HeadOffice: GenService<{
     methodKind: "server_streaming";
     input: typeof ListEventsRequestSchema;
     output: typeof ListEventsResponseSchema;
+  },
+  /**
+   * ListCommands is a server stream: the commands of a store or of all, by store
+   * and sequence, with what has become of each.
+   *
+   * Errors: as ListEvents.
+   *
+   * @generated from rpc sync.v1.HeadOffice.ListCommands
+   */
+  listCommands: {
+    methodKind: "server_streaming";
+    input: typeof ListCommandsRequestSchema;
+    output: typeof ListCommandsResponseSchema;
+  },
+  /**
+   * Digest is a server stream: what one side says of a store's events, by day and
+   * type (or by event_id). The ledger's side comes from the cloud's own disk. For
+   * the store's side the cloud asks the store, over the stream on which that one
+   * watches for commands, and passes on what it answers.
+   *
+   * Errors: INVALID_ARGUMENT for a range that is none; NOT_FOUND for a store that
+   * the cloud has never heard of; FAILED_PRECONDITION when the store is not
+   * watching, or with a bridge that does not answer such questions;
+   * DEADLINE_EXCEEDED when it does not answer in 60 seconds; ABORTED when it went
+   * away meanwhile.
+   *
+   * @generated from rpc sync.v1.HeadOffice.Digest
+   */
+  digest: {
+    methodKind: "server_streaming";
+    input: typeof DigestRequestSchema;
+    output: typeof DigestResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_sync_v1_head_office, 0);

@@ -4,13 +4,15 @@
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
+import type { DigestCell, DigestRange, EventDigest } from "./digest_pb.ts";
+import { file_sync_v1_digest } from "./digest_pb.ts";
 import type { Message, UnknownEnum } from "@bufbuild/protobuf";
 
 /**
  * Describes the file sync/v1/sync_engine.proto.
  */
 export const file_sync_v1_sync_engine: GenFile = /*@__PURE__*/
-  fileDesc("ChlzeW5jL3YxL3N5bmNfZW5naW5lLnByb3RvEgdzeW5jLnYxIqMBCg5TdG9yZUhhbmRzaGFrZRIQCghzdG9yZV9pZBgBIAEoCRIiChVsYXN0X2FwcGxpZWRfc2VxdWVuY2UYAiABKANIAIgBARINCgVlcG9jaBgDIAEoCRIRCglsZWRnZXJfaWQYBCABKAkSHwoXbGFzdF9hcHBsaWVkX2NvbW1hbmRfaWQYBSABKAlCGAoWX2xhc3RfYXBwbGllZF9zZXF1ZW5jZSJrCgxDbG91ZENvbW1hbmQSEgoKY29tbWFuZF9pZBgBIAEoCRIMCgR0eXBlGAIgASgJEhQKDHBheWxvYWRfanNvbhgDIAEoCRIQCghzZXF1ZW5jZRgEIAEoAxIRCglpc3N1ZWRfYXQYBSABKAMifgoKU3RvcmVFdmVudBIQCghldmVudF9pZBgBIAEoCRIQCghzdG9yZV9pZBgCIAEoCRIMCgR0eXBlGAMgASgJEg8KB3BheWxvYWQYBCABKAkSEQoJdGltZXN0YW1wGAUgASgDEgsKA3NlcRgGIAEoAxINCgVlcG9jaBgHIAEoCSJ8Cg1VcGxvYWRTdW1tYXJ5EhAKCGFjY2VwdGVkGAEgASgFEhAKCHJlamVjdGVkGAIgASgFEhIKCmR1cGxpY2F0ZXMYAyABKAUSDwoHcmVmdXNlZBgEIAEoBRIiCghyZWZ1c2FscxgFIAMoCzIQLnN5bmMudjEuUmVmdXNhbCJiCgdSZWZ1c2FsEhAKCGV2ZW50X2lkGAEgASgJEiIKBGNvZGUYAiABKA4yFC5zeW5jLnYxLlJlZnVzYWxDb2RlEg4KBnJlYXNvbhgDIAEoCRIRCglyZXRyeWFibGUYBCABKAgimgEKCEV2ZW50QWNrEhAKCGV2ZW50X2lkGAEgASgJEgoKAm9rGAIgASgIEg4KBnJlYXNvbhgDIAEoCRIRCglkdXBsaWNhdGUYBCABKAgSEQoJcmV0cnlhYmxlGAUgASgIEhYKDnJldHJ5X2FmdGVyX21zGAYgASgFEiIKBGNvZGUYByABKA4yFC5zeW5jLnYxLlJlZnVzYWxDb2RlIp4BChNSZXBvcnRTdGF0dXNSZXF1ZXN0EhAKCHN0b3JlX2lkGAEgASgJEg0KBWRlcHRoGAIgASgDEg0KBWJ5dGVzGAMgASgDEhYKDm9sZGVzdF91bmFja2VkGAQgASgDEg4KBnBhcmtlZBgFIAEoAxINCgVlcG9jaBgGIAEoCRIPCgdzZW50X2F0GAcgASgDEg8KB3ZlcnNpb24YCCABKAkiQgoUUmVwb3J0U3RhdHVzUmVzcG9uc2USEQoJbGVkZ2VyX2lkGAEgASgJEhcKD2Nsb2NrX29mZnNldF9tcxgCIAEoAyqYAQoLUmVmdXNhbENvZGUSHAoYUkVGVVNBTF9DT0RFX1VOU1BFQ0lGSUVEEAASGAoUUkVGVVNBTF9DT0RFX0lOVkFMSUQQARIZChVSRUZVU0FMX0NPREVfQ09ORkxJQ1QQAhIaChZSRUZVU0FMX0NPREVfU0VRX1RBS0VOEAMSGgoWUkVGVVNBTF9DT0RFX1RSWV9MQVRFUhAEMqUCCgpTeW5jRW5naW5lEkEKDVdhdGNoQ29tbWFuZHMSFy5zeW5jLnYxLlN0b3JlSGFuZHNoYWtlGhUuc3luYy52MS5DbG91ZENvbW1hbmQwARJFChRVcGxvYWRCdWZmZXJlZEV2ZW50cxITLnN5bmMudjEuU3RvcmVFdmVudBoWLnN5bmMudjEuVXBsb2FkU3VtbWFyeSgBEkAKEk9wZXJhdGlvbmFsQ2hhbm5lbBITLnN5bmMudjEuU3RvcmVFdmVudBoRLnN5bmMudjEuRXZlbnRBY2soATABEksKDFJlcG9ydFN0YXR1cxIcLnN5bmMudjEuUmVwb3J0U3RhdHVzUmVxdWVzdBodLnN5bmMudjEuUmVwb3J0U3RhdHVzUmVzcG9uc2ViBnByb3RvMw");
+  fileDesc("ChlzeW5jL3YxL3N5bmNfZW5naW5lLnByb3RvEgdzeW5jLnYxIr4BCg5TdG9yZUhhbmRzaGFrZRIQCghzdG9yZV9pZBgBIAEoCRIiChVsYXN0X2FwcGxpZWRfc2VxdWVuY2UYAiABKANIAIgBARINCgVlcG9jaBgDIAEoCRIRCglsZWRnZXJfaWQYBCABKAkSHwoXbGFzdF9hcHBsaWVkX2NvbW1hbmRfaWQYBSABKAkSGQoRYW5zd2Vyc19xdWVzdGlvbnMYBiABKAhCGAoWX2xhc3RfYXBwbGllZF9zZXF1ZW5jZSKWAQoMQ2xvdWRDb21tYW5kEhIKCmNvbW1hbmRfaWQYASABKAkSDAoEdHlwZRgCIAEoCRIUCgxwYXlsb2FkX2pzb24YAyABKAkSEAoIc2VxdWVuY2UYBCABKAMSEQoJaXNzdWVkX2F0GAUgASgDEikKCHF1ZXN0aW9uGAYgASgLMhcuc3luYy52MS5EaWdlc3RRdWVzdGlvbiJKCg5EaWdlc3RRdWVzdGlvbhITCgtxdWVzdGlvbl9pZBgBIAEoCRIjCgVyYW5nZRgCIAEoCzIULnN5bmMudjEuRGlnZXN0UmFuZ2UifgoKU3RvcmVFdmVudBIQCghldmVudF9pZBgBIAEoCRIQCghzdG9yZV9pZBgCIAEoCRIMCgR0eXBlGAMgASgJEg8KB3BheWxvYWQYBCABKAkSEQoJdGltZXN0YW1wGAUgASgDEgsKA3NlcRgGIAEoAxINCgVlcG9jaBgHIAEoCSJ8Cg1VcGxvYWRTdW1tYXJ5EhAKCGFjY2VwdGVkGAEgASgFEhAKCHJlamVjdGVkGAIgASgFEhIKCmR1cGxpY2F0ZXMYAyABKAUSDwoHcmVmdXNlZBgEIAEoBRIiCghyZWZ1c2FscxgFIAMoCzIQLnN5bmMudjEuUmVmdXNhbCJiCgdSZWZ1c2FsEhAKCGV2ZW50X2lkGAEgASgJEiIKBGNvZGUYAiABKA4yFC5zeW5jLnYxLlJlZnVzYWxDb2RlEg4KBnJlYXNvbhgDIAEoCRIRCglyZXRyeWFibGUYBCABKAgimgEKCEV2ZW50QWNrEhAKCGV2ZW50X2lkGAEgASgJEgoKAm9rGAIgASgIEg4KBnJlYXNvbhgDIAEoCRIRCglkdXBsaWNhdGUYBCABKAgSEQoJcmV0cnlhYmxlGAUgASgIEhYKDnJldHJ5X2FmdGVyX21zGAYgASgFEiIKBGNvZGUYByABKA4yFC5zeW5jLnYxLlJlZnVzYWxDb2RlIsACChNSZXBvcnRTdGF0dXNSZXF1ZXN0EhAKCHN0b3JlX2lkGAEgASgJEg0KBWRlcHRoGAIgASgDEg0KBWJ5dGVzGAMgASgDEhYKDm9sZGVzdF91bmFja2VkGAQgASgDEg4KBnBhcmtlZBgFIAEoAxINCgVlcG9jaBgGIAEoCRIPCgdzZW50X2F0GAcgASgDEg8KB3ZlcnNpb24YCCABKAkSEQoJbGVkZ2VyX2lkGAkgASgJEhkKEXJlY2VpdmVkX3NlcXVlbmNlGAogASgDEhgKEGFwcGxpZWRfc2VxdWVuY2UYCyABKAMSFwoPY29tbWFuZHNfcGFya2VkGAwgASgDEi8KD3BhcmtlZF9jb21tYW5kcxgNIAMoCzIWLnN5bmMudjEuUGFya2VkQ29tbWFuZBIOCgZhbGFybXMYDiADKAkiMwoNUGFya2VkQ29tbWFuZBISCgpjb21tYW5kX2lkGAEgASgJEg4KBnJlYXNvbhgCIAEoCSJCChRSZXBvcnRTdGF0dXNSZXNwb25zZRIRCglsZWRnZXJfaWQYASABKAkSFwoPY2xvY2tfb2Zmc2V0X21zGAIgASgDIo8BChNBbnN3ZXJEaWdlc3RSZXF1ZXN0EhMKC3F1ZXN0aW9uX2lkGAEgASgJEiMKBGNlbGwYAiABKAsyEy5zeW5jLnYxLkRpZ2VzdENlbGxIABIlCgVldmVudBgDIAEoCzIULnN5bmMudjEuRXZlbnREaWdlc3RIABIPCgVmYXVsdBgEIAEoCUgAQgYKBHBhcnQiFgoUQW5zd2VyRGlnZXN0UmVzcG9uc2UqmAEKC1JlZnVzYWxDb2RlEhwKGFJFRlVTQUxfQ09ERV9VTlNQRUNJRklFRBAAEhgKFFJFRlVTQUxfQ09ERV9JTlZBTElEEAESGQoVUkVGVVNBTF9DT0RFX0NPTkZMSUNUEAISGgoWUkVGVVNBTF9DT0RFX1NFUV9UQUtFThADEhoKFlJFRlVTQUxfQ09ERV9UUllfTEFURVIQBDL0AgoKU3luY0VuZ2luZRJBCg1XYXRjaENvbW1hbmRzEhcuc3luYy52MS5TdG9yZUhhbmRzaGFrZRoVLnN5bmMudjEuQ2xvdWRDb21tYW5kMAESRQoUVXBsb2FkQnVmZmVyZWRFdmVudHMSEy5zeW5jLnYxLlN0b3JlRXZlbnQaFi5zeW5jLnYxLlVwbG9hZFN1bW1hcnkoARJAChJPcGVyYXRpb25hbENoYW5uZWwSEy5zeW5jLnYxLlN0b3JlRXZlbnQaES5zeW5jLnYxLkV2ZW50QWNrKAEwARJLCgxSZXBvcnRTdGF0dXMSHC5zeW5jLnYxLlJlcG9ydFN0YXR1c1JlcXVlc3QaHS5zeW5jLnYxLlJlcG9ydFN0YXR1c1Jlc3BvbnNlEk0KDEFuc3dlckRpZ2VzdBIcLnN5bmMudjEuQW5zd2VyRGlnZXN0UmVxdWVzdBodLnN5bmMudjEuQW5zd2VyRGlnZXN0UmVzcG9uc2UoAWIGcHJvdG8z", [file_sync_v1_digest]);
 
 /**
  * @generated from message sync.v1.StoreHandshake
@@ -52,6 +54,13 @@ export type StoreHandshake = Message<"sync.v1.StoreHandshake"> & {
    * @generated from field: string last_applied_command_id = 5;
    */
   lastAppliedCommandId: string;
+
+  /**
+   * Whether this client answers questions. Others never get one.
+   *
+   * @generated from field: bool answers_questions = 6;
+   */
+  answersQuestions: boolean;
 };
 
 /**
@@ -99,6 +108,14 @@ export type CloudCommand = Message<"sync.v1.CloudCommand"> & {
    * @generated from field: int64 issued_at = 5;
    */
   issuedAt: bigint;
+
+  /**
+   * If it is set, this is no command: the fields above are empty, nothing is to be
+   * kept, and the answer goes to AnswerDigest.
+   *
+   * @generated from field: sync.v1.DigestQuestion question = 6;
+   */
+  question?: DigestQuestion | undefined;
 };
 
 /**
@@ -107,6 +124,28 @@ export type CloudCommand = Message<"sync.v1.CloudCommand"> & {
  */
 export const CloudCommandSchema: GenMessage<CloudCommand> = /*@__PURE__*/
   messageDesc(file_sync_v1_sync_engine, 1);
+
+/**
+ * @generated from message sync.v1.DigestQuestion
+ */
+export type DigestQuestion = Message<"sync.v1.DigestQuestion"> & {
+  /**
+   * @generated from field: string question_id = 1;
+   */
+  questionId: string;
+
+  /**
+   * @generated from field: sync.v1.DigestRange range = 2;
+   */
+  range?: DigestRange | undefined;
+};
+
+/**
+ * Describes the message sync.v1.DigestQuestion.
+ * Use `create(DigestQuestionSchema)` to create a new message.
+ */
+export const DigestQuestionSchema: GenMessage<DigestQuestion> = /*@__PURE__*/
+  messageDesc(file_sync_v1_sync_engine, 2);
 
 /**
  * @generated from message sync.v1.StoreEvent
@@ -172,7 +211,7 @@ export type StoreEvent = Message<"sync.v1.StoreEvent"> & {
  * Use `create(StoreEventSchema)` to create a new message.
  */
 export const StoreEventSchema: GenMessage<StoreEvent> = /*@__PURE__*/
-  messageDesc(file_sync_v1_sync_engine, 2);
+  messageDesc(file_sync_v1_sync_engine, 3);
 
 /**
  * @generated from message sync.v1.UploadSummary
@@ -219,7 +258,7 @@ export type UploadSummary = Message<"sync.v1.UploadSummary"> & {
  * Use `create(UploadSummarySchema)` to create a new message.
  */
 export const UploadSummarySchema: GenMessage<UploadSummary> = /*@__PURE__*/
-  messageDesc(file_sync_v1_sync_engine, 3);
+  messageDesc(file_sync_v1_sync_engine, 4);
 
 /**
  * @generated from message sync.v1.Refusal
@@ -255,7 +294,7 @@ export type Refusal = Message<"sync.v1.Refusal"> & {
  * Use `create(RefusalSchema)` to create a new message.
  */
 export const RefusalSchema: GenMessage<Refusal> = /*@__PURE__*/
-  messageDesc(file_sync_v1_sync_engine, 4);
+  messageDesc(file_sync_v1_sync_engine, 5);
 
 /**
  * @generated from message sync.v1.EventAck
@@ -313,7 +352,7 @@ export type EventAck = Message<"sync.v1.EventAck"> & {
  * Use `create(EventAckSchema)` to create a new message.
  */
 export const EventAckSchema: GenMessage<EventAck> = /*@__PURE__*/
-  messageDesc(file_sync_v1_sync_engine, 5);
+  messageDesc(file_sync_v1_sync_engine, 6);
 
 /**
  * @generated from message sync.v1.ReportStatusRequest
@@ -373,6 +412,49 @@ export type ReportStatusRequest = Message<"sync.v1.ReportStatusRequest"> & {
    * @generated from field: string version = 8;
    */
   version: string;
+
+  /**
+   * Of the ledger whose commands the two sequences below count.
+   *
+   * @generated from field: string ledger_id = 9;
+   */
+  ledgerId: string;
+
+  /**
+   * The last command that is on the store's disk.
+   *
+   * @generated from field: int64 received_sequence = 10;
+   */
+  receivedSequence: bigint;
+
+  /**
+   * The last one with which it is done, like all before it: applied or parked.
+   *
+   * @generated from field: int64 applied_sequence = 11;
+   */
+  appliedSequence: bigint;
+
+  /**
+   * Commands that wait for a person at the store.
+   *
+   * @generated from field: int64 commands_parked = 12;
+   */
+  commandsParked: bigint;
+
+  /**
+   * Those of them that came last, at most 20.
+   *
+   * @generated from field: repeated sync.v1.ParkedCommand parked_commands = 13;
+   */
+  parkedCommands: ParkedCommand[];
+
+  /**
+   * What a person should look at, such as a buffer that had to be salvaged; at most
+   * 10, of at most 1024 characters each.
+   *
+   * @generated from field: repeated string alarms = 14;
+   */
+  alarms: string[];
 };
 
 /**
@@ -380,7 +462,31 @@ export type ReportStatusRequest = Message<"sync.v1.ReportStatusRequest"> & {
  * Use `create(ReportStatusRequestSchema)` to create a new message.
  */
 export const ReportStatusRequestSchema: GenMessage<ReportStatusRequest> = /*@__PURE__*/
-  messageDesc(file_sync_v1_sync_engine, 6);
+  messageDesc(file_sync_v1_sync_engine, 7);
+
+/**
+ * @generated from message sync.v1.ParkedCommand
+ */
+export type ParkedCommand = Message<"sync.v1.ParkedCommand"> & {
+  /**
+   * @generated from field: string command_id = 1;
+   */
+  commandId: string;
+
+  /**
+   * At most 1024 characters.
+   *
+   * @generated from field: string reason = 2;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message sync.v1.ParkedCommand.
+ * Use `create(ParkedCommandSchema)` to create a new message.
+ */
+export const ParkedCommandSchema: GenMessage<ParkedCommand> = /*@__PURE__*/
+  messageDesc(file_sync_v1_sync_engine, 8);
 
 /**
  * @generated from message sync.v1.ReportStatusResponse
@@ -405,7 +511,62 @@ export type ReportStatusResponse = Message<"sync.v1.ReportStatusResponse"> & {
  * Use `create(ReportStatusResponseSchema)` to create a new message.
  */
 export const ReportStatusResponseSchema: GenMessage<ReportStatusResponse> = /*@__PURE__*/
-  messageDesc(file_sync_v1_sync_engine, 7);
+  messageDesc(file_sync_v1_sync_engine, 9);
+
+/**
+ * @generated from message sync.v1.AnswerDigestRequest
+ */
+export type AnswerDigestRequest = Message<"sync.v1.AnswerDigestRequest"> & {
+  /**
+   * @generated from field: string question_id = 1;
+   */
+  questionId: string;
+
+  /**
+   * @generated from oneof sync.v1.AnswerDigestRequest.part
+   */
+  part: {
+    /**
+     * @generated from field: sync.v1.DigestCell cell = 2;
+     */
+    value: DigestCell;
+    case: "cell";
+  } | {
+    /**
+     * @generated from field: sync.v1.EventDigest event = 3;
+     */
+    value: EventDigest;
+    case: "event";
+  } | {
+    /**
+     * Why there is no answer.
+     *
+     * @generated from field: string fault = 4;
+     */
+    value: string;
+    case: "fault";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message sync.v1.AnswerDigestRequest.
+ * Use `create(AnswerDigestRequestSchema)` to create a new message.
+ */
+export const AnswerDigestRequestSchema: GenMessage<AnswerDigestRequest> = /*@__PURE__*/
+  messageDesc(file_sync_v1_sync_engine, 10);
+
+/**
+ * @generated from message sync.v1.AnswerDigestResponse
+ */
+export type AnswerDigestResponse = Message<"sync.v1.AnswerDigestResponse"> & {
+};
+
+/**
+ * Describes the message sync.v1.AnswerDigestResponse.
+ * Use `create(AnswerDigestResponseSchema)` to create a new message.
+ */
+export const AnswerDigestResponseSchema: GenMessage<AnswerDigestResponse> = /*@__PURE__*/
+  messageDesc(file_sync_v1_sync_engine, 11);
 
 /**
  * @generated from enum sync.v1.RefusalCode
@@ -553,6 +714,21 @@ export const SyncEngine: GenService<{
     methodKind: "unary";
     input: typeof ReportStatusRequestSchema;
     output: typeof ReportStatusResponseSchema;
+  },
+  /**
+   * AnswerDigest is a client stream: a store's answer to a question that came over
+   * WatchCommands. It streams because a day may have many events.
+   *
+   * Errors: NOT_FOUND when nobody waits for the answer any more; INVALID_ARGUMENT
+   * for a question_id that changes on the way; ABORTED when whoever asked has gone
+   * meanwhile.
+   *
+   * @generated from rpc sync.v1.SyncEngine.AnswerDigest
+   */
+  answerDigest: {
+    methodKind: "client_streaming";
+    input: typeof AnswerDigestRequestSchema;
+    output: typeof AnswerDigestResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_sync_v1_sync_engine, 0);

@@ -1,0 +1,80 @@
+/**
+ * Digests of events, to find out whether two places have the same ones without sending them. Store and
+ * cloud compute them apart; docs/decisions/reconcile.md has the rule for whoever wants to do it too.
+ */
+
+import { createHash } from "node:crypto";
+import type { StoreEvent } from "./store-event.ts";
+
+/** In bytes: that of SHA-256. */
+export const digestBytes = 32;
+
+const modulus = 1n << BigInt(digestBytes * 8);
+
+/**
+ * SHA-256 over event_id, type and payload, in UTF-8 and each behind its length in bytes (four bytes,
+ * big-endian), and then the timestamp (eight bytes, big-endian).
+ */
+export function digestOf({ eventId, type, payload, timestamp }: StoreEvent): Buffer {
+  const hash = createHash("sha256");
+  for (const text of [eventId, type, payload]) {
+    const bytes = Buffer.from(text);
+    const length = Buffer.alloc(4);
+    length.writeUInt32BE(bytes.length);
+    hash.update(length).update(bytes);
+  }
+  const time = Buffer.alloc(8);
+  time.writeBigUInt64BE(BigInt(timestamp));
+  return hash.update(time).digest();
+}
+
+/** The day of a timestamp in UTC, such as `2026-01-02`. */
+export function dayOf(timestamp: number): string {
+  return new Date(timestamp).toISOString().slice(0, 10);
+}
+
+/** All events of a type and a day. */
+export interface DigestCell {
+  readonly type: string;
+  /** As `dayOf`. */
+  readonly day: string;
+  readonly count: number;
+  /** The sum of the events' digests, as big-endian numbers modulo 2^256: in any order it is the same. */
+  readonly digest: Uint8Array;
+}
+
+/** Sums up events by type and day. */
+export class DigestCells {
+  readonly #cells = new Map<
+    string,
+    { readonly type: string; readonly day: string; count: number; sum: bigint }
+  >();
+
+  add(event: StoreEvent): void {
+    const { type, timestamp } = event;
+    this.addCell({ type, day: dayOf(timestamp), count: 1, digest: digestOf(event) });
+  }
+
+  addCell({ type, day, count, digest }: DigestCell): void {
+    const key = `${day} ${type}`;
+    const cell = this.#cells.get(key) ?? { type, day, count: 0, sum: 0n };
+    cell.count += count;
+    cell.sum = (cell.sum + numberOf(digest)) % modulus;
+    this.#cells.set(key, cell);
+  }
+
+  /** By day, then by type. */
+  all(): DigestCell[] {
+    return Array.from(this.#cells)
+      .sort(([a], [b]) => (a < b ? -1 : 1))
+      .map(([, { type, day, count, sum }]) => ({ type, day, count, digest: bytesOf(sum) }));
+  }
+}
+
+function numberOf(digest: Uint8Array): bigint {
+  return BigInt(`0x${Buffer.from(digest).toString("hex") || "0"}`);
+}
+
+function bytesOf(sum: bigint): Buffer {
+  return Buffer.from(sum.toString(16).padStart(digestBytes * 2, "0"), "hex");
+}
