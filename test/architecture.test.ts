@@ -23,7 +23,11 @@ const rooms: Readonly<Record<string, Room>> = {
   // What a disk does wrong is said in the words of errors.ts.
   vocabulary: {
     imports: ["node:"],
-    except: { "sqlite.ts": ["./errors.ts"], "event-digest.ts": ["./store-event.ts"] },
+    except: {
+      "sqlite.ts": ["./errors.ts"],
+      "event-digest.ts": ["./store-event.ts"],
+      "version.ts": ["../package.json"],
+    },
   },
   gen: { imports: ["gen", "@bufbuild/protobuf"] },
   grpc: { imports: ["grpc", "vocabulary", "node:", "@grpc/grpc-js", "@bufbuild/protobuf"] },
