@@ -38,7 +38,9 @@ export async function recordAtBridge(
   const connection = dial(address);
   const client = connection.client(BridgeApi);
   try {
-    await connection.ready({ signal });
+    await connection.ready({ signal }).catch((error) => {
+      throw error instanceof StatusError ? withoutBridge(error) : error;
+    });
     return flags.input === undefined ? await recordOne() : await recordAll(flags.input);
   } catch (error) {
     if (error instanceof Stop) {
@@ -122,6 +124,12 @@ function onWire(event: NewEvent, { store }: RecordFlags): TillEvent {
     ...{ type, payload, eventId, storeId: store ?? "" },
     ...(timestamp === undefined ? {} : { timestamp: BigInt(timestamp) }),
   };
+}
+
+function withoutBridge({ code, message }: StatusError): StatusError {
+  return new StatusError(code, message.replace(/^no server at/, "no bridge at"), {
+    hint: "start it with: brewctl store-sync run; or record into its file, without --bridge",
+  });
 }
 
 /** The same error, and what it means for what was sent. */

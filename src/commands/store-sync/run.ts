@@ -213,6 +213,9 @@ export async function run(flags: RunFlags, context: CommandContext): Promise<Exi
   }
 }
 
+/** Of the attempts to reconnect, one in so many is said: about three an hour. */
+const attemptsToSay = 80;
+
 /** A line for what changes; each event only at debug. */
 function newsLog(log: Logger): (news: BridgeNews) => void {
   let isOffline = false;
@@ -221,9 +224,11 @@ function newsLog(log: Logger): (news: BridgeNews) => void {
       case "link": {
         const { state } = news;
         if (state.kind === "offline") {
-          isOffline = true;
           const { why, attempt } = state;
-          log.warn("offline", { why, attempt, next: formatElapsed(state.waitMs) });
+          if (!isOffline || attempt % attemptsToSay === 0) {
+            log.warn("offline", { why, attempt, next: formatElapsed(state.waitMs) });
+          }
+          isOffline = true;
         } else if (isOffline && (state.kind === "recovered" || state.kind === "live")) {
           isOffline = false;
           log.info("connected again");
