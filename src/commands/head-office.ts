@@ -10,9 +10,11 @@ export const command = new Command("head-office").description(
 export const verbs: CommandGroup["verbs"] = {
   command: () => import("./head-office/command.ts"),
   events: () => import("./head-office/events.ts"),
+  reconcile: () => import("./head-office/reconcile.ts"),
 };
 
 export const examples = `\
   brewctl head-office command --store store-01 --type PriceUpdate --payload '{"sku":"ITEM-42","newPrice":299}'
   brewctl head-office events --store store-01
-  brewctl head-office events --follow -o ndjson`;
+  brewctl head-office events --follow -o ndjson
+  brewctl head-office reconcile --store store-01   are both sides the same?`;
