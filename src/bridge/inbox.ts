@@ -7,6 +7,7 @@
 import { StatusError } from "../errors.ts";
 import type { Database } from "../sqlite.ts";
 import { faultOfName } from "../store-event.ts";
+import { insistOnOurs } from "./handed-over.ts";
 
 export interface Command {
   readonly commandId: string;
@@ -30,6 +31,10 @@ export type CommandState = (typeof commandStates)[number];
 export interface ReceivedCommand extends Command {
   /** The order in which they came, whatever the ledger. */
   readonly number: number;
+  /** Whose sequence it is. */
+  readonly ledgerId: string;
+  /** Unix milliseconds, by this store's clock. */
+  readonly receivedAt: number;
   readonly state: CommandState;
   /** How often it could not be applied. */
   readonly attempts: number;
@@ -119,8 +124,8 @@ export const commandsUpgrade = `
     ${smallIndexes}
 `;
 
-const columns =
-  "number, command_id, type, payload, sequence, issued_at, state, attempts, not_before, reason";
+const columns = `number, command_id, type, payload, sequence, issued_at, ledger_id, received_at,
+  state, attempts, not_before, reason`;
 
 export class Inbox {
   readonly #database: Database;
@@ -150,7 +155,8 @@ export class Inbox {
    * Keeps a command and moves the cursor behind it, in one transaction: on the disk when this
    * returns. One that has come before only moves the cursor. With `appliesLater` it waits for
    * `next`; else it is applied now, or parked if this store does not know what to do with it. Throws
-   * `StatusError` INTERNAL for one that names nothing, which only a broken cloud sends.
+   * `StatusError`: INTERNAL for one that names nothing, which only a broken cloud sends,
+   * FAILED_PRECONDITION when the buffer was handed over to another box.
    */
   receive(
     command: Command,
@@ -166,6 +172,7 @@ export class Inbox {
     const state: CommandState = appliesLater ? "received" : reason === "" ? "applied" : "parked";
     const at = this.#now();
     return this.#database.write(() => {
+      insistOnOurs(this.#database);
       const { changes } = this.#database
         .prepare(
           `INSERT INTO commands
@@ -219,6 +226,7 @@ export class Inbox {
    */
   retry(commandIds: readonly string[] | "all"): string[] {
     return this.#database.write(() => {
+      insistOnOurs(this.#database);
       const parked = this.#read("state = 2 ORDER BY number").map(({ commandId }) => commandId);
       const chosen = commandIds === "all" ? parked : commandIds;
       for (const commandId of chosen) {
@@ -295,6 +303,8 @@ export class Inbox {
         payloadJson: String(row["payload"]),
         sequence: Number(row["sequence"]),
         issuedAt: Number(row["issued_at"]),
+        ledgerId: String(row["ledger_id"]),
+        receivedAt: Number(row["received_at"]),
         state: commandStates[Number(row["state"])] ?? "parked",
         attempts: Number(row["attempts"]),
         notBefore: Number(row["not_before"]),

@@ -79,6 +79,21 @@ export function becomeDrainer(outbox: Outbox): Lock {
   }
 }
 
+/** Steps of pruning by who drains and ends: the daemon and `prune` go through all of the buffer. */
+const maxTidySteps = 100;
+
+/** Removes what is over of the oldest events. */
+export function tidy(outbox: Outbox): void {
+  let after = 0;
+  for (let i = 0; i < maxTidySteps; i++) {
+    const step = outbox.prune({ after });
+    if (step === undefined) {
+      return;
+    }
+    after = step.next;
+  }
+}
+
 export function tellSalvaged({ events, setAside }: Salvaged): string {
   return `the buffer was damaged: ${events} events could be read and go on; the file is kept as ${setAside}`;
 }

@@ -13,7 +13,7 @@ import { Command, Option } from "commander";
 import { type Address, formatAddress, parseAddress } from "../../address.ts";
 import { Bridge, type BridgeNews } from "../../bridge/bridge.ts";
 import { Inbox } from "../../bridge/inbox.ts";
-import type { Appended, NewEvent } from "../../bridge/outbox.ts";
+import { type Appended, type NewEvent, retentionMs } from "../../bridge/outbox.ts";
 import { reportOf } from "../../bridge/reporting.ts";
 import { formatDuration, formatElapsed } from "../../duration.ts";
 import { messageOf, StatusError } from "../../errors.ts";
@@ -48,6 +48,7 @@ export interface RunFlags extends BufferFlags, LogFlags {
   readonly addr: Address;
   readonly listen: readonly Address[];
   readonly grace: number;
+  readonly keep: number;
   readonly exec?: string;
   readonly execTimeout: number;
   readonly execAttempts: number;
@@ -72,6 +73,14 @@ export const command = withLogFlags(
       new Option("--grace <duration>", "how long a stop lets events go up that are still pending")
         .default(5000, "5s")
         .argParser(duration),
+    )
+    .addOption(
+      new Option(
+        "--keep <duration>",
+        "how long acknowledged events are kept, for replay and reconcile",
+      )
+        .default(retentionMs, "168h")
+        .argParser(positiveDuration),
     )
     .addOption(
       new Option(
@@ -179,6 +188,7 @@ export async function run(flags: RunFlags, context: CommandContext): Promise<Exi
     bridge = new Bridge({
       ...{ outbox, inbox, events, control, clock, random, alarms },
       maxAttempts: flags.execAttempts,
+      keepMs: flags.keep,
       apply:
         flags.exec === undefined
           ? undefined
