@@ -236,12 +236,10 @@ function verdictOf(compared: readonly Compared[]) {
   // Between the two questions the rest may have gone up: then the second one found no difference.
   const isSame = wrong.length === 0;
   const total = Math.max(ledger, store, same);
-  return {
-    ...{ isSame, ledger, store },
-    words: isSame
-      ? `all ${total} of ${total}`
-      : `${same} of ${total} are the same; ${wrong.join(", ")}`,
-  };
+  const some = `${same} of ${total} are the same; ${wrong.join(", ")}`;
+  const words =
+    total === 0 ? "no events on either side" : isSame ? `all ${total} of ${total}` : some;
+  return { isSame, ledger, store, words };
 }
 
 function file(path: string, receipt: object): void {
