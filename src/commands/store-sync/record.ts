@@ -171,6 +171,8 @@ const ignoredFields = [
   "state",
   "attempts",
   "reason",
+  "notBefore",
+  "settledAt",
   "position",
   "receivedAt",
 ];
