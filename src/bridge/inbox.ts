@@ -59,6 +59,11 @@ export interface Cursor {
   readonly commandId: string;
 }
 
+export interface KeptCursor extends Cursor {
+  /** Unix milliseconds of when it was moved last. */
+  readonly usedAt: number;
+}
+
 export type Received =
   /** It waits to be applied. */
   | { readonly kind: "received" }
@@ -139,16 +144,21 @@ export class Inbox {
 
   /** The cursor that was used last, of whichever ledger; undefined if there is none yet. */
   lastCursor(): Cursor | undefined {
-    const row = this.#database
-      .prepare("SELECT * FROM cursors ORDER BY used_at DESC, rowid DESC LIMIT 1")
-      .get();
-    return (
-      row && {
+    const last = this.cursors().at(-1);
+    return last && { ledgerId: last.ledgerId, sequence: last.sequence, commandId: last.commandId };
+  }
+
+  /** Those of all ledgers, in the order in which they were used last. */
+  cursors(): KeptCursor[] {
+    return this.#database
+      .prepare("SELECT * FROM cursors ORDER BY used_at, rowid")
+      .all()
+      .map((row) => ({
         ledgerId: String(row["ledger_id"]),
         sequence: Number(row["sequence"]),
         commandId: String(row["command_id"]),
-      }
-    );
+        usedAt: Number(row["used_at"]),
+      }));
   }
 
   /**

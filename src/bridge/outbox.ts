@@ -67,6 +67,8 @@ export interface Recorded extends StoreEvent {
   readonly notBefore: number;
   /** Why it was refused last; empty if it never was. */
   readonly reason: string;
+  /** Unix milliseconds of when it was acked or parked; 0 if it never was. */
+  readonly settledAt: number;
 }
 
 /** An event to be recorded. */
@@ -176,13 +178,13 @@ const maxPruned = 100;
 
 /** In the order in which `#read` takes them. */
 const columns =
-  "position, event_id, type, payload, timestamp, epoch, seq, state, attempts, not_before, reason";
+  "position, event_id, type, payload, timestamp, epoch, seq, state, attempts, not_before, reason, settled_at";
 
 /** A row as an array, which costs half of one as an object. */
 type EventRow = [
   ...[position: number, eventId: string, type: string, payload: Uint8Array, timestamp: number],
   ...[epoch: number, seq: number, state: number, attempts: number, notBefore: number],
-  reason: string,
+  ...[reason: string, settledAt: number],
 ];
 
 export class Outbox {
@@ -314,7 +316,7 @@ export class Outbox {
           ...{ eventId, type, payload, timestamp },
           position: Number(lastInsertRowid),
           ...{ epoch: name, seq: seq - 1 },
-          ...{ state: "pending", attempts: 0, notBefore: 0, reason: "" },
+          ...{ state: "pending", attempts: 0, notBefore: 0, reason: "", settledAt: 0 },
         };
         return { kind: "recorded", event: recorded, isNew: true };
       });
@@ -494,6 +496,7 @@ export class Outbox {
       attempts,
       notBefore,
       reason,
+      settledAt,
     ] = row as EventRow;
     if (!(payload instanceof Uint8Array) || typeof eventId !== "string") {
       throw this.database.damaged(`event ${position} makes no sense`);
@@ -510,6 +513,7 @@ export class Outbox {
       attempts,
       notBefore,
       reason,
+      settledAt,
     };
   };
 
@@ -622,6 +626,7 @@ export class Outbox {
       .flatMap((position) => Array.from(byPosition.iterate(position), this.#read))
       .map((event) => ({ ...event, day: dayOf(event.timestamp), digest: digestOf(event) }));
     const removed = this.database.write(() => {
+      this.insistOnOurs();
       const cells = new DigestCells();
       const gone = new Map<string, number>();
       let count = 0;
@@ -667,6 +672,26 @@ export class Outbox {
   salvaged(): Salvaged | undefined {
     const text = String(this.database.prepare("SELECT salvaged FROM outbox").get()?.["salvaged"]);
     return text === "" ? undefined : JSON.parse(text);
+  }
+
+  /**
+   * Gives the room of what was removed back to the disk. Throws RESOURCE_EXHAUSTED, before anything is
+   * done, if the disk has too little for the way there; the drainer's lock must be held. Returns the
+   * bytes of before and after. Whoever records meanwhile waits.
+   */
+  compact(): { readonly before: number; readonly after: number } {
+    const before = this.bytes();
+    const needed = 2 * this.database.usedBytes() + reserveBytes;
+    const free = this.#free(this.path);
+    if (free < needed) {
+      throw new StatusError(
+        "RESOURCE_EXHAUSTED",
+        `to compact ${this.path} takes ${needed} bytes of its disk for a while, and ${free} are left`,
+        { hint: "nothing was changed; make room, or remove more first: brewctl store-sync prune" },
+      );
+    }
+    this.database.compact();
+    return { before, after: this.bytes() };
   }
 
   /** Of the file and its log. */
