@@ -32,6 +32,8 @@ export type BridgeNews =
       readonly command: ReceivedCommand;
       readonly outcome: CommandOutcome;
     }
+  /** The cloud takes events, and yet does not say what it wants of us. */
+  | { readonly kind: "not watching"; readonly why: string; readonly attempt: number }
   /** The cloud has forgotten what it had acknowledged. */
   | { readonly kind: "alarm"; readonly why: string }
   | { readonly kind: "pruned"; readonly events: number }
@@ -190,6 +192,10 @@ export class Bridge {
           this.#fail(error);
           return;
         }
+        if (part === "events") {
+          const why = messageOf(error);
+          this.#link = { kind: "offline", why, attempt: 1, waitMs: restartMs };
+        }
         tell({ kind: "failed", part, error, waitMs: restartMs });
         await clock.sleep(restartMs, { signal }).catch(() => {});
       }
@@ -203,7 +209,10 @@ export class Bridge {
       signal: this.#over.signal,
       stop: this.#stop.signal,
       onState: (state) => {
-        this.#link = state;
+        // That the cloud has answered says nothing of how far it is.
+        if (state.kind !== "recovered") {
+          this.#link = state;
+        }
         tell({ kind: "link", state });
         if (state.kind === "live" || state.kind === "recovered") {
           this.#changed.ring();
@@ -227,8 +236,12 @@ export class Bridge {
     return watch({
       ...{ inbox, uplink: control, clock, random, signal: this.#over.signal },
       appliesLater: apply !== undefined,
-      // The other link says it.
-      onState: () => {},
+      onState: (state) => {
+        // That the cloud is not there, the other link says.
+        if (state.kind === "offline" && !["offline", "connecting"].includes(this.#link.kind)) {
+          tell({ kind: "not watching", why: state.why, attempt: state.attempt });
+        }
+      },
       onQuestion: (question) => this.#answer(question),
       onCommand: async (command, received) => {
         tell({ kind: "command", command, received });

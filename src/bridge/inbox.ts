@@ -183,7 +183,11 @@ export class Inbox {
     const at = this.#now();
     return this.#database.write(() => {
       insistOnOurs(this.#database);
-      const { changes } = this.#database
+      // A ledger that was made anew may have another place for it.
+      const known = this.#database
+        .prepare("UPDATE commands SET sequence = ?, ledger_id = ? WHERE command_id = ?")
+        .run(sequence, ledgerId, commandId).changes;
+      this.#database
         .prepare(
           `INSERT INTO commands
              (command_id, type, payload, sequence, issued_at, received_at, reason, state, ledger_id)
@@ -200,7 +204,7 @@ export class Inbox {
              command_id = excluded.command_id, used_at = excluded.used_at`,
         )
         .run(ledgerId, sequence, commandId, at);
-      if (changes === 0) {
+      if (Number(known) > 0) {
         return { kind: "known" };
       }
       return state === "parked" ? { kind: state, reason } : { kind: state };

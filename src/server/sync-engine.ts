@@ -25,7 +25,7 @@ import { type CallContext, type Handlers, type Implementation, implement } from 
 import type { Logger } from "../log.ts";
 import { mapped } from "../mapped.ts";
 import { merged } from "../merged.ts";
-import { plain } from "../plain.ts";
+import { beginning, plain } from "../plain.ts";
 import { readAhead } from "../read-ahead.ts";
 import { faultOfName } from "../store-event.ts";
 import type { Cloud, OpenCloud, Taken } from "./cloud.ts";
@@ -95,7 +95,7 @@ export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions)
       came += 1;
       faults.dropsAt(came);
       log.debug(() => `[${plain(event.storeId)}] ${plain(event.type)} at ${timeOf(event)}`);
-      return { eventId: event.eventId.slice(0, maxIdLength), answer: offer(event) };
+      return { eventId: beginning(event.eventId, maxIdLength), answer: offer(event) };
     });
 
     /** Throws if the ledger could not store it: then the call has no answer for what follows either. */
