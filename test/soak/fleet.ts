@@ -50,16 +50,15 @@ const count = (what: keyof FleetTally) => {
 };
 
 function tell(news: BridgeNews): void {
-  switch (news.kind) {
-    case "link":
-      return news.state.kind === "recovered" ? count("reconnects") : undefined;
-    case "answer":
-      return news.answer.kind === "duplicate" ? count("duplicates") : undefined;
-    // Nothing of this may happen here, whatever is killed or cut.
-    case "failed":
-      throw news.error;
-    case "alarm":
-      throw new Error(news.why);
+  if (news.kind === "link" && news.state.kind === "recovered") {
+    count("reconnects");
+  } else if (news.kind === "answer" && news.answer.kind === "duplicate") {
+    count("duplicates");
+  } else if (news.kind === "failed") {
+    // Whatever is killed or cut, this and an alarm may not happen.
+    throw news.error;
+  } else if (news.kind === "alarm") {
+    throw new Error(news.why);
   }
 }
 

@@ -47,8 +47,10 @@ export interface Till {
   readonly closed: Promise<void>;
 }
 
-/** What a bridge that dies or stops looks like. */
-const isLost = (error: unknown) => error instanceof StatusError && error.code === "UNAVAILABLE";
+/** What a bridge that dies or stops looks like; the second, when it dies while it stops. */
+const isLost = (error: unknown) =>
+  error instanceof StatusError &&
+  (error.code === "UNAVAILABLE" || error.message.includes("Call ended without gRPC status"));
 
 /** Between two attempts to connect, in milliseconds. */
 const againMs = 20;

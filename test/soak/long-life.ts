@@ -1,0 +1,5 @@
+export async function longLife(_: {
+  seed: number;
+  events: number;
+  say: (line: string) => void;
+}): Promise<void> {}
