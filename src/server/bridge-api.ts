@@ -109,7 +109,8 @@ export function bridgeApi({ storeId, commits, status, log }: BridgeApiOptions): 
       });
       // Whoever waits for it hears of it; the stream may have ended before that.
       ack.catch(() => {});
-      yield ack;
+      // In an object: a generator waits for a promise that it yields, and would read one event at a time.
+      yield { ack };
       while (size > maxUnansweredSize) {
         await room.next({ signal });
       }
@@ -134,7 +135,7 @@ export function bridgeApi({ storeId, commits, status, log }: BridgeApiOptions): 
       log.debug(() => `till connected peer=${plain(peer)}`);
       let answered = 0;
       try {
-        for await (const ack of readAhead(offered(events, context), maxUnanswered)) {
+        for await (const { ack } of readAhead(offered(events, context), maxUnanswered)) {
           yield await ack;
           answered += 1;
         }
