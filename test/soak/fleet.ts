@@ -10,7 +10,7 @@
 
 import { Bridge, type BridgeNews } from "../../src/bridge/bridge.ts";
 import { Inbox } from "../../src/bridge/inbox.ts";
-import { Outbox } from "../../src/bridge/outbox.ts";
+import { Outbox, retentionMs } from "../../src/bridge/outbox.ts";
 import { systemClock } from "../../src/clock.ts";
 import { uplinkTo } from "../../src/commands/store-sync/uplink.ts";
 import { dice } from "../support/dice.ts";
@@ -74,6 +74,7 @@ for (const { storeId, buffer, port } of stores) {
     control: uplinkTo(cloud, uplink),
     random: () => roll() * haste,
     maxAttempts: 5,
+    keepMs: retentionMs,
     alarms: () => [],
   });
   bridge.failed.catch((error) => {

@@ -73,7 +73,13 @@ async function runCampaigns(): Promise<void> {
 }
 
 async function runLongLife(): Promise<void> {
-  await longLife({ seed, events: given.events ?? 1_000_000, say: console.log });
+  const { events = 1_000_000 } = given;
+  const settled = await longLife({ seed, events, say: console.log });
+  const range = (of: "memory" | "log" | "buffer") => {
+    const sizes = settled.map((sample) => sample[of]);
+    return `${of} ${megabytes(Math.min(...sizes))} to ${megabytes(Math.max(...sizes))}`;
+  };
+  console.log(`after the warm-up: ${range("memory")}, ${range("log")}, ${range("buffer")}`);
 }
 
 /** The arguments that have the same again. */

@@ -19,6 +19,8 @@ export interface DaemonOptions {
   readonly addr: string;
   /** A socket for tills, beside a port. */
   readonly socket: string;
+  /** More of `run`'s. */
+  readonly flags?: readonly string[];
 }
 
 export interface Daemon extends Revenant {
@@ -28,12 +30,12 @@ export interface Daemon extends Revenant {
 
 /** `brewctl store-sync run`, with a port and a socket for tills. */
 export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
-  const { storeId, buffer, addr, socket } = options;
+  const { storeId, buffer, addr, socket, flags = [] } = options;
   let tcp: Address | undefined;
   const daemon = await revenant(async () => {
     const running = start([
       ...["store-sync", "run", "--store", storeId, "--buffer", buffer, "--addr", addr],
-      ...["--listen", "127.0.0.1:0", "--listen", `unix:${socket}`],
+      ...["--listen", "127.0.0.1:0", "--listen", `unix:${socket}`, ...flags],
     ]);
     const [, at = ""] = await running.output(/^store-bridge started .*listen=([^,\s]+)/m);
     tcp = parseAddress(at);

@@ -12,6 +12,7 @@ import { StatusError } from "../../src/errors.ts";
 import { BridgeApi, type TillAck, TillEventSchema } from "../../src/gen/sync/v1/bridge_api_pb.ts";
 import { type Client, dial } from "../../src/grpc/dial.ts";
 import { mapped } from "../../src/mapped.ts";
+import type { StoreEvent } from "../../src/store-event.ts";
 import type { Dice } from "../support/dice.ts";
 import { eventOf } from "../support/oracle.ts";
 
@@ -29,7 +30,11 @@ export interface TillOptions {
   readonly pauseMs?: number;
   /** One of so many events is repeated though it was answered. */
   readonly oneIn?: number;
+  /** What an id stands for; `eventOf` if left out. */
+  readonly content?: (eventId: string) => StoreEvent;
   readonly onAnswer?: () => void;
+  /** Is waited for before each new event. */
+  readonly mayGoOn?: () => Promise<unknown> | undefined;
 }
 
 export interface Till {
@@ -55,14 +60,13 @@ const isLost = (error: unknown) =>
 /** Between two attempts to connect, in milliseconds. */
 const againMs = 20;
 
-function onWire(id: string) {
-  const { timestamp, ...event } = eventOf(id);
-  return create(TillEventSchema, { ...event, timestamp: BigInt(timestamp) });
-}
-
 export function openTill(options: TillOptions): Till {
-  const { name, address, way, dice, pauseMs = 0, oneIn = 20, onAnswer } = options;
-  const { events = Number.POSITIVE_INFINITY } = options;
+  const { name, address, way, dice, pauseMs = 0, oneIn = 20, onAnswer, mayGoOn } = options;
+  const { events = Number.POSITIVE_INFINITY, content = eventOf } = options;
+  const onWire = (id: string) => {
+    const { timestamp, ...event } = content(id);
+    return create(TillEventSchema, { ...event, timestamp: BigInt(timestamp) });
+  };
   const over = new AbortController();
   const offered = new Set<string>();
   const answered = new Map<string, string>();
@@ -78,6 +82,11 @@ export function openTill(options: TillOptions): Till {
         unanswered.add(repeated);
         yield repeated;
       } else if (!over.signal.aborted && offered.size < events) {
+        const pause = mayGoOn?.();
+        if (pause !== undefined) {
+          await pause;
+          continue;
+        }
         const id = `${name}-${offered.size + 1}`;
         offered.add(id);
         unanswered.add(id);

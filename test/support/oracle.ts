@@ -32,12 +32,14 @@ export interface Expected {
   readonly offered: Iterable<string>;
   /** What a store has said that it recorded; all offered ones if left out. */
   readonly recorded?: Iterable<string>;
+  /** What an id stands for; `eventOf` if left out. */
+  readonly content?: (eventId: string) => StoreEvent;
 }
 
 /** Nothing lost, nothing doubled, nothing invented, nothing changed; throws an `AssertionError`. */
 export function expectExactly(
   events: Iterable<TakenEvent>,
-  { offered, recorded = offered }: Expected,
+  { offered, recorded = offered, content = eventOf }: Expected,
 ): void {
   const wasOffered = new Set(offered);
   const has = new Set<string>();
@@ -51,7 +53,7 @@ export function expectExactly(
       invented.push(eventId);
     }
     has.add(eventId);
-    deepEqual({ eventId, type, payload, timestamp }, eventOf(eventId), "changed");
+    deepEqual({ eventId, type, payload, timestamp }, content(eventId), "changed");
   }
   const lost = Iterator.from(recorded)
     .filter((id) => !has.has(id))
