@@ -389,12 +389,15 @@ export interface Lock {
   release(): void;
 }
 
-/** Takes the lock that this file stands for; undefined if somebody else has it. */
-export function takeLock(path: string): Lock | undefined {
+/**
+ * Takes the lock that this file stands for; undefined if somebody else has it, and does not give it
+ * back within `waitMs` milliseconds, during which this process stands still.
+ */
+export function takeLock(path: string, { waitMs = 0 } = {}): Lock | undefined {
   makeFolder(dirname(resolve(path)));
   let sqlite: DatabaseSync | undefined;
   try {
-    sqlite = new DatabaseSync(path, { timeout: 0 });
+    sqlite = new DatabaseSync(path, { timeout: waitMs });
     sqlite.exec("BEGIN EXCLUSIVE");
   } catch (error) {
     sqlite?.close();

@@ -123,15 +123,15 @@ export function openOrSalvage(path: string, { storeId, now, probe }: OpenOptions
   }
 }
 
-/** Nobody closed it, or somebody has it open: whoever drains it has checked it. */
+/**
+ * Nobody closed it, or somebody has it open: whoever drains it has checked it. The lock is not kept,
+ * since a check takes long, and must not be in the way of a daemon that comes back after a crash.
+ */
 function checkUnlessDrained(database: Database): void {
   const lock = takeLock(lockPath(database.path));
   if (lock !== undefined) {
-    try {
-      database.check();
-    } finally {
-      lock.release();
-    }
+    lock.release();
+    database.check();
   }
 }
 

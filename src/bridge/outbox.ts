@@ -176,6 +176,9 @@ const maxLooked = 500;
 const maxLookedBytes = 1024 * 1024;
 const maxPruned = 100;
 
+/** How long the lock of the drainer is waited for, in milliseconds: others look whether it is free. */
+const lookedMs = 200;
+
 /** In the order in which `#read` takes them. */
 const columns =
   "position, event_id, type, payload, timestamp, epoch, seq, state, attempts, not_before, reason, settled_at";
@@ -721,7 +724,7 @@ export class Outbox {
 
   /** The drainer's lock for something else that no drainer must run beside. Throws as `drain`. */
   lock(): Lock {
-    const lock = takeLock(lockPath(this.path));
+    const lock = takeLock(lockPath(this.path), { waitMs: lookedMs });
     if (lock === undefined) {
       const pid = this.database.prepare("SELECT drainer_pid FROM outbox").get()?.["drainer_pid"];
       throw new StatusError(

@@ -8,7 +8,7 @@ import { describe, expect, test, vi } from "vitest";
 import { type Appended, Outbox, reserveBytes, retentionMs } from "../../src/bridge/outbox.ts";
 import { StatusError } from "../../src/errors.ts";
 import { DigestCells, dayOf } from "../../src/event-digest.ts";
-import { inMemory } from "../../src/sqlite.ts";
+import { Database, inMemory } from "../../src/sqlite.ts";
 import { maxRecordedPayloadBytes, type StoreEvent } from "../../src/store-event.ts";
 import { tempFolder } from "../support/temp.ts";
 
@@ -528,6 +528,46 @@ describe("draining", () => {
     other.drain().release();
     one.close();
     other.close();
+  });
+
+  test("can begin while somebody else checks a file that was not closed", () => {
+    using folder = tempFolder();
+    const { outbox } = opened(folder.file("buffer.db"));
+    outbox.append(sales("a"));
+    const check = vi.spyOn(Database.prototype, "check").mockImplementation(() => {
+      outbox.drain().release();
+    });
+    try {
+      opened(folder.file("buffer.db")).outbox.close();
+      expect(check).toHaveBeenCalledOnce();
+    } finally {
+      check.mockRestore();
+      outbox.close();
+    }
+  });
+
+  test("waits a moment for somebody who only looks whether it is drained", async () => {
+    using folder = tempFolder();
+    const { outbox } = opened(folder.file("buffer.db"));
+    const script = `
+      const { takeLock } = await import(process.argv[1]);
+      const lock = takeLock(process.argv[2]);
+      process.stdout.write("taken");
+      setTimeout(() => lock.release(), 20);`;
+    const source = fileURLToPath(new URL("../../src/sqlite.ts", import.meta.url));
+    const child = spawn(
+      process.execPath,
+      ["--input-type=module", "-e", script, source, folder.file("buffer.db-drainer")],
+      { stdio: ["ignore", "pipe", "inherit"] },
+    );
+    try {
+      await once(child.stdout, "data");
+      outbox.drain().release();
+    } finally {
+      child.kill("SIGKILL");
+      await once(child, "close");
+      outbox.close();
+    }
   });
 
   test("ends with the process, however it dies", async () => {
