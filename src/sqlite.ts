@@ -270,8 +270,18 @@ export class Database {
 
   /** All that SQLite finds wrong with the file, its indexes too, at most so much. Reads all of it. */
   faults(limit: number): string[] {
-    const rows = this.prepare(`PRAGMA integrity_check(${limit})`).all();
-    const found = rows.map((row) => String(row["integrity_check"]));
+    const found: string[] = [];
+    try {
+      for (const [fault] of this.prepare(`PRAGMA integrity_check(${limit})`).iterate()) {
+        found.push(String(fault));
+      }
+    } catch (error) {
+      // A page that not even the check can read; what it has told before that counts.
+      if (!(error instanceof DamagedError)) {
+        throw error;
+      }
+      found.push(error.message);
+    }
     if (found.length === 1 && found[0] === "ok") {
       return [];
     }
