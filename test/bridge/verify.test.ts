@@ -1,6 +1,6 @@
 /** What is wrong with a buffer is found and named, and nothing is changed in looking. */
 
-import { readFileSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, readFileSync, writeFileSync } from "node:fs";
 import { DatabaseSync } from "node:sqlite";
 import { describe, expect, test } from "vitest";
 import { Inbox } from "../../src/bridge/inbox.ts";
@@ -44,7 +44,7 @@ function buffer(folder: TempFolder): string {
 function tamper(path: string, sql: string): void {
   const sqlite = new DatabaseSync(path, { enableForeignKeyConstraints: false });
   try {
-    sqlite.exec(`PRAGMA ignore_check_constraints = ON; PRAGMA writable_schema = ON; ${sql}`);
+    sqlite.exec(`PRAGMA ignore_check_constraints = ON; ${sql}`);
   } finally {
     sqlite.close();
   }
@@ -63,6 +63,27 @@ test("a buffer in use is well, and what is pending or parked is told and no faul
     ...{ pruned: 0, handedOver: undefined, findings: [], isMore: false },
   });
   expect(readFileSync(path).equals(bytes)).toBe(true);
+});
+
+test("what a crash has left in the log is read, and stays there", async () => {
+  using folder = tempFolder();
+  using crashed = tempFolder();
+  const path = buffer(folder);
+  const outbox = open(path);
+  outbox.append(sales(3000, 1));
+  for (const suffix of ["", "-wal", "-drainer"]) {
+    copyFileSync(path + suffix, crashed.file("buffer.db") + suffix);
+  }
+  outbox.close();
+  const files = () =>
+    ["", "-wal"].map((suffix) => readFileSync(crashed.file("buffer.db") + suffix));
+  const before = files();
+  const verdict = await verify(crashed.file("buffer.db"), { pause: async () => {} });
+  expect(verdict).toMatchObject({ events: { pending: 1196 }, findings: [] });
+  expect(files().map((bytes, i) => bytes.equals(before[i] ?? bytes.subarray(1)))).toEqual([
+    true,
+    true,
+  ]);
 });
 
 test("what was pruned, retried under a new id or numbered anew is no gap", async () => {
@@ -226,6 +247,18 @@ describe("what is wrong is named", () => {
     // It stays as it is, for whoever writes to it next to salvage it.
     expect(readFileSync(path).equals(bytes)).toBe(true);
     expect(open(path).salvaged()).toBeDefined();
+  });
+
+  test("an index that lacks rows, and whoever opens it next checks it", async () => {
+    using folder = tempFolder();
+    const path = buffer(folder);
+    const bytes = readFileSync(path);
+    const index = "CREATE INDEX parked ON events (position) WHERE state = ";
+    bytes.write("1", bytes.indexOf(index) + index.length);
+    writeFileSync(path, bytes);
+    const found = await findings(path);
+    expect(found).toContainEqual(expect.stringMatching(/^SQLite: row 1 missing from index parked/));
+    expect(existsSync(`${path}-suspect`)).toBe(true);
   });
 
   test("a file that is broken throughout has a list with an end", async () => {
