@@ -299,11 +299,11 @@ function colourOfCommands(state: ListStoresResponse): Colour | undefined {
 /** In whole units, so that it ticks: `59 s`, `12 m`, `3 h`, `2 d`. */
 function age(ms: number): string {
   const seconds = Math.max(0, Math.floor(ms / 1000));
-  if (seconds < 100) {
+  if (seconds < 120) {
     return `${seconds} s`;
   }
   const minutes = Math.floor(seconds / 60);
-  if (minutes < 100) {
+  if (minutes < 120) {
     return `${minutes} m`;
   }
   const hours = Math.floor(minutes / 60);
