@@ -576,10 +576,29 @@ describe("ReportStatus", () => {
     { storeId: "a\u0000b" },
     { sentAt: 2n ** 63n - 1n },
     { sentAt: -(2n ** 63n) },
+    { depth: -1n },
+    { parked: 2n ** 53n },
+    { receivedSequence: -1n },
+    { epoch: "e".repeat(129) },
   ])("%o is INVALID_ARGUMENT", async (changes) => {
     await using cloud = await serveCloud();
     const answer = cloud.client.reportStatus({ ...report, ...changes }, { signal: never });
     expect(await failure(answer)).toMatchObject({ code: "INVALID_ARGUMENT" });
+  });
+
+  test("a number that makes no sense is named, and the list of stores stays whole", async () => {
+    await using cloud = await serveCloud();
+    const answer = cloud.client.reportStatus(
+      { ...report, oldestUnacked: 2n ** 63n - 1n },
+      { signal: never },
+    );
+    expect(await failure(answer)).toMatchObject({
+      message: "oldest_unacked is 9223372036854775807; expected 0 to 2^53 - 1",
+    });
+    const most = BigInt(Number.MAX_SAFE_INTEGER);
+    await cloud.client.reportStatus({ ...report, depth: most, sentAt: most }, { signal: never });
+    const { messages } = await collect(cloud.office.listStores({}, { signal: never }));
+    expect(messages).toMatchObject([{ storeId, depth: most }]);
   });
 });
 
