@@ -440,7 +440,7 @@ describe("what is known of a store", () => {
     expect(kept[0]).toBe(`${"x".repeat(1023)}\ufffd`);
   });
 
-  test("when it was seen is exact, and on the disk within seconds, also after a kill", () => {
+  test("when it was seen is exact, and on the disk within seconds", () => {
     using folder = tempFolder();
     let now = noon;
     using box = openLedger(folder.path, () => now);

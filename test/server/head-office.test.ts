@@ -60,24 +60,28 @@ describe("IssueCommand", () => {
   });
 
   test.each([
-    [{ storeIds: [""] }, "INVALID_ARGUMENT", "store_id is empty"],
-    [{ storeIds: [] }, "INVALID_ARGUMENT", "store_ids is empty; expected at least one store"],
-    [{ allStores: true }, "INVALID_ARGUMENT", "store_ids and all_stores; expected one of them"],
+    ["INVALID_ARGUMENT", "store_id is empty", { storeIds: [""] }],
     [
-      { allStores: true, storeIds: [] },
+      "INVALID_ARGUMENT",
+      "store_ids is empty; expected at least one store, or all_stores",
+      { storeIds: [] },
+    ],
+    ["INVALID_ARGUMENT", "store_ids and all_stores; expected one of them", { allStores: true }],
+    [
       "FAILED_PRECONDITION",
       "the cloud has heard of no store yet",
+      { allStores: true, storeIds: [] },
     ],
     [
-      { storeIds: Array.from({ length: 10_001 }, (_, i) => `store-${i}`) },
       "INVALID_ARGUMENT",
       "a command for 10001 stores; at most 10000 are allowed",
+      { storeIds: Array.from({ length: 10_001 }, (_, i) => `store-${i}`) },
     ],
-    [{ commandId: "c".repeat(129) }, "INVALID_ARGUMENT", "command_id has 129 bytes"],
-    [{ type: "\u0007" }, "INVALID_ARGUMENT", "type has control characters"],
-    [{ payloadJson: "sku" }, "INVALID_ARGUMENT", "payload_json is not JSON"],
-    [{ payloadJson: "{}" }, "ALREADY_EXISTS", "store store-01 has a command cmd-1 already"],
-  ])("%.60j is %s: %s", async (changes, code, message) => {
+    ["INVALID_ARGUMENT", "command_id has 129 bytes", { commandId: "c".repeat(129) }],
+    ["INVALID_ARGUMENT", "type has control characters", { type: "\u0007" }],
+    ["INVALID_ARGUMENT", "payload_json is not JSON", { payloadJson: "sku" }],
+    ["ALREADY_EXISTS", "store store-01 has a command cmd-1 already", { payloadJson: "{}" }],
+  ])("%s: %s", async (code, message, changes) => {
     await using cloud = await serveCloud();
     await cloud.office.issueCommand(command, { signal: never });
     const answer = cloud.office.issueCommand({ ...command, ...changes }, { signal: never });
@@ -270,7 +274,7 @@ describe("ListStores", () => {
 
   test("a reader that is slow gets the latest, and the server keeps no queue for it", async () => {
     await using cloud = await serveCloud();
-    // A few hundred bytes of each store, more than the wire takes before somebody reads.
+    // Ten KiB of each store: more of them than the wire takes before somebody reads.
     const ids = Array.from({ length: 60 }, (_, i) => `store-${String(i).padStart(2, "0")}`);
     const alarms = Array.from({ length: 10 }, () => "x".repeat(1024));
     for (const id of ids) {
