@@ -313,7 +313,7 @@ function age(ms: number): string {
 const squeezed = (text: string) => text.replace(" ", "");
 
 /** Of at most so many columns. */
-function cut(text: string, width: number, isUnicode: boolean): string {
+export function cut(text: string, width: number, isUnicode: boolean): string {
   if (widthOf(text) <= width) {
     return text;
   }
