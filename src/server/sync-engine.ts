@@ -223,9 +223,9 @@ export function syncEngine({ cloud, faults, log }: SyncEngineOptions): Implement
         }
       }
       const numbers = numbersOf(report);
-      const { ledger } = cloud.forCall();
+      const { ledger, report: keep } = cloud.forCall();
       const { storeId, epoch, version, ledgerId, parkedCommands, alarms } = report;
-      const clockOffsetMs = ledger.report({
+      const clockOffsetMs = await keep({
         ...{ storeId, epoch, version, ledgerId, parkedCommands, alarms },
         ...numbers,
       });

@@ -185,8 +185,18 @@ describe("issuing to many", () => {
 });
 
 describe("what has become of commands", () => {
+  const tell = ({ ledger }: OpenLedger, one: StatusReport) => ledger.report([one]);
   const report = (ledgerId: string, changes: Partial<StatusReport>): StatusReport => ({
-    ...{ storeId, depth: 0, bytes: 0, oldestUnacked: 0, parked: 0, epoch: "aa", sentAt: noon },
+    ...{
+      storeId,
+      depth: 0,
+      bytes: 0,
+      oldestUnacked: 0,
+      parked: 0,
+      epoch: "aa",
+      sentAt: noon,
+      cameAt: noon,
+    },
     ...{ version: "1.0.0", ledgerId, receivedSequence: 0, appliedSequence: 0, commandsParked: 0 },
     ...{ parkedCommands: [], alarms: [] },
     ...changes,
@@ -201,7 +211,8 @@ describe("what has become of commands", () => {
     issue(box.dispatch, 1, 4);
     expect(fates(box)).toEqual(["cmd-1 queued", "cmd-2 queued", "cmd-3 queued", "cmd-4 queued"]);
     const { ledger } = box;
-    ledger.report(
+    tell(
+      box,
       report(ledger.id, {
         ...{ receivedSequence: 3, appliedSequence: 2, commandsParked: 1 },
         parkedCommands: [{ commandId: "cmd-1", reason: "no such item" }],
@@ -212,7 +223,7 @@ describe("what has become of commands", () => {
       ...["cmd-2 applied", "cmd-3 received", "cmd-4 queued"],
     ]);
     // Somebody has put it right.
-    ledger.report(report(ledger.id, { receivedSequence: 4, appliedSequence: 4 }));
+    tell(box, report(ledger.id, { receivedSequence: 4, appliedSequence: 4 }));
     expect(fates(box)).toEqual(ids(1, 4).map((id) => `${id} applied`));
   });
 
@@ -220,7 +231,7 @@ describe("what has become of commands", () => {
     using box = openLedger();
     issue(box.dispatch, 1, 25);
     const parkedCommands = ids(1, 25).map((commandId) => ({ commandId, reason: "x".repeat(2000) }));
-    box.ledger.report(report(box.ledger.id, { parkedCommands }));
+    tell(box, report(box.ledger.id, { parkedCommands }));
     const parked = fates(box).filter((fate) => fate.includes("parked"));
     expect(parked).toHaveLength(20);
     expect(parked[0]).toBe(`cmd-1 parked ${"x".repeat(1024)}`);

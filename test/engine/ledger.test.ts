@@ -4,7 +4,7 @@ import { cpSync, existsSync, readFileSync, statSync, writeFileSync } from "node:
 import { afterEach, describe, expect, test, vi } from "vitest";
 import type { Ledger, StatusReport } from "../../src/engine/ledger.ts";
 import { DamagedError, Database } from "../../src/sqlite.ts";
-import { noon, openLedger, sale, sales } from "../support/open-ledger.ts";
+import { noon, type OpenLedger, openLedger, sale, sales } from "../support/open-ledger.ts";
 import { tempFolder } from "../support/temp.ts";
 
 const accepted = { kind: "accepted" };
@@ -346,8 +346,12 @@ test("the cloud's own time of arrival stands beside the event's", () => {
   ]);
 });
 
+/** A report by itself. */
+const tell = ({ ledger }: OpenLedger, one: StatusReport) => ledger.report([one])[0];
+
 const report = (changes: Partial<StatusReport> = {}): StatusReport => ({
   ...{ storeId: "store-01", depth: 3, bytes: 4096, oldestUnacked: noon, parked: 0, sentAt: noon },
+  ...{ cameAt: noon },
   ...{ epoch: "aa", version: "1.0.0", ledgerId: "", receivedSequence: 0, appliedSequence: 0 },
   ...{ commandsParked: 0, parkedCommands: [], alarms: [] },
   ...changes,
@@ -355,8 +359,8 @@ const report = (changes: Partial<StatusReport> = {}): StatusReport => ({
 
 test("a report gives the offset of the store's clock, and a later one replaces it", () => {
   using box = openLedger();
-  expect(box.ledger.report(report({ sentAt: noon + 1500 }))).toBe(1500);
-  expect(box.ledger.report(report({ sentAt: noon - 2 * day }))).toBe(-2 * day);
+  expect(tell(box, report({ sentAt: noon + 1500 }))).toBe(1500);
+  expect(tell(box, report({ sentAt: noon - 2 * day }))).toBe(-2 * day);
   const row = box.ledger.database.prepare("SELECT * FROM stores").get();
   expect(row).toMatchObject({ store_id: "store-01", clock_offset_ms: -2 * day });
 });
@@ -372,7 +376,7 @@ describe("what is known of a store", () => {
   test("an event, a report or a question makes it known; a command to it does not", () => {
     using box = openLedger();
     box.ledger.take([sale(1, { storeId: "d" })]);
-    box.ledger.report(report({ storeId: "b" }));
+    tell(box, report({ storeId: "b" }));
     box.ledger.know("c");
     box.dispatch.issue(["a"], { commandId: "", type: "StockAlert", payloadJson: "{}" });
     expect(box.ledger.storeIds()).toEqual(["b", "c", "d"]);
@@ -388,8 +392,9 @@ describe("what is known of a store", () => {
     for (const commandId of ["one", "two", "three"]) {
       box.dispatch.issue(["store-01"], { commandId, type: "StockAlert", payloadJson: "{}" });
     }
-    box.ledger.report(report({ depth: 9 }));
-    box.ledger.report(
+    tell(box, report({ depth: 9 }));
+    tell(
+      box,
       report({
         ...{ depth: 7, parked: 2, commandsParked: 1, alarms: ["salvaged"], sentAt: noon + 1500 },
         ...{ ledgerId: box.ledger.id, receivedSequence: 2, appliedSequence: 1 },
@@ -408,15 +413,15 @@ describe("what is known of a store", () => {
   test("how far a store is with the commands of another ledger is not taken", () => {
     using box = openLedger();
     const mine = { ledgerId: box.ledger.id, receivedSequence: 2, appliedSequence: 1 };
-    box.ledger.report(report(mine));
-    box.ledger.report(report({ ledgerId: "another", receivedSequence: 9, appliedSequence: 9 }));
+    tell(box, report(mine));
+    tell(box, report({ ledgerId: "another", receivedSequence: 9, appliedSequence: 9 }));
     const at = () => {
       const { receivedSequence, appliedSequence } = box.ledger.store("store-01") ?? {};
       return [receivedSequence, appliedSequence];
     };
     expect(at()).toEqual([2, 1]);
     // A store whose disk was lost begins anew.
-    box.ledger.report(report({ ...mine, receivedSequence: 0, appliedSequence: 0 }));
+    tell(box, report({ ...mine, receivedSequence: 0, appliedSequence: 0 }));
     expect(at()).toEqual([0, 0]);
   });
 
@@ -434,7 +439,7 @@ describe("what is known of a store", () => {
   test("too many alarms and too long ones are cut, between characters", () => {
     using box = openLedger();
     const alarms = Array.from({ length: 12 }, () => `${"x".repeat(1023)}😀`);
-    box.ledger.report(report({ alarms }));
+    tell(box, report({ alarms }));
     const kept = box.ledger.store("store-01")?.alarms ?? [];
     expect(kept).toHaveLength(10);
     expect(kept[0]).toBe(`${"x".repeat(1023)}\ufffd`);

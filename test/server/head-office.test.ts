@@ -146,11 +146,13 @@ describe("ListStores", () => {
   test("a store comes whole, by the cloud's clock, and its oldest event goes on ageing", async () => {
     const clock = testClock(noon);
     await using cloud = await serveCloud({ clock });
-    await report(cloud, storeId, {
-      ...{ depth: 3n, bytes: 4096n, oldestUnacked: BigInt(noon - 60_000), parked: 1n },
-      ...{ sentAt: BigInt(noon + 2_000), epoch: "aa", version: "1.2.3", commandsParked: 2n },
-      alarms: ["the buffer was salvaged"],
-    });
+    await clock.settled(
+      report(cloud, storeId, {
+        ...{ depth: 3n, bytes: 4096n, oldestUnacked: BigInt(noon - 60_000), parked: 1n },
+        ...{ sentAt: BigInt(noon + 2_000), epoch: "aa", version: "1.2.3", commandsParked: 2n },
+        alarms: ["the buffer was salvaged"],
+      }),
+    );
     await clock.advance(60_000);
     expect(await list(cloud)).toEqual([
       {
@@ -255,14 +257,14 @@ describe("ListStores", () => {
   test("a store that changes often comes once a second, as it is then", async () => {
     const clock = testClock(noon);
     await using cloud = await serveCloud({ clock });
-    await report(cloud, storeId);
+    await clock.settled(report(cloud, storeId));
     const states = follow(cloud);
-    await states.next();
+    await clock.settled(Promise.resolve(states.next()));
     const got: bigint[] = [];
     for (let second = 1n; second <= 3n; second++) {
       const next = states.next();
       for (let i = 1n; i <= 50n; i++) {
-        await report(cloud, storeId, { depth: second * 100n + i });
+        await clock.settled(report(cloud, storeId, { depth: second * 100n + i }));
       }
       await clock.sleeping();
       await clock.advance(1_000);
