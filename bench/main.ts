@@ -13,6 +13,7 @@ import { bridge } from "./bridge.ts";
 import { glue } from "./glue.ts";
 import { type Figure, isReached } from "./measure.ts";
 import { memory } from "./memory.ts";
+import { stampede } from "./stampede.ts";
 import { startUp } from "./start-up.ts";
 import { subscribers } from "./subscribers.ts";
 
@@ -22,6 +23,7 @@ const parts: Readonly<Record<string, () => Promise<Figure[]>>> = {
   memory,
   subscribers,
   bridge,
+  stampede,
 };
 
 const args = process.argv.slice(2);

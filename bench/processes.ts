@@ -18,6 +18,8 @@ export interface ServerProcess extends Disposable {
   readonly port: number;
   readonly pid: number;
   usage(): Promise<Usage>;
+  /** Resolves when it has ended. */
+  stop(): Promise<void>;
 }
 
 export async function startServerProcess(
@@ -42,7 +44,16 @@ export async function startServerProcess(
       const [usage] = (await answer) as [Usage];
       return usage;
     },
-    [Symbol.dispose]: () => child.disconnect(),
+    async stop() {
+      const exit = once(child, "exit");
+      child.disconnect();
+      await exit;
+    },
+    [Symbol.dispose]() {
+      if (child.connected) {
+        child.disconnect();
+      }
+    },
   };
 }
 
