@@ -29,14 +29,18 @@ export const systemClock: Clock = {
         reject(signal.reason);
         return;
       }
-      const onAbort = () => {
-        clearTimeout(timer);
-        reject(signal.reason);
-      };
-      const timer = setTimeout(() => {
+      const wake = () => {
         signal.removeEventListener("abort", onAbort);
         resolve();
-      }, ms);
+      };
+      const onAbort = () => {
+        clearTimeout(timer);
+        clearImmediate(turn);
+        reject(signal.reason);
+      };
+      // A timer of 0 waits for a millisecond, which is long for a till.
+      const turn = ms > 0 ? undefined : setImmediate(wake);
+      const timer = ms > 0 ? setTimeout(wake, ms) : undefined;
       signal.addEventListener("abort", onAbort, { once: true });
     });
   },

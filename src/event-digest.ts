@@ -78,3 +78,41 @@ function numberOf(digest: Uint8Array): bigint {
 function bytesOf(sum: bigint): Buffer {
   return Buffer.from(sum.toString(16).padStart(digestBytes * 2, "0"), "hex");
 }
+
+/** A question about events. */
+export interface DigestRange {
+  /** The first and the last day, as `dayOf`. */
+  readonly fromDay: string;
+  readonly toDay: string;
+  /** Only events of this type; empty: of all. */
+  readonly type: string;
+}
+
+/** Read at a time; in between others have their turn. */
+const pageSize = 200;
+
+/**
+ * The events of a range, in the order of the bytes of their ids. `read` returns those behind an id, in
+ * that order, at most `limit`, and none at the end; `pause` is called between two pages.
+ */
+export async function* eventsIn<E extends StoreEvent>(
+  { fromDay, toDay, type }: DigestRange,
+  {
+    read,
+    pause,
+  }: {
+    readonly read: (after: string, limit: number) => readonly E[];
+    readonly pause: () => Promise<void>;
+  },
+): AsyncGenerator<E, void> {
+  for (let page = read("", pageSize); page.length > 0; ) {
+    for (const event of page) {
+      const day = dayOf(event.timestamp);
+      if (day >= fromDay && day <= toDay && (type === "" || event.type === type)) {
+        yield event;
+      }
+    }
+    await pause();
+    page = read(page.at(-1)?.eventId ?? "", pageSize);
+  }
+}

@@ -8,7 +8,6 @@
 
 import { fstatSync } from "node:fs";
 import { Argument, Command, CommanderError } from "commander";
-import packageJson from "../package.json" with { type: "json" };
 import { systemClock, systemRandom } from "./clock.ts";
 import type { CommandGroup, CommandModule } from "./commands/command-module.ts";
 import { readWords } from "./commands/go-flags.ts";
@@ -16,6 +15,7 @@ import type { TerminalFlags } from "./commands/terminal.ts";
 import { messageOf, StatusError, statusCodes, UsageError } from "./errors.ts";
 import { plain } from "./plain.ts";
 import { dieBy, type Exit, onStopSignals, Stop } from "./shutdown.ts";
+import { version } from "./version.ts";
 
 const commands: Readonly<Record<string, () => Promise<CommandModule | CommandGroup>>> = {
   serve: () => import("./commands/serve.ts"),
@@ -89,7 +89,7 @@ async function main(argv: readonly string[]): Promise<Exit> {
   let exit: Exit = 0;
   const program = new Command("brewctl")
     .description("gRPC streams you can watch: the Brew lessons' server and clients")
-    .version(packageJson.version, "-V, --version")
+    .version(version, "-V, --version")
     .addHelpText("before", `Examples:\n${rootExamples}\n`)
     .addHelpText("after", "\nMore: brewctl help <command>, brewctl help exit-codes")
     .helpCommand(false)

@@ -18,6 +18,7 @@
 
 import { existsSync } from "node:fs";
 import { StatusError } from "../errors.ts";
+import type { DigestCell, DigestRange } from "../event-digest.ts";
 import {
   bytesOf,
   type Database,
@@ -357,15 +358,21 @@ export class Outbox {
   }
 
   counts(): OutboxCounts {
-    const { counts, parked, pending } = this.#statements;
-    const of = counts.get() ?? {};
+    const unsettled = this.unsettled();
+    const total = Number(this.#statements.total.get()?.["total"]);
+    return { ...unsettled, acked: total - unsettled.pending - unsettled.parked };
+  }
+
+  /** `counts` without the acked ones, of which there may be millions. Cheap. */
+  unsettled(): Omit<OutboxCounts, "acked"> {
+    const { unsettled, parked, pending } = this.#statements;
+    const of = unsettled.get() ?? {};
     const [first] = [
       ...this.#page(pending.iterate(0, 1)),
       ...this.#page(parked.iterate(0, 1)),
     ].sort((a, b) => a.position - b.position);
     return {
       pending: Number(of["pending"]),
-      acked: Number(of["total"]) - Number(of["pending"]) - Number(of["parked"]),
       parked: Number(of["parked"]),
       oldestUnacked: first?.timestamp,
     };
@@ -548,6 +555,22 @@ export class Outbox {
     return this.database.write(() => Number(this.#statements.prune.run(before, pruneStep).changes));
   }
 
+  /** What was removed because its time was over, summed up: by day and type, of a range. */
+  pruned({ fromDay, toDay, type }: DigestRange): DigestCell[] {
+    return this.database
+      .prepare(
+        `SELECT type, day, count, digest FROM pruned
+         WHERE day BETWEEN ? AND ? AND (? = '' OR type = ?) ORDER BY day, type`,
+      )
+      .all(fromDay, toDay, type, type)
+      .map((row) => ({
+        type: String(row["type"]),
+        day: String(row["day"]),
+        count: Number(row["count"]),
+        digest: row["digest"] as Uint8Array,
+      }));
+  }
+
   /** What was done to a damaged file, if this one replaces one. */
   salvaged(): Salvaged | undefined {
     const text = String(this.database.prepare("SELECT salvaged FROM outbox").get()?.["salvaged"]);
@@ -666,9 +689,9 @@ function prepare(database: Database) {
     pending: events(`state = 0 AND ${behind}`),
     acked: events(`state = 1 AND ${behind}`),
     parked: events(`state = 2 AND ${behind}`),
-    counts: sql(`SELECT (SELECT count(*) FROM events WHERE state = 0) AS pending,
-      (SELECT count(*) FROM events WHERE state = 2) AS parked,
-      (SELECT count(*) FROM events) AS total`),
+    unsettled: sql(`SELECT (SELECT count(*) FROM events WHERE state = 0) AS pending,
+      (SELECT count(*) FROM events WHERE state = 2) AS parked`),
+    total: sql("SELECT count(*) AS total FROM events"),
     // Of those before the first pending one: to look further would take long.
     lastAcked: sql(`SELECT seq, e.epoch AS epoch FROM events
       JOIN epochs e ON e.number = events.epoch WHERE state = 1 AND position <

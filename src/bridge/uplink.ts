@@ -1,6 +1,8 @@
 /** The wire to the cloud, as the bridge sees it. Whoever has a real wire implements it. */
 
-import type { Command, Cursor } from "./inbox.ts";
+import type { DigestRange } from "../event-digest.ts";
+import type { DigestPart } from "./digesting.ts";
+import type { Command, CommandProgress, Cursor } from "./inbox.ts";
 import type { LedgerSeen, Recorded } from "./outbox.ts";
 
 /** What the cloud says of one event. */
@@ -33,6 +35,35 @@ export interface UplinkOptions {
   readonly onLedger: (ledger: LedgerSeen) => void;
 }
 
+/** What the cloud wants to know of the events here. */
+export interface Question {
+  readonly questionId: string;
+  readonly range: DigestRange & { readonly withEvents: boolean };
+}
+
+export interface WatchCallOptions extends UplinkOptions {
+  /** Is told of each question; without it none come. */
+  readonly onQuestion?: ((question: Question) => void) | undefined;
+}
+
+/** How a store is, for head office. */
+export interface StoreReport extends CommandProgress {
+  /** Events without a final answer. */
+  readonly pending: number;
+  /** Those, and commands, that wait for a person. */
+  readonly parked: number;
+  readonly commandsParked: number;
+  readonly parkedCommands: readonly { readonly commandId: string; readonly reason: string }[];
+  /** The timestamp of the oldest event without a final answer. */
+  readonly oldestUnacked: number | undefined;
+  /** Of the buffer's file and its log. */
+  readonly bytes: number;
+  /** What a person should look at. */
+  readonly alarms: readonly string[];
+  /** Unix milliseconds by our clock, now. */
+  readonly sentAt: number;
+}
+
 /** All reject with `StatusError`, or with the signal's reason. */
 export interface Uplink {
   /** Resolves when the cloud answers. */
@@ -42,5 +73,13 @@ export interface Uplink {
   /** Sends events as they come; the end of them is the half-close. */
   channel(events: AsyncIterable<Recorded>, options: UplinkOptions): AsyncIterable<Answer>;
   /** The commands behind the cursor, and those still to come. */
-  watch(cursor: Cursor | undefined, options: UplinkOptions): AsyncIterable<Command>;
+  watch(cursor: Cursor | undefined, options: WatchCallOptions): AsyncIterable<Command>;
+  /** Tells how the store is. Resolves with our clock minus the cloud's, in milliseconds. */
+  report(report: StoreReport, options: { readonly signal: AbortSignal }): Promise<number>;
+  /** Answers a question. */
+  answer(
+    questionId: string,
+    parts: AsyncIterable<DigestPart>,
+    options: { readonly signal: AbortSignal },
+  ): Promise<void>;
 }

@@ -7,7 +7,7 @@ import type { Clock, Random } from "../clock.ts";
 import { StatusError } from "../errors.ts";
 import type { Command, Inbox, Received } from "./inbox.ts";
 import { keepLinked, type LinkState } from "./link.ts";
-import type { Uplink } from "./uplink.ts";
+import type { Question, Uplink } from "./uplink.ts";
 
 export interface WatchOptions {
   readonly inbox: Inbox;
@@ -17,13 +17,17 @@ export interface WatchOptions {
   /** Ends it. */
   readonly signal: AbortSignal;
   readonly onState: (state: LinkState) => void;
+  /** Commands wait on the disk for `Inbox.next` instead of being applied as they come. */
+  readonly appliesLater?: boolean;
+  /** Is told what the cloud wants to know of the events here; without it, it does not ask. */
+  readonly onQuestion?: (question: Question) => void;
   /** Is told of each command when it is on the disk; one that had come before is `known`. */
   readonly onCommand: (command: Command, received: Received) => Promise<void>;
 }
 
 /** Throws as `keepLinked`; it has no other end. */
 export async function watch(options: WatchOptions): Promise<never> {
-  const { inbox, uplink, signal, onState, onCommand } = options;
+  const { inbox, uplink, signal, appliesLater = false, onState, onCommand, onQuestion } = options;
   await keepLinked({
     ...options,
     connect: (call) => uplink.connect(call),
@@ -31,6 +35,7 @@ export async function watch(options: WatchOptions): Promise<never> {
       let ledgerId = "";
       const commands = uplink.watch(inbox.lastCursor(), {
         signal,
+        onQuestion,
         onLedger: (ledger) => {
           ledgerId = ledger.ledgerId;
           // The cloud has taken the call, but to be asked for nothing is no answer.
@@ -38,7 +43,7 @@ export async function watch(options: WatchOptions): Promise<never> {
         },
       });
       for await (const command of commands) {
-        const received = inbox.receive(command, ledgerId);
+        const received = inbox.receive(command, ledgerId, { appliesLater });
         answered();
         await onCommand(command, received);
       }

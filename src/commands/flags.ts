@@ -4,6 +4,7 @@ import { type Command, InvalidArgumentError, Option } from "commander";
 import { type Address, parseAddress } from "../address.ts";
 import { parseDuration } from "../duration.ts";
 import { messageOf } from "../errors.ts";
+import { type LogFormat, type LogLevel, logFormats, logLevels } from "../log.ts";
 import type { TerminalFlags } from "./terminal.ts";
 
 /** A parser whose complaint, "expected ...", commander puts behind the flag and its value. */
@@ -77,14 +78,38 @@ export interface ClientFlags extends TerminalFlags {
   readonly deadline?: number;
 }
 
+export function addrOption(): Option {
+  return new Option("--addr <address>", "the server: host:port, :port or unix:/path")
+    .default(parseAddress("localhost:50052"), "localhost:50052")
+    .env("BREWCTL_ADDR")
+    .argParser(dialAddress);
+}
+
+export interface LogFlags {
+  readonly logFormat: LogFormat;
+  readonly logLevel: LogLevel;
+}
+
+/** Of a command that writes a log to standard error. `debug`: what more is then told. */
+export function withLogFlags(command: Command, debug: string): Command {
+  return command
+    .addOption(
+      new Option("--log-format <format>", "how the log is written, to standard error")
+        .choices(logFormats)
+        .default("text")
+        .env("BREWCTL_LOG_FORMAT"),
+    )
+    .addOption(
+      new Option("--log-level <level>", `what is logged; debug tells ${debug}`)
+        .choices(logLevels)
+        .default("info")
+        .env("BREWCTL_LOG_LEVEL"),
+    );
+}
+
 export function withClientFlags(command: Command): Command {
   return withTerminalFlags(command)
-    .addOption(
-      new Option("--addr <address>", "the server: host:port, :port or unix:/path")
-        .default(parseAddress("localhost:50052"), "localhost:50052")
-        .env("BREWCTL_ADDR")
-        .argParser(dialAddress),
-    )
+    .addOption(addrOption())
     .addOption(outputOption())
     .option("--wait-ready <duration>", "wait so long for the server to come up", positiveDuration)
     .option(

@@ -10,16 +10,24 @@ import { join, resolve } from "node:path";
 import { Command, Option } from "commander";
 import { type Address, formatAddress, parseAddress } from "../address.ts";
 import { formatDuration } from "../duration.ts";
-import { createLogger, type LogFormat, type LogLevel, logFormats, logLevels } from "../log.ts";
+import { createLogger } from "../log.ts";
 import { describeFaults, type FaultOptions } from "../server/faults.ts";
 import { startServer } from "../server/index.ts";
 import type { Exit } from "../shutdown.ts";
 import { inMemory } from "../sqlite.ts";
 import type { CommandContext } from "./client-call.ts";
-import { duration, integer, listenAddress, nonEmpty, share } from "./flags.ts";
+import {
+  duration,
+  integer,
+  type LogFlags,
+  listenAddress,
+  nonEmpty,
+  share,
+  withLogFlags,
+} from "./flags.ts";
 import { stateFolder } from "./state-folder.ts";
 
-export interface ServeFlags {
+export interface ServeFlags extends LogFlags {
   readonly addr: Address;
   readonly tick: number;
   readonly echoDelay: number;
@@ -31,89 +39,78 @@ export interface ServeFlags {
   readonly faultDropAfter: number;
   readonly faultLoseAck: number;
   readonly faultLatency: number;
-  readonly logFormat: LogFormat;
-  readonly logLevel: LogLevel;
 }
 
-export const command = new Command("serve")
-  .description("run the server of the lessons")
-  .addOption(
-    new Option(
-      "--addr <address>",
-      "where to listen: :port (all interfaces), host:port or unix:/path; port 0: any free one",
+export const command = withLogFlags(
+  new Command("serve")
+    .description("run the server of the lessons")
+    .addOption(
+      new Option(
+        "--addr <address>",
+        "where to listen: :port (all interfaces), host:port or unix:/path; port 0: any free one",
+      )
+        .default(parseAddress(":50052"), ":50052")
+        .env("BREWCTL_LISTEN")
+        .argParser(listenAddress),
     )
-      .default(parseAddress(":50052"), ":50052")
-      .env("BREWCTL_LISTEN")
-      .argParser(listenAddress),
-  )
-  .addOption(
-    new Option("--tick <duration>", "time between a subscription's events; 0: no wait")
-      .default(1000, "1s")
-      .argParser(duration),
-  )
-  .addOption(
-    new Option("--echo-delay <duration>", "time before each echo of a chat; 0: no wait")
-      .default(200, "200ms")
-      .argParser(duration),
-  )
-  .addOption(
-    new Option(
-      "--upload-delay <duration>",
-      "time that each uploaded record takes, so that a client feels backpressure",
+    .addOption(
+      new Option("--tick <duration>", "time between a subscription's events; 0: no wait")
+        .default(1000, "1s")
+        .argParser(duration),
     )
-      .default(0, "0")
-      .argParser(duration),
-  )
-  .addOption(
-    new Option("--grace <duration>", "how long a stop waits for running uploads")
-      .default(5000, "5s")
-      .argParser(duration),
-  )
-  .addOption(
-    new Option("--log-format <format>", "how the log is written, to standard error")
-      .choices(logFormats)
-      .default("text")
-      .env("BREWCTL_LOG_FORMAT"),
-  )
-  .addOption(
-    new Option("--log-level <level>", "what is logged; debug tells each event of the store bridge")
-      .choices(logLevels)
-      .default("info")
-      .env("BREWCTL_LOG_LEVEL"),
-  )
-  .addOption(
-    new Option(
-      "--data-dir <folder>",
-      "where the ledger of the store bridge is kept (default: brewctl/cloud in your state folder)",
+    .addOption(
+      new Option("--echo-delay <duration>", "time before each echo of a chat; 0: no wait")
+        .default(200, "200ms")
+        .argParser(duration),
     )
-      .env("BREWCTL_DATA_DIR")
-      .argParser(nonEmpty),
-  )
-  .addOption(
-    new Option("--memory", "keep the ledger in memory and forget it at the end").conflicts(
-      "dataDir",
+    .addOption(
+      new Option(
+        "--upload-delay <duration>",
+        "time that each uploaded record takes, so that a client feels backpressure",
+      )
+        .default(0, "0")
+        .argParser(duration),
+    )
+    .addOption(
+      new Option("--grace <duration>", "how long a stop waits for running uploads")
+        .default(5000, "5s")
+        .argParser(duration),
+    )
+    .addOption(
+      new Option(
+        "--data-dir <folder>",
+        "where the ledger of the store bridge is kept (default: brewctl/cloud in your state folder)",
+      )
+        .env("BREWCTL_DATA_DIR")
+        .argParser(nonEmpty),
+    )
+    .addOption(
+      new Option("--memory", "keep the ledger in memory and forget it at the end").conflicts(
+        "dataDir",
+      ),
+    )
+    .addOption(
+      new Option("--fault-nack <share>", "refuse such a share of a store's events with 'try later'")
+        .default(0)
+        .argParser(share),
+    )
+    .addOption(
+      new Option("--fault-drop-after <n>", "end each call of a store after n events; 0: never")
+        .default(0)
+        .argParser(integer(0)),
+    )
+    .addOption(
+      new Option("--fault-lose-ack <share>", "lose such a share of the answers, after the commit")
+        .default(0)
+        .argParser(share),
+    )
+    .addOption(
+      new Option("--fault-latency <duration>", "hold each answer to a store back for so long")
+        .default(0, "0")
+        .argParser(duration),
     ),
-  )
-  .addOption(
-    new Option("--fault-nack <share>", "refuse such a share of a store's events with 'try later'")
-      .default(0)
-      .argParser(share),
-  )
-  .addOption(
-    new Option("--fault-drop-after <n>", "end each call of a store after n events; 0: never")
-      .default(0)
-      .argParser(integer(0)),
-  )
-  .addOption(
-    new Option("--fault-lose-ack <share>", "lose such a share of the answers, after the commit")
-      .default(0)
-      .argParser(share),
-  )
-  .addOption(
-    new Option("--fault-latency <duration>", "hold each answer to a store back for so long")
-      .default(0, "0")
-      .argParser(duration),
-  );
+  "each event of the store bridge",
+);
 
 export const examples = `\
   brewctl serve

@@ -8,6 +8,7 @@ export const command = new Command("store-sync").description(
 );
 
 export const verbs: CommandGroup["verbs"] = {
+  run: () => import("./store-sync/run.ts"),
   record: () => import("./store-sync/record.ts"),
   flush: () => import("./store-sync/flush.ts"),
   channel: () => import("./store-sync/channel.ts"),

@@ -149,6 +149,9 @@ const kind: Kind = {
   `,
 };
 
+/** Of the payloads that are read at a time, in characters: four of the largest. */
+const maxPageSize = 4 * maxTakenPayloadBytes;
+
 export class Ledger {
   /** Random; made with the ledger. */
   readonly id: string;
@@ -357,6 +360,30 @@ export class Ledger {
     );
   }
 
+  /**
+   * A store's events behind an id, in the order of the bytes of the ids, at most `limit`, and fewer if
+   * they are large: only an empty answer is the end.
+   */
+  eventsById(storeId: string, after: string, limit: number): StoreEvent[] {
+    const events: StoreEvent[] = [];
+    let size = 0;
+    for (const row of this.#statements.behindId.iterate(storeId, after, limit)) {
+      const [eventId, type, payload, timestamp] = row;
+      const event = {
+        eventId: String(eventId),
+        type: String(type),
+        payload: textOf(payload),
+        timestamp: Number(timestamp),
+      };
+      events.push(event);
+      size += event.payload.length;
+      if (size >= maxPageSize) {
+        break;
+      }
+    }
+    return events;
+  }
+
   /** How many events there are. */
   size(): number {
     return Number(this.database.prepare("SELECT count(*) AS n FROM events").get()?.["n"]);
@@ -465,6 +492,9 @@ function prepare(database: Database) {
       WHERE store_id = ? AND epoch = ?`),
     gaps: sql(`SELECT epoch, highest, seen FROM epochs JOIN stores ON stores.number = store
       WHERE store_id = ? ORDER BY epochs.number`),
+    behindId: sql(`SELECT event_id, type, payload, timestamp FROM events
+      WHERE store = (SELECT number FROM stores WHERE store_id = ?) AND event_id > ?
+      ORDER BY event_id LIMIT ?`),
     all: sql(`SELECT ${event} ${fromEvents} WHERE position > ? ORDER BY position LIMIT ?`),
     ofStore: sql(`SELECT ${event} ${fromEvents}
       WHERE position > ? AND store_id = ? ORDER BY position LIMIT ?`),

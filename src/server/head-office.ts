@@ -3,22 +3,29 @@
  * commands/head-office/{command,events}.ts.
  */
 
+import { create } from "@bufbuild/protobuf";
+import type { Clock } from "../clock.ts";
 import { StatusError } from "../errors.ts";
+import { DigestRangeSchema } from "../gen/sync/v1/digest_pb.ts";
 import { HeadOffice } from "../gen/sync/v1/head_office_pb.ts";
 import { type Handlers, type Implementation, implement } from "../grpc/serve.ts";
 import type { Logger } from "../log.ts";
 import { faultOfName } from "../store-event.ts";
 import type { Cloud } from "./cloud.ts";
+import { digest } from "./digest.ts";
+import type { Questions } from "./questions.ts";
 
 export interface HeadOfficeOptions {
   readonly cloud: Cloud;
+  readonly questions: Questions;
+  readonly clock: Clock;
   readonly log: Logger;
 }
 
 /** Read from the ledger at a time. */
 const pageSize = 200;
 
-export function headOffice({ cloud, log }: HeadOfficeOptions): Implementation {
+export function headOffice({ cloud, questions, clock, log }: HeadOfficeOptions): Implementation {
   const handlers: Handlers<typeof HeadOffice> = {
     async issueCommand({ storeIds, commandId, type, payloadJson }) {
       const { dispatch } = cloud.forCall();
@@ -53,9 +60,8 @@ export function headOffice({ cloud, log }: HeadOfficeOptions): Implementation {
       throw new StatusError("UNIMPLEMENTED", "not yet");
     },
 
-    // biome-ignore lint/correctness/useYield: to come
-    async *digest() {
-      throw new StatusError("UNIMPLEMENTED", "not yet");
+    digest({ storeId, side, range = create(DigestRangeSchema) }, { signal }) {
+      return digest({ storeId, side, range }, { cloud, questions, clock, signal });
     },
 
     async *listEvents({ storeId, after, follow }, { signal }) {

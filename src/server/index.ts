@@ -3,12 +3,13 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
 import type { Address } from "../address.ts";
 import type { Clock, Random } from "../clock.ts";
-import { listen, type RunningServer } from "../grpc/serve.ts";
+import { type Implementation, listen, type RunningServer } from "../grpc/serve.ts";
 import type { Logger } from "../log.ts";
 import { Cloud } from "./cloud.ts";
 import { type FaultOptions, Faults } from "./faults.ts";
 import { headOffice } from "./head-office.ts";
 import { health } from "./health.ts";
+import { Questions } from "./questions.ts";
 import { reflection } from "./reflection.ts";
 import { streaming } from "./streaming.ts";
 import { syncEngine } from "./sync-engine.ts";
@@ -39,21 +40,17 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const { address, dataDir, opensLedger, log } = options;
   const cloud = new Cloud({ ...options, folder: dataDir });
   const faults = new Faults(options.faults, options);
+  const questions = new Questions();
   if (opensLedger) {
     cloud.open();
   }
   const services = [
     streaming(options),
-    syncEngine({ ...options, cloud, faults }),
-    headOffice({ ...options, cloud }),
+    syncEngine({ ...options, cloud, questions, faults }),
+    headOffice({ ...options, cloud, questions }),
   ];
-  const { implementation, stopServing } = health({
-    serviceNames: services.map(({ service }) => service.typeName),
-  });
-  services.push(implementation);
-  services.push(...reflection({ services: services.map(({ service }) => service) }));
-
-  const server = await listen({ address, implementations: services, log }).catch((error) => {
+  const { implementations, stopServing } = withOperations(services);
+  const server = await listen({ address, implementations, log }).catch((error) => {
     cloud.close();
     throw error;
   });
@@ -67,4 +64,14 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       cloud.close();
     },
   };
+}
+
+/** The services with health and reflection of them. */
+export function withOperations(services: readonly Implementation[]) {
+  const { implementation, stopServing } = health({
+    serviceNames: services.map(({ service }) => service.typeName),
+  });
+  const all = [...services, implementation];
+  all.push(...reflection({ services: all.map(({ service }) => service) }));
+  return { implementations: all, stopServing };
 }

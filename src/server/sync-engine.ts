@@ -23,14 +23,17 @@ import {
 import { type CallContext, type Handlers, type Implementation, implement } from "../grpc/serve.ts";
 import type { Logger } from "../log.ts";
 import { mapped } from "../mapped.ts";
+import { merged } from "../merged.ts";
 import { plain } from "../plain.ts";
 import { readAhead } from "../read-ahead.ts";
 import { faultOfName } from "../store-event.ts";
 import type { Cloud, OpenCloud, Taken } from "./cloud.ts";
 import type { Faults } from "./faults.ts";
+import type { Questions } from "./questions.ts";
 
 export interface SyncEngineOptions {
   readonly cloud: Cloud;
+  readonly questions: Questions;
   readonly faults: Faults;
   readonly log: Logger;
 }
@@ -63,7 +66,7 @@ interface Offered {
   readonly answer: Outcome | TryLater | Promise<Taken>;
 }
 
-export function syncEngine({ cloud, faults, log }: SyncEngineOptions): Implementation {
+export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions): Implementation {
   /** Offers a call's events to the ledger as they come, and tells the log what became of them. */
   function taking(events: AsyncIterable<StoreEvent>, context: CallContext, { commits }: OpenCloud) {
     const tally = { accepted: 0, duplicates: 0, refused: 0 };
@@ -131,7 +134,7 @@ export function syncEngine({ cloud, faults, log }: SyncEngineOptions): Implement
 
   const handlers: Handlers<typeof SyncEngine> = {
     async *watchCommands(
-      { storeId, lastAppliedSequence, ledgerId, lastAppliedCommandId },
+      { storeId, lastAppliedSequence, ledgerId, lastAppliedCommandId, answersQuestions },
       context,
     ) {
       checkStore(storeId);
@@ -144,10 +147,15 @@ export function syncEngine({ cloud, faults, log }: SyncEngineOptions): Implement
           ? undefined
           : { sequence: Number(lastAppliedSequence), ledgerId, commandId: lastAppliedCommandId };
       let sent = 0;
+      const commands = mapped(open.dispatch.watch(storeId, cursor, { signal }), commandOf);
+      const asked = () =>
+        mapped(questions.to(storeId, { signal }), (question) =>
+          create(CloudCommandSchema, { question }),
+        );
       try {
-        for await (const command of open.dispatch.watch(storeId, cursor, { signal })) {
-          yield commandOf(command);
-          sent += 1;
+        for await (const message of answersQuestions ? merged(commands, asked()) : commands) {
+          yield message;
+          sent += message.question === undefined ? 1 : 0;
         }
       } finally {
         const why = (signal.reason as StatusError | undefined)?.message ?? "";
@@ -230,8 +238,9 @@ export function syncEngine({ cloud, faults, log }: SyncEngineOptions): Implement
       return { ledgerId: ledger.id, clockOffsetMs: BigInt(clockOffsetMs) };
     },
 
-    async answerDigest() {
-      throw new StatusError("UNIMPLEMENTED", "not yet");
+    async answerDigest(parts) {
+      await questions.answer(parts);
+      return {};
     },
   };
   return implement(SyncEngine, handlers);

@@ -103,6 +103,12 @@ export function fakeUplink(cloud: FakeCloud) {
       }
       return cloud.watch(cursor, options);
     },
+
+    async report() {
+      return 0;
+    },
+
+    async answer() {},
   };
   return {
     uplink,

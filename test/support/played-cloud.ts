@@ -168,5 +168,9 @@ export function fakeUplink(cloud: FakeCloud = {}): FakeUplink {
       onLedger(cloud.ledger ?? { ledgerId: "ledger-1", epoch: "", seen: undefined });
       return cloud.watch?.(cursor) ?? (async function* () {})();
     },
+    async report() {
+      return 0;
+    },
+    async answer() {},
   };
 }

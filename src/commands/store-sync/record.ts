@@ -6,9 +6,8 @@
  * story: test/story/bridge.test.ts
  */
 
-import { randomUUID } from "node:crypto";
-import type { JsonValue } from "@bufbuild/protobuf";
 import { Command, InvalidArgumentError, Option } from "commander";
+import type { Address } from "../../address.ts";
 import type { Appended, NewEvent, Outbox } from "../../bridge/outbox.ts";
 import { type StatusError, UsageError } from "../../errors.ts";
 import { GroupCommit } from "../../group-commit.ts";
@@ -16,11 +15,15 @@ import { plain } from "../../plain.ts";
 import { readAhead } from "../../read-ahead.ts";
 import { type Exit, Stop } from "../../shutdown.ts";
 import type { CommandContext } from "../client-call.ts";
-import { checkInput, type Line, lines, parseJson } from "../input.ts";
+import { dialAddress } from "../flags.ts";
+import { checkInput, lines } from "../input.ts";
 import { type LocalFlags, openBuffer, withLocalFlags } from "./buffer.ts";
+import { newId, parseEvent } from "./event-input.ts";
 import { eventJson } from "./event-line.ts";
+import { recordAtBridge } from "./record-at-bridge.ts";
 
 export interface RecordFlags extends LocalFlags {
+  readonly bridge?: Address;
   readonly type?: string;
   readonly payload?: string;
   readonly eventId?: string;
@@ -47,6 +50,14 @@ export const command = withLocalFlags(
         "--input <file>",
         "record the NDJSON events of a file, or of stdin with -, as they come",
       ).conflicts(["type", "payload", "eventId", "timestamp"]),
+    )
+    .addOption(
+      new Option(
+        "--bridge <address>",
+        "record at the store's running bridge, as a till does, and not in the file",
+      )
+        .conflicts("buffer")
+        .argParser(dialAddress),
     ),
 );
 
@@ -54,13 +65,15 @@ export const examples = `\
   brewctl store-sync record --store store-01 --type Sale --payload '{"total":299}'
   brewctl store-sync record --type Sale --event-id till-1-0042 --payload '{"total":299}'
   brewctl store-sync record --input sales.ndjson   {"type":"Sale","payload":{"total":299}}
-  till-program | brewctl store-sync record --input - -o ndjson`;
+  till-program | brewctl store-sync record --input - -o ndjson
+  brewctl store-sync record --bridge bridge.shop:50053 --type Sale --event-id till-1-0043`;
 
 export const notes = `\
 A line of input has type, and may have payload (text, or any JSON), eventId and timestamp (Unix
 milliseconds). A line that is refused is named and costs no other; then the exit code is 2. Only
 with an eventId is it safe to record something again: the same event is then the same answer.
-When the disk is full nothing is recorded, and the exit code is 72.`;
+When the disk is full nothing is recorded, and the exit code is 72. With --bridge an event may be
+recorded although its answer was lost: record it again, under its eventId.`;
 
 /** Lines that are read before those ahead of them are on the disk. */
 const maxAhead = 1024;
@@ -74,6 +87,9 @@ export async function run(flags: RecordFlags, context: CommandContext): Promise<
     throw new UsageError("what happened? Say so with --type, or give --input", {
       hint: "such as: brewctl store-sync record --type Sale --payload '{\"total\":299}'",
     });
+  }
+  if (flags.bridge !== undefined) {
+    return await recordAtBridge(flags.bridge, flags, context);
   }
   const outbox = openBuffer(flags, context, { makes: true });
   try {
@@ -156,62 +172,6 @@ export async function run(flags: RecordFlags, context: CommandContext): Promise<
         : `recorded [${plain(event.type)}] id=${plain(eventId)} seq=${seq}${isNew ? "" : " (it was already)"}`,
     );
   }
-}
-
-function newId(): string {
-  return `evt-${randomUUID()}`;
-}
-
-const fields = ["type", "payload", "eventId", "timestamp"];
-/** What `-o ndjson` prints beside them, so that one store's events can be given to another. */
-const ignoredFields = [
-  "storeId",
-  "seq",
-  "epoch",
-  "state",
-  "attempts",
-  "reason",
-  "position",
-  "receivedAt",
-];
-
-function parseEvent(line: Line): NewEvent {
-  const json = parseJson(line, '{"type": "Sale", "payload": {"total": 299}}');
-  const unknown = Object.keys(json).find(
-    (name) => !fields.includes(name) && !ignoredFields.includes(name),
-  );
-  const wrong = (what: string) => new UsageError(`${line.where}: ${what}`);
-  if (unknown !== undefined) {
-    throw wrong(`unknown field ${JSON.stringify(unknown)}; expected ${fields.join(", ")}`);
-  }
-  const { type, payload = "", eventId = newId(), timestamp } = json;
-  if (typeof type !== "string") {
-    throw wrong(`expected type to be a text, such as "Sale"`);
-  }
-  if (typeof eventId !== "string") {
-    throw wrong("expected eventId to be a text");
-  }
-  return { type, eventId, payload: textOf(payload), timestamp: millisecondsOf(timestamp, wrong) };
-}
-
-function textOf(payload: JsonValue): string {
-  return typeof payload === "string" ? payload : JSON.stringify(payload);
-}
-
-/** A number, or one as text, as ProtoJSON writes it. */
-function millisecondsOf(
-  value: JsonValue | undefined,
-  wrong: (what: string) => UsageError,
-): number | undefined {
-  if (value === undefined) {
-    return undefined;
-  }
-  const isNumber =
-    typeof value === "number" || (typeof value === "string" && /^-?\d+$/.test(value));
-  if (!isNumber) {
-    throw wrong("expected timestamp to be Unix milliseconds");
-  }
-  return Number(value);
 }
 
 function time(text: string): number {

@@ -1,18 +1,24 @@
 /** The bridge's wire to the cloud, on gRPC: sync.v1.SyncEngine. */
 
-import { create } from "@bufbuild/protobuf";
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import type { Address } from "../../address.ts";
+import type { DigestPart } from "../../bridge/digesting.ts";
 import type { LedgerSeen, Recorded } from "../../bridge/outbox.ts";
-import type { Answer, Uplink, UplinkOptions } from "../../bridge/uplink.ts";
+import type { Answer, StoreReport, Uplink, UplinkOptions } from "../../bridge/uplink.ts";
 import type { Clock } from "../../clock.ts";
+import { messageOf } from "../../errors.ts";
+import { DigestRangeSchema } from "../../gen/sync/v1/digest_pb.ts";
 import {
+  type AnswerDigestRequestSchema,
   type EventAck,
   RefusalCode,
+  type ReportStatusRequestSchema,
   StoreEventSchema,
   SyncEngine,
 } from "../../gen/sync/v1/sync_engine_pb.ts";
 import { type AnswerHeaders, type CallOptions, dial } from "../../grpc/dial.ts";
 import { mapped } from "../../mapped.ts";
+import { version } from "../../version.ts";
 
 export interface UplinkTo extends Uplink {
   /** Waits for so many milliseconds for the cloud to come up. */
@@ -25,6 +31,13 @@ export interface UplinkTo extends Uplink {
  * has died is noticed sooner; this is for a cloud that is there and says nothing.
  */
 const summaryTimeoutMs = 60_000;
+
+/** For a report, in milliseconds: the next one comes soon enough. */
+const reportTimeoutMs = 5_000;
+
+/** As the contract has it. */
+const maxAlarms = 10;
+const maxTextLength = 1024;
 
 /** `epoch` is asked at each call: it changes when the events are numbered anew. */
 export function uplinkTo(
@@ -89,15 +102,91 @@ export function uplinkTo(
         lastAppliedSequence: BigInt(cursor?.sequence ?? 0),
         ledgerId: cursor?.ledgerId ?? "",
         lastAppliedCommandId: cursor?.commandId ?? "",
+        answersQuestions: options.onQuestion !== undefined,
       };
       for await (const command of client.watchCommands(handshake, callOptions(options))) {
-        const { commandId, type, payloadJson, sequence, issuedAt } = command;
+        const { commandId, type, payloadJson, sequence, issuedAt, question } = command;
+        if (question !== undefined) {
+          const { questionId, range = create(DigestRangeSchema) } = question;
+          options.onQuestion?.({ questionId, range });
+          continue;
+        }
         const numbers = { sequence: Number(sequence), issuedAt: Number(issuedAt) };
         yield { commandId, type, payloadJson, ...numbers };
       }
     },
+    async report(report, { signal }) {
+      const { clockOffsetMs } = await client.reportStatus(onReport(report, storeId, epoch()), {
+        signal,
+        deadline: clock.now() + reportTimeoutMs,
+      });
+      return Number(clockOffsetMs);
+    },
+    async answer(questionId, parts, { signal }) {
+      await client.answerDigest(answering(questionId, parts), { signal });
+    },
     close: () => connection.close(),
   };
+}
+
+function onReport(
+  report: StoreReport,
+  storeId: string,
+  epoch: string,
+): MessageInitShape<typeof ReportStatusRequestSchema> {
+  const { ledgerId, parkedCommands, alarms } = report;
+  return {
+    ...{ storeId, epoch, ledgerId, version },
+    depth: BigInt(report.pending),
+    parked: BigInt(report.parked),
+    bytes: BigInt(report.bytes),
+    oldestUnacked: BigInt(report.oldestUnacked ?? 0),
+    sentAt: BigInt(report.sentAt),
+    receivedSequence: BigInt(report.receivedSequence),
+    appliedSequence: BigInt(report.appliedSequence),
+    commandsParked: BigInt(report.commandsParked),
+    parkedCommands: parkedCommands.map(({ commandId, reason }) => ({
+      commandId,
+      reason: cut(reason),
+    })),
+    alarms: alarms.slice(0, maxAlarms).map(cut),
+  };
+}
+
+const cut = (text: string) => text.slice(0, maxTextLength).toWellFormed();
+
+/** The first message names the question, also where there is nothing to say. */
+async function* answering(
+  questionId: string,
+  parts: AsyncIterable<DigestPart>,
+): AsyncGenerator<MessageInitShape<typeof AnswerDigestRequestSchema>, void> {
+  yield { questionId };
+  try {
+    for await (const part of parts) {
+      yield { questionId, part: onAnswer(part) };
+    }
+  } catch (error) {
+    yield { questionId, part: { case: "fault", value: cut(messageOf(error)) } };
+  }
+}
+
+function onAnswer(
+  part: DigestPart,
+): NonNullable<MessageInitShape<typeof AnswerDigestRequestSchema>["part"]> {
+  switch (part.kind) {
+    case "cell": {
+      const { type, day, count, digest } = part.cell;
+      const counts = { count: BigInt(count), pruned: BigInt(part.pruned) };
+      return { case: "cell", value: { type, day, digest, ...counts } };
+    }
+    case "event": {
+      const { eventId, type, timestamp, digest, state } = part;
+      return {
+        case: "event",
+        value: { eventId, type, digest, state, timestamp: BigInt(timestamp) },
+      };
+    }
+  }
 }
 
 /** What a cloud of ours says of its ledger; another one says nothing. */

@@ -1,0 +1,142 @@
+/**
+ * `store-sync run --exec CMD`: a shop's own program applies a command. It gets the command as JSON on
+ * standard input and its id in the environment; exit code 0 means that it is applied.
+ */
+
+import { type ChildProcess, spawn } from "node:child_process";
+import { create } from "@bufbuild/protobuf";
+import type { ReceivedCommand } from "../../bridge/inbox.ts";
+import type { Clock } from "../../clock.ts";
+import { formatDuration } from "../../duration.ts";
+import { messageOf, StatusError } from "../../errors.ts";
+import { CloudCommandSchema } from "../../gen/sync/v1/sync_engine_pb.ts";
+import { plain } from "../../plain.ts";
+import { ndjson } from "../output.ts";
+
+export interface ExecOptions {
+  /** A command line for the shell. */
+  readonly program: string;
+  /** A program that takes longer is ended, and has failed. */
+  readonly timeoutMs: number;
+  readonly clock: Clock;
+  /** Is given what the program wrote, shortened and fit for a log. */
+  readonly onOutput: (command: ReceivedCommand, output: string) => void;
+}
+
+/** Kept of what a program writes: the end of it, in characters. */
+const maxOutputLength = 2_000;
+
+/** Between asking a program to end and ending it, in milliseconds. */
+const patienceMs = 2_000;
+
+/** What a program has left in its pipes may take so long after its end, in milliseconds. */
+const lastOutputMs = 200;
+
+/** Applies a command; rejects with why it was not applied, or with the signal's reason. */
+export function exec({ program, timeoutMs, clock, onOutput }: ExecOptions) {
+  return async (
+    command: ReceivedCommand,
+    { signal }: { readonly signal: AbortSignal },
+  ): Promise<void> => {
+    signal.throwIfAborted();
+    const { commandId, type, sequence, attempts } = command;
+    // A group of its own: what it has started ends with it.
+    const child = spawn("/bin/sh", ["-c", program], {
+      detached: true,
+      stdio: "pipe",
+      env: {
+        ...process.env,
+        BREWCTL_COMMAND_ID: commandId,
+        BREWCTL_COMMAND_TYPE: type,
+        BREWCTL_COMMAND_SEQUENCE: String(sequence),
+        BREWCTL_COMMAND_ATTEMPT: String(attempts + 1),
+      },
+    });
+    let output = "";
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.setEncoding("utf8");
+      stream.on("readable", () => {
+        for (let text = stream.read(); text !== null; text = stream.read()) {
+          output = (output + text).slice(-maxOutputLength);
+        }
+      });
+    }
+    // A program need not read its input.
+    child.stdin.on("error", () => {});
+    child.stdin.end(`${json(command)}\n`);
+
+    const over = new AbortController();
+    const ended = endOf(child);
+    const late = new Error(`it was ended after ${formatDuration(timeoutMs)}`);
+    const isLate = clock
+      .sleep(timeoutMs, { signal: AbortSignal.any([signal, over.signal]) })
+      .then(() => late);
+    try {
+      const failure = await Promise.race([ended, isLate]);
+      if (failure === late) {
+        await endGroup(child, ended, clock);
+      }
+      await Promise.race([closed(child), clock.sleep(lastOutputMs, over)]);
+      const said = plain(output.trim());
+      if (said !== "") {
+        onOutput(command, said);
+      }
+      if (failure !== undefined) {
+        const words = said === "" ? "" : `: ${said.slice(-300)}`;
+        throw new Error(`${failure.message}${words}`);
+      }
+    } catch (error) {
+      if (signal.aborted) {
+        await endGroup(child, ended, clock);
+      }
+      throw error;
+    } finally {
+      over.abort(new StatusError("CANCELLED", "the program has ended"));
+      isLate.catch(() => {});
+      child.stdout.destroy();
+      child.stderr.destroy();
+    }
+  };
+}
+
+/** Resolves when it has ended, with what is wrong about that. */
+function endOf(child: ChildProcess): Promise<Error | undefined> {
+  return new Promise((resolve) => {
+    child.once("error", (error) => resolve(new Error(`cannot start it: ${messageOf(error)}`)));
+    child.once("exit", (code, signal) => {
+      const how = signal === null ? `exit code ${code}` : `ended by ${signal}`;
+      resolve(code === 0 ? undefined : new Error(how));
+    });
+  });
+}
+
+function closed(child: ChildProcess): Promise<void> {
+  return new Promise((resolve) => child.once("close", () => resolve()));
+}
+
+/** Asks the program and all that it has started to end, and ends what is left. */
+async function endGroup(child: ChildProcess, ended: Promise<unknown>, clock: Clock) {
+  const over = new AbortController();
+  signalGroup(child, "SIGTERM");
+  await Promise.race([ended, clock.sleep(patienceMs, over).catch(() => {})]);
+  over.abort();
+  signalGroup(child, "SIGKILL");
+  await ended;
+}
+
+function signalGroup({ pid }: ChildProcess, signal: NodeJS.Signals): void {
+  if (pid !== undefined) {
+    try {
+      process.kill(-pid, signal);
+    } catch {
+      // Nobody of it is left.
+    }
+  }
+}
+
+/** ProtoJSON of sync.v1.CloudCommand. */
+function json({ commandId, type, payloadJson, sequence, issuedAt }: ReceivedCommand): string {
+  const numbers = { sequence: BigInt(sequence), issuedAt: BigInt(issuedAt) };
+  const message = create(CloudCommandSchema, { commandId, type, payloadJson, ...numbers });
+  return ndjson(CloudCommandSchema, message);
+}

@@ -1,0 +1,310 @@
+/**
+ * `brewctl store-sync run`: the bridge of a store as a daemon, in the foreground until Ctrl+C or
+ * SIGTERM. Tills record their events here; it brings them to the cloud, receives the cloud's commands
+ * and tells head office how the store is. The log goes to standard error; there is no data.
+ *
+ * rpcs: sync.v1.BridgeApi for tills (server/bridge-api.ts); as a client of sync.v1.SyncEngine
+ *   OperationalChannel, WatchCommands, ReportStatus, AnswerDigest (server/sync-engine.ts)
+ * room: bridge/bridge.ts
+ * story: test/story/shop.test.ts
+ */
+
+import { Command, Option } from "commander";
+import { type Address, formatAddress, parseAddress } from "../../address.ts";
+import { Bridge, type BridgeNews } from "../../bridge/bridge.ts";
+import { Inbox } from "../../bridge/inbox.ts";
+import type { Appended, NewEvent } from "../../bridge/outbox.ts";
+import { reportOf } from "../../bridge/reporting.ts";
+import { formatDuration, formatElapsed } from "../../duration.ts";
+import { messageOf, StatusError } from "../../errors.ts";
+import { GroupCommit } from "../../group-commit.ts";
+import { createLogger, type Logger } from "../../log.ts";
+import { plain } from "../../plain.ts";
+import { type BridgeServer, serveBridgeApi } from "../../server/bridge-api.ts";
+import type { Exit } from "../../shutdown.ts";
+import { version } from "../../version.ts";
+import type { CommandContext } from "../client-call.ts";
+import {
+  addrOption,
+  duration,
+  integer,
+  type LogFlags,
+  listenAddress,
+  nonEmpty,
+  positiveDuration,
+  withLogFlags,
+} from "../flags.ts";
+import {
+  type BufferFlags,
+  becomeDrainer,
+  openBuffer,
+  tellSalvaged,
+  withBufferFlags,
+} from "./buffer.ts";
+import { exec } from "./exec.ts";
+import { uplinkTo } from "./uplink.ts";
+
+export interface RunFlags extends BufferFlags, LogFlags {
+  readonly addr: Address;
+  readonly listen: readonly Address[];
+  readonly grace: number;
+  readonly exec?: string;
+  readonly execTimeout: number;
+  readonly execAttempts: number;
+}
+
+const defaultListen = "localhost:50053";
+
+export const command = withLogFlags(
+  withBufferFlags(
+    new Command("run").description("the store's bridge: tills in, events up, commands down"),
+  )
+    .addOption(addrOption())
+    .addOption(
+      new Option(
+        "--listen <address>",
+        "where tills connect: host:port, :port (all interfaces) or unix:/path; may be repeated",
+      )
+        .default([parseAddress(defaultListen)], defaultListen)
+        .argParser(listenAddresses),
+    )
+    .addOption(
+      new Option("--grace <duration>", "how long a stop lets events go up that are still pending")
+        .default(5000, "5s")
+        .argParser(duration),
+    )
+    .addOption(
+      new Option(
+        "--exec <command>",
+        "a shell command that applies each of the cloud's commands, which it gets as JSON",
+      ).argParser(nonEmpty),
+    )
+    .addOption(
+      new Option(
+        "--exec-timeout <duration>",
+        "a program that takes longer is ended, and has failed",
+      )
+        .default(60_000, "1m")
+        .argParser(positiveDuration),
+    )
+    .addOption(
+      new Option("--exec-attempts <n>", "after so many failures a command is parked")
+        .default(5)
+        .argParser(integer(1)),
+    ),
+  "each event and answer",
+);
+
+export const examples = `\
+  brewctl store-sync run --store store-01 --addr cloud.example:50052
+  brewctl store-sync run --listen 192.168.7.2:50053 --listen unix:/run/brewctl/tills.sock
+  brewctl store-sync run --exec './apply-command.sh'
+  brewctl store-sync record --bridge localhost:50053 --type Sale --payload '{"total":299}'`;
+
+export const notes = `\
+A till hears "recorded" when its event is on this disk, whether the cloud is there or not. Whoever
+can reach an address of --listen can record; there is no authentication yet.
+
+The program of --exec gets each command as a line of JSON on standard input, and its id in
+BREWCTL_COMMAND_ID. Exit code 0: applied. Else it is tried again after a while, those behind it
+wait, and after --exec-attempts it is parked: see store-sync commands and help store-sync retry. A
+command may be given to it twice, after a crash; its id tells.
+
+Ctrl+C or SIGTERM: tills are let go, what is pending goes up within --grace if the cloud is there,
+and the rest stays on the disk for the next start. The exit code is 0 in either case. A second
+Ctrl+C does not wait.`;
+
+/** A second Ctrl+C cuts the grace short and still exits 0. */
+export const takesSecondInterrupt = true;
+
+export async function run(flags: RunFlags, context: CommandContext): Promise<Exit> {
+  const { terminal, clock, random, interrupted, interruptedTwice } = context;
+  const { addr, grace } = flags;
+  const now = () => clock.now();
+  const log = createLogger({
+    ...{ format: flags.logFormat, level: flags.logLevel, now },
+    write: (line) => terminal.complain(line),
+  });
+  const outbox = openBuffer(flags, context, { makes: flags.store !== undefined });
+  const lock = becomeDrainer(outbox);
+  const { storeId } = outbox;
+  const inbox = new Inbox(outbox.database, { now });
+  const uplink = { storeId, epoch: () => outbox.epoch(), clock };
+  const events = uplinkTo(addr, uplink);
+  const control = uplinkTo(addr, uplink);
+  const commits = new GroupCommit<NewEvent, Appended>({
+    clock,
+    commit: (batch) => outbox.append(batch),
+  });
+  const alarms = () => {
+    const salvaged = outbox.salvaged();
+    const own = [outbox.alarm(), salvaged === undefined ? "" : tellSalvaged(salvaged)];
+    return own.filter(Boolean);
+  };
+  let bridge: Bridge | undefined;
+  const status = () => {
+    const report = reportOf({ outbox, inbox, clock, alarms });
+    const link = bridge?.link ?? { kind: "connecting" };
+    return {
+      ...{ storeId, epoch: outbox.epoch(), version },
+      ...{ link: link.kind, why: link.kind === "offline" ? link.why : "" },
+      pending: BigInt(report.pending),
+      parked: BigInt(report.parked),
+      oldestUnacked: BigInt(report.oldestUnacked ?? 0),
+      receivedSequence: BigInt(report.receivedSequence),
+      appliedSequence: BigInt(report.appliedSequence),
+      commandsParked: BigInt(report.commandsParked),
+      bytes: BigInt(report.bytes),
+      alarms: [...report.alarms],
+    };
+  };
+
+  let server: BridgeServer | undefined;
+  try {
+    server = await serveBridgeApi({ addresses: flags.listen, storeId, commits, status, log });
+    const { pending, parked } = outbox.unsettled();
+    log.info("store-bridge started", {
+      store: storeId,
+      listen: server.addresses.map(formatAddress).join(","),
+      cloud: formatAddress(addr),
+      ...{ pending, parked, buffer: outbox.path },
+    });
+    for (const alarm of alarms()) {
+      log.warn(alarm);
+    }
+    const waiting = inbox.counts().received;
+    if (flags.exec === undefined && waiting > 0) {
+      log.warn("commands wait for a program that applies them; start with --exec", { waiting });
+    }
+    bridge = new Bridge({
+      ...{ outbox, inbox, events, control, clock, random, alarms },
+      maxAttempts: flags.execAttempts,
+      apply:
+        flags.exec === undefined
+          ? undefined
+          : exec({
+              program: flags.exec,
+              timeoutMs: flags.execTimeout,
+              clock,
+              onOutput: ({ commandId }, said) =>
+                log.debug(() => `[${plain(commandId)}] the program says: ${said}`),
+            }),
+      tell: newsLog(log),
+    });
+    const stopped = new Promise<void>((resolve) => {
+      interrupted.addEventListener("abort", () => resolve(), { once: true });
+    });
+    if (!interrupted.aborted) {
+      await Promise.race([stopped, bridge.failed]);
+    }
+    log.info("graceful stop");
+    return 0;
+  } finally {
+    const how = { graceMs: grace, force: interruptedTwice };
+    await server?.stop(how);
+    commits.flush();
+    await bridge?.stop(how);
+    events.close();
+    control.close();
+    const { pending, parked } = outbox.unsettled();
+    log.info("store-bridge stopped", { pending, parked });
+    lock.release();
+    outbox.close();
+  }
+}
+
+/** A line for what changes; each event only at debug. */
+function newsLog(log: Logger): (news: BridgeNews) => void {
+  let isOffline = false;
+  return (news) => {
+    switch (news.kind) {
+      case "link": {
+        const { state } = news;
+        if (state.kind === "offline") {
+          isOffline = true;
+          const { why, attempt } = state;
+          log.warn("offline", { why, attempt, next: formatElapsed(state.waitMs) });
+        } else if (isOffline && (state.kind === "recovered" || state.kind === "live")) {
+          isOffline = false;
+          log.info("connected again");
+        } else if (state.kind === "live") {
+          log.info("live: everything recorded so far is in the cloud");
+        }
+        return;
+      }
+      case "answer": {
+        const { answer, settlement } = news;
+        if (answer.kind !== "refused") {
+          log.debug(() => `ACK: ${plain(answer.eventId)}`);
+        } else if (settlement.kind === "parked") {
+          log.warn("event parked", { event_id: answer.eventId, reason: answer.reason });
+        } else {
+          log.debug(() => `NACK: ${plain(answer.eventId)} — ${plain(answer.reason)}. Will retry.`);
+        }
+        return;
+      }
+      case "command": {
+        const { received } = news;
+        const { type, commandId, sequence } = news.command;
+        const fields = { command_id: commandId, sequence };
+        if (received.kind === "parked") {
+          log.warn(`[${plain(type)}] received → parked`, { ...fields, reason: received.reason });
+        } else if (received.kind !== "known") {
+          log.info(`[${plain(type)}] received → applying locally`, fields);
+        }
+        return;
+      }
+      case "outcome": {
+        const { outcome } = news;
+        const { type, commandId: command_id, attempts } = news.command;
+        if (outcome.kind === "applied") {
+          log.info(`[${plain(type)}] applied`, { command_id });
+        } else if (outcome.kind === "parked") {
+          log.error(`[${plain(type)}] parked`, { command_id, reason: outcome.reason });
+        } else {
+          const fields = { command_id, attempt: attempts + 1, reason: outcome.reason };
+          log.warn(`[${plain(type)}] failed, will be tried again`, fields);
+        }
+        return;
+      }
+      case "alarm":
+        log.error(news.why, {
+          hint: "send again what is still kept here: brewctl store-sync replay",
+        });
+        return;
+      case "pruned":
+        log.info("acknowledged events removed, as they were kept long enough", {
+          events: news.events,
+        });
+        return;
+      case "answered":
+        if (news.fault === "") {
+          const { fromDay, toDay } = news.question.range;
+          log.info("head office asked for digests", { from: fromDay, to: toDay });
+        } else {
+          log.warn("an answer for head office did not arrive", { why: news.fault });
+        }
+        return;
+      case "not reported":
+        log.debug(() => `not reported: ${plain(news.why)}`);
+        return;
+      case "failed": {
+        const { part, error, waitMs } = news;
+        const stack = error instanceof StatusError ? undefined : (error as Error)?.stack;
+        log.error(`${part}: ${messageOf(error)}`, { again_in: formatDuration(waitMs), stack });
+        return;
+      }
+      default:
+        news satisfies never;
+    }
+  };
+}
+
+/** Collects what is repeated; the first one replaces the default. */
+function listenAddresses(text: string, previous: unknown): Address[] {
+  const known = isGiven.has(previous as object) ? (previous as Address[]) : [];
+  const all = [...known, listenAddress(text)];
+  isGiven.add(all);
+  return all;
+}
+const isGiven = new WeakSet<object>();

@@ -1,0 +1,184 @@
+/**
+ * BridgeApi (proto/sync/v1/bridge_api.proto): a store's tills and other programs record their events.
+ * The client of ours is commands/store-sync/record.ts with --bridge.
+ *
+ * Whatever comes, over whatever stream, is recorded together by one GroupCommit, so that one fsync
+ * serves all who wait, and a till that is alone waits for nobody.
+ */
+
+import { setImmediate as nextTurn } from "node:timers/promises";
+import type { Address } from "../address.ts";
+import { Bell } from "../bell.ts";
+import type { Appended, NewEvent } from "../bridge/outbox.ts";
+import { type StatusCode, StatusError, statusCodes } from "../errors.ts";
+import {
+  BridgeApi,
+  type BridgeStatusResponse,
+  type TillAck,
+  type TillEvent,
+} from "../gen/sync/v1/bridge_api_pb.ts";
+import type { GroupCommit } from "../group-commit.ts";
+import {
+  type CallContext,
+  type Handlers,
+  type Implementation,
+  implement,
+  listen,
+  type RunningServer,
+  type StopOptions,
+} from "../grpc/serve.ts";
+import type { Logger } from "../log.ts";
+import { plain } from "../plain.ts";
+import { readAhead } from "../read-ahead.ts";
+import { withOperations } from "./index.ts";
+
+export interface BridgeApiOptions {
+  readonly storeId: string;
+  /** Appends to the outbox. */
+  readonly commits: GroupCommit<NewEvent, Appended>;
+  readonly status: () => Omit<BridgeStatusResponse, "$typeName" | "$unknown" | "tills">;
+  readonly log: Logger;
+}
+
+/** Without an answer, of a stream; then it is not read any further. */
+const maxUnanswered = 256;
+
+/** Of their payloads, in characters: with it a till that floods takes no more of our memory. */
+const maxUnansweredSize = 1024 * 1024;
+
+/** Streams of RecordEvents that are open together; far more than a shop has tills. */
+const maxStreams = 1_000;
+
+type Code = Exclude<StatusCode, "OK">;
+type Ack = Partial<Pick<TillAck, "eventId" | "seq" | "epoch" | "duplicate" | "code" | "reason">>;
+
+export function bridgeApi({ storeId, commits, status, log }: BridgeApiOptions): Implementation {
+  let streams = 0;
+
+  const record = async (event: TillEvent): Promise<Ack> => {
+    const { eventId, type, payload, timestamp } = event;
+    if (event.storeId !== "" && event.storeId !== storeId) {
+      const message = `this is the bridge of store ${storeId}, not of ${event.storeId}`;
+      return refusal(eventId, new StatusError("PERMISSION_DENIED", message));
+    }
+    try {
+      const at = timestamp === undefined ? undefined : Number(timestamp);
+      const appended = await commits.add({ eventId, type, payload, timestamp: at });
+      if (appended.kind === "refused") {
+        return refusal(eventId, appended.why);
+      }
+      const { seq, epoch } = appended.event;
+      return { eventId, seq: BigInt(seq), epoch, duplicate: !appended.isNew };
+    } catch (error) {
+      if (error instanceof StatusError) {
+        log.error("nothing can be recorded", { why: error.message, hint: error.hint });
+        return refusal(eventId, error);
+      }
+      throw error;
+    }
+  };
+
+  const refusal = (eventId: string, { code, message }: StatusError): Ack => {
+    log.warn("event refused", { event_id: eventId, code, reason: message });
+    return {
+      eventId: eventId.slice(0, 128),
+      code: statusCodes[code],
+      reason: message.slice(0, 512),
+    };
+  };
+
+  /** Reads on while answers are due, but not without end. */
+  async function* offered(events: AsyncIterable<TillEvent>, { signal }: CallContext) {
+    const room = new Bell();
+    let size = 0;
+    for await (const event of events) {
+      size += event.payload.length;
+      const ack = record(event).finally(() => {
+        size -= event.payload.length;
+        room.ring();
+      });
+      // Whoever waits for it hears of it; the stream may have ended before that.
+      ack.catch(() => {});
+      yield ack;
+      while (size > maxUnansweredSize) {
+        await room.next({ signal });
+      }
+    }
+  }
+
+  const handlers: Handlers<typeof BridgeApi> = {
+    async recordEvent(event) {
+      const ack = await record(event);
+      if (ack.code !== undefined) {
+        throw new StatusError(codeOf(ack.code), ack.reason ?? "");
+      }
+      return ack;
+    },
+
+    async *recordEvents(events, context) {
+      if (streams >= maxStreams) {
+        throw new StatusError("RESOURCE_EXHAUSTED", `${streams} streams are open already`);
+      }
+      const { peer } = context;
+      streams += 1;
+      log.debug(() => `till connected peer=${plain(peer)}`);
+      let answered = 0;
+      try {
+        for await (const ack of readAhead(offered(events, context), maxUnanswered)) {
+          yield await ack;
+          answered += 1;
+        }
+      } finally {
+        streams -= 1;
+        log.debug(() => `till gone peer=${plain(peer)} answered=${answered}`);
+      }
+    },
+
+    async bridgeStatus() {
+      return { ...status(), tills: streams };
+    },
+  };
+  return implement(BridgeApi, handlers);
+}
+
+function codeOf(number: number): Code {
+  const [name] = Object.entries(statusCodes).find(([, known]) => known === number) ?? [];
+  return (name ?? "UNKNOWN") as Code;
+}
+
+export interface BridgeServerOptions extends BridgeApiOptions {
+  /** One at least. */
+  readonly addresses: readonly Address[];
+}
+
+export interface BridgeServer {
+  /** Where it listens, with the port that was free where any was asked for. */
+  readonly addresses: readonly Address[];
+  /** As `RunningServer.stop`, on all addresses. */
+  stop(options: StopOptions): Promise<void>;
+}
+
+/** Lets tills in on all of these addresses. Throws `UsageError` if it cannot listen on one of them. */
+export async function serveBridgeApi(options: BridgeServerOptions): Promise<BridgeServer> {
+  const { log } = options;
+  const { implementations, stopServing } = withOperations([bridgeApi(options)]);
+  const servers: RunningServer[] = [];
+  const addresses: Address[] = [];
+  const stop = async (how: StopOptions) => {
+    stopServing();
+    // Whoever watches the health hears of it before the watch itself is ended.
+    await nextTurn();
+    await Promise.all(servers.map((server) => server.stop(how)));
+  };
+  try {
+    for (const address of options.addresses) {
+      const server = await listen({ address, implementations, log });
+      servers.push(server);
+      addresses.push(address.kind === "tcp" ? { ...address, port: server.port ?? 0 } : address);
+    }
+  } catch (error) {
+    await stop({ graceMs: 0, force: AbortSignal.abort() });
+    throw error;
+  }
+  return { addresses, stop };
+}

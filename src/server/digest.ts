@@ -1,0 +1,119 @@
+/** HeadOffice/Digest: what one side of the bridge says of a store's events. */
+
+import { setImmediate as nextTurn } from "node:timers/promises";
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import type { Clock } from "../clock.ts";
+import { StatusError } from "../errors.ts";
+import { DigestCells, digestOf, eventsIn } from "../event-digest.ts";
+import type { DigestRange } from "../gen/sync/v1/digest_pb.ts";
+import { type DigestResponseSchema, DigestSide } from "../gen/sync/v1/head_office_pb.ts";
+import { faultOfName } from "../store-event.ts";
+import type { Cloud } from "./cloud.ts";
+import type { Questions } from "./questions.ts";
+
+export interface DigestOptions {
+  readonly cloud: Cloud;
+  readonly questions: Questions;
+  readonly clock: Clock;
+  readonly signal: AbortSignal;
+}
+
+type Part = MessageInitShape<typeof DigestResponseSchema>;
+
+/** From a question to the beginning of the store's answer, in milliseconds. */
+const answerTimeoutMs = 60_000;
+
+export async function* digest(
+  {
+    storeId,
+    side,
+    range,
+  }: { readonly storeId: string; readonly side: DigestSide; readonly range: DigestRange },
+  { cloud, questions, clock, signal }: DigestOptions,
+): AsyncGenerator<Part, void> {
+  const fault = faultOfName("store_id", storeId) ?? faultOfRange(range);
+  if (fault !== undefined) {
+    throw new StatusError("INVALID_ARGUMENT", fault);
+  }
+  const { ledger } = cloud.forCall();
+  switch (side) {
+    case DigestSide.LEDGER: {
+      const events = eventsIn(range, {
+        read: (after, limit) => ledger.eventsById(storeId, after, limit),
+        async pause() {
+          await nextTurn();
+          signal.throwIfAborted();
+        },
+      });
+      if (range.withEvents) {
+        for await (const event of events) {
+          const { eventId, type, timestamp } = event;
+          const value = { eventId, type, timestamp: BigInt(timestamp), digest: digestOf(event) };
+          yield { part: { case: "event", value } };
+        }
+        return;
+      }
+      const cells = new DigestCells();
+      for await (const event of events) {
+        cells.add(event);
+      }
+      for (const { count, ...cell } of cells.all()) {
+        yield { part: { case: "cell", value: { ...cell, count: BigInt(count) } } };
+      }
+      return;
+    }
+    case DigestSide.STORE:
+      yield* asked(storeId, range, { questions, clock, signal });
+      return;
+    default:
+      throw new StatusError("INVALID_ARGUMENT", `side is ${side}; expected LEDGER or STORE`);
+  }
+}
+
+async function* asked(
+  storeId: string,
+  range: DigestRange,
+  { questions, clock, signal }: Omit<DigestOptions, "cloud">,
+): AsyncGenerator<Part, void> {
+  const silent = new AbortController();
+  const over = new AbortController();
+  const seconds = answerTimeoutMs / 1000;
+  const late = new StatusError(
+    "DEADLINE_EXCEEDED",
+    `store ${storeId} gave no answer in ${seconds} s`,
+  );
+  clock.sleep(answerTimeoutMs, { signal: AbortSignal.any([signal, over.signal]) }).then(
+    () => silent.abort(late),
+    () => {},
+  );
+  const call = { signal: AbortSignal.any([signal, silent.signal]) };
+  try {
+    for await (const { part } of questions.ask(storeId, range, call)) {
+      over.abort();
+      if (part.case === "fault") {
+        throw new StatusError("ABORTED", `store ${storeId} says: ${part.value}`);
+      }
+      if (part.case !== undefined) {
+        yield { part };
+      }
+    }
+  } catch (error) {
+    signal.throwIfAborted();
+    if (error instanceof StatusError && error.code === "CANCELLED") {
+      throw new StatusError("ABORTED", `store ${storeId} went away in the middle of its answer`);
+    }
+    throw error;
+  } finally {
+    over.abort();
+  }
+}
+
+function faultOfRange({ fromDay, toDay }: DigestRange): string | undefined {
+  const wrong = Object.entries({ from_day: fromDay, to_day: toDay }).find(
+    ([, day]) => !/^\d{4}-\d\d-\d\d$/.test(day) || Number.isNaN(Date.parse(`${day}T00:00:00Z`)),
+  );
+  if (wrong !== undefined) {
+    return `${wrong[0]} is ${JSON.stringify(wrong[1].slice(0, 32))}; expected a day such as 2026-01-02`;
+  }
+  return fromDay <= toDay ? undefined : "from_day is after to_day";
+}
