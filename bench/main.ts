@@ -9,6 +9,7 @@
  * falls short of its target is marked.
  */
 
+import { backlog } from "./backlog.ts";
 import { bridge } from "./bridge.ts";
 import { glue } from "./glue.ts";
 import { type Figure, isReached } from "./measure.ts";
@@ -24,6 +25,7 @@ const parts: Readonly<Record<string, () => Promise<Figure[]>>> = {
   subscribers,
   bridge,
   stampede,
+  backlog,
 };
 
 const args = process.argv.slice(2);

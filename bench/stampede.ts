@@ -67,10 +67,12 @@ async function stampedeOf(shape: Shape, folder: string): Promise<Figure[]> {
   checkLedger(ledgerFolder);
 
   const name = `stampede/${shape}`;
+  // A channel marks in the middle of it, and 200 stores do not share a disk elsewhere.
+  const target = shape === "flush" ? { atMost: 1.5 } : undefined;
   const ratios = times.map((round) => round.durable / round.bare);
   const rates = times.map((round) => (stores * count * 1000) / round.durable);
   return [
-    figure(name, `time of ${stores} stores at once, durable : bare`, "×", ratios, { atMost: 1.5 }),
+    figure(name, `time of ${stores} stores at once, durable : bare`, "×", ratios, target),
     figure(`${name}/rate`, "events per second, durable", "/s", rates),
     figure(`${name}/memory`, "the most that the cloud held", "MB", [peakMb], { atMost: 300 }),
   ];
