@@ -32,6 +32,8 @@ export type BridgeNews =
       readonly command: ReceivedCommand;
       readonly outcome: CommandOutcome;
     }
+  /** The cloud takes events, and yet does not say what it wants of us. */
+  | { readonly kind: "not watching"; readonly why: string; readonly attempt: number }
   /** The cloud has forgotten what it had acknowledged. */
   | { readonly kind: "alarm"; readonly why: string }
   | { readonly kind: "pruned"; readonly events: number }
@@ -54,6 +56,8 @@ export interface BridgeOptions {
   /** Applies a command; without it one of a known type counts as applied when it is on the disk. */
   readonly apply?: Parameters<typeof keepApplying>[0]["apply"] | undefined;
   readonly maxAttempts: number;
+  /** How long acknowledged events are kept, in milliseconds. */
+  readonly keepMs: number;
   /** What is wrong beyond the buffer's own alarms. */
   readonly alarms: () => readonly string[];
   readonly clock: Clock;
@@ -72,7 +76,7 @@ export interface StopOptions {
 const restartMs = 30_000;
 
 /** Between two looks for what is to be removed, in milliseconds, and between two steps of it. */
-const pruneEveryMs = 60_000;
+const maxPruneEveryMs = 600_000;
 const pruneStepMs = 20;
 
 /** How often a stop looks whether all has gone up, in milliseconds. */
@@ -188,6 +192,10 @@ export class Bridge {
           this.#fail(error);
           return;
         }
+        if (part === "events") {
+          const why = messageOf(error);
+          this.#link = { kind: "offline", why, attempt: 1, waitMs: restartMs };
+        }
         tell({ kind: "failed", part, error, waitMs: restartMs });
         await clock.sleep(restartMs, { signal }).catch(() => {});
       }
@@ -201,7 +209,10 @@ export class Bridge {
       signal: this.#over.signal,
       stop: this.#stop.signal,
       onState: (state) => {
-        this.#link = state;
+        // That the cloud has answered says nothing of how far it is.
+        if (state.kind !== "recovered") {
+          this.#link = state;
+        }
         tell({ kind: "link", state });
         if (state.kind === "live" || state.kind === "recovered") {
           this.#changed.ring();
@@ -225,8 +236,12 @@ export class Bridge {
     return watch({
       ...{ inbox, uplink: control, clock, random, signal: this.#over.signal },
       appliesLater: apply !== undefined,
-      // The other link says it.
-      onState: () => {},
+      onState: (state) => {
+        // That the cloud is not there, the other link says.
+        if (state.kind === "offline" && !["offline", "connecting"].includes(this.#link.kind)) {
+          tell({ kind: "not watching", why: state.why, attempt: state.attempt });
+        }
+      },
       onQuestion: (question) => this.#answer(question),
       onCommand: async (command, received) => {
         tell({ kind: "command", command, received });
@@ -246,18 +261,19 @@ export class Bridge {
   }
 
   async #keepPruning(): Promise<never> {
-    const { outbox, clock, tell } = this.#options;
+    const { outbox, clock, keepMs, tell } = this.#options;
     const { signal } = this.#over;
     for (;;) {
       let events = 0;
-      for (let removed = outbox.prune(); removed > 0; removed = outbox.prune()) {
-        events += removed;
+      for (let step = outbox.prune({ keepMs }); step !== undefined; ) {
+        events += step.removed;
         await clock.sleep(pruneStepMs, { signal });
+        step = outbox.prune({ after: step.next, keepMs });
       }
       if (events > 0) {
         tell({ kind: "pruned", events });
       }
-      await clock.sleep(pruneEveryMs, { signal });
+      await clock.sleep(Math.min(maxPruneEveryMs, keepMs), { signal });
     }
   }
 

@@ -3,6 +3,7 @@
 import type { Bell } from "../bell.ts";
 import type { Clock } from "../clock.ts";
 import { messageOf } from "../errors.ts";
+import { DamagedError } from "../sqlite.ts";
 import type { Inbox } from "./inbox.ts";
 import type { Outbox } from "./outbox.ts";
 import type { StoreReport, Uplink } from "./uplink.ts";
@@ -33,20 +34,23 @@ const atMostEveryMs = 1_000;
 /** Parked commands that are named. */
 const maxParkedCommands = 20;
 
-/** Has no end of its own: throws the signal's reason. */
+/** Has no end of its own: throws the signal's reason, and what is damaged. */
 export async function keepReporting(options: ReportingOptions): Promise<never> {
   const { clock, signal, changed, onFailure } = options;
   for (;;) {
-    const news = changed.next({ signal });
+    const over = new AbortController();
+    const pause = AbortSignal.any([signal, over.signal]);
+    const news = changed.next({ signal: pause });
     try {
       await reportOnce(options);
     } catch (error) {
       signal.throwIfAborted();
+      if (error instanceof DamagedError) {
+        throw error;
+      }
       onFailure(messageOf(error));
     }
     await clock.sleep(atMostEveryMs, { signal });
-    const over = new AbortController();
-    const pause = AbortSignal.any([signal, over.signal]);
     await Promise.race([news, clock.sleep(everyMs - atMostEveryMs, { signal: pause })]);
     over.abort();
   }

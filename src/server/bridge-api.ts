@@ -28,7 +28,7 @@ import {
   type StopOptions,
 } from "../grpc/serve.ts";
 import type { Logger } from "../log.ts";
-import { plain } from "../plain.ts";
+import { beginning, plain } from "../plain.ts";
 import { readAhead } from "../read-ahead.ts";
 import { withOperations } from "./index.ts";
 
@@ -47,44 +47,54 @@ const maxUnanswered = 256;
 const maxUnansweredSize = 1024 * 1024;
 
 /** Streams of RecordEvents that are open together; far more than a shop has tills. */
-const maxStreams = 1_000;
+export const maxStreams = 1_000;
+
+/** Of an id and a reason in an answer, in characters; an id that is recorded has no more. */
+const maxIdLength = 128;
+const maxReasonLength = 512;
 
 type Code = Exclude<StatusCode, "OK">;
 type Ack = Partial<Pick<TillAck, "eventId" | "seq" | "epoch" | "duplicate" | "code" | "reason">>;
 
 export function bridgeApi({ storeId, commits, status, log }: BridgeApiOptions): Implementation {
   let streams = 0;
+  /** Said once, and not for each event that a till tries meanwhile. */
+  let isStuck = false;
 
   const record = async (event: TillEvent): Promise<Ack> => {
     const { eventId, type, payload, timestamp } = event;
     if (event.storeId !== "" && event.storeId !== storeId) {
       const message = `this is the bridge of store ${storeId}, not of ${event.storeId}`;
-      return refusal(eventId, new StatusError("PERMISSION_DENIED", message));
+      return refused(eventId, new StatusError("PERMISSION_DENIED", message));
     }
     try {
       const at = timestamp === undefined ? undefined : Number(timestamp);
       const appended = await commits.add({ eventId, type, payload, timestamp: at });
+      if (isStuck) {
+        isStuck = false;
+        log.info("recording again");
+      }
       if (appended.kind === "refused") {
-        return refusal(eventId, appended.why);
+        return refused(eventId, appended.why);
       }
       const { seq, epoch } = appended.event;
       return { eventId, seq: BigInt(seq), epoch, duplicate: !appended.isNew };
     } catch (error) {
       if (error instanceof StatusError) {
-        log.error("nothing can be recorded", { why: error.message, hint: error.hint });
+        if (!isStuck) {
+          isStuck = true;
+          log.error("nothing can be recorded", { why: error.message, hint: error.hint });
+        }
         return refusal(eventId, error);
       }
       throw error;
     }
   };
 
-  const refusal = (eventId: string, { code, message }: StatusError): Ack => {
-    log.warn("event refused", { event_id: eventId, code, reason: message });
-    return {
-      eventId: eventId.slice(0, 128),
-      code: statusCodes[code],
-      reason: message.slice(0, 512),
-    };
+  const refused = (eventId: string, why: StatusError): Ack => {
+    const ack = refusal(eventId, why);
+    log.warn("event refused", { event_id: ack.eventId, code: why.code, reason: ack.reason });
+    return ack;
   };
 
   /** Reads on while answers are due, but not without end. */
@@ -139,6 +149,14 @@ export function bridgeApi({ storeId, commits, status, log }: BridgeApiOptions): 
     },
   };
   return implement(BridgeApi, handlers);
+}
+
+function refusal(eventId: string, { code, message }: StatusError) {
+  return {
+    eventId: beginning(eventId, maxIdLength),
+    code: statusCodes[code],
+    reason: beginning(message, maxReasonLength),
+  };
 }
 
 function codeOf(number: number): Code {

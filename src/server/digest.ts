@@ -4,7 +4,7 @@ import { setImmediate as nextTurn } from "node:timers/promises";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { Clock } from "../clock.ts";
 import { StatusError } from "../errors.ts";
-import { DigestCells, digestOf, eventsIn } from "../event-digest.ts";
+import { DigestCells, dayOf, digestOf, eventsIn } from "../event-digest.ts";
 import type { DigestRange } from "../gen/sync/v1/digest_pb.ts";
 import { type DigestResponseSchema, DigestSide } from "../gen/sync/v1/head_office_pb.ts";
 import { faultOfName } from "../store-event.ts";
@@ -36,6 +36,10 @@ export async function* digest(
     throw new StatusError("INVALID_ARGUMENT", fault);
   }
   const { ledger } = cloud.forCall();
+  if (!ledger.isKnown(storeId)) {
+    const message = `the cloud has never heard of a store ${JSON.stringify(storeId)}`;
+    throw new StatusError("NOT_FOUND", message);
+  }
   switch (side) {
     case DigestSide.LEDGER: {
       const events = eventsIn(range, {
@@ -97,23 +101,24 @@ async function* asked(
         yield { part };
       }
     }
-  } catch (error) {
-    signal.throwIfAborted();
-    if (error instanceof StatusError && error.code === "CANCELLED") {
-      throw new StatusError("ABORTED", `store ${storeId} went away in the middle of its answer`);
-    }
-    throw error;
   } finally {
     over.abort();
   }
 }
 
-function faultOfRange({ fromDay, toDay }: DigestRange): string | undefined {
-  const wrong = Object.entries({ from_day: fromDay, to_day: toDay }).find(
-    ([, day]) => !/^\d{4}-\d\d-\d\d$/.test(day) || Number.isNaN(Date.parse(`${day}T00:00:00Z`)),
-  );
+function faultOfRange({ fromDay, toDay, type }: DigestRange): string | undefined {
+  const wrong = Object.entries({ from_day: fromDay, to_day: toDay }).find(([, day]) => !isDay(day));
   if (wrong !== undefined) {
     return `${wrong[0]} is ${JSON.stringify(wrong[1].slice(0, 32))}; expected a day such as 2026-01-02`;
   }
-  return fromDay <= toDay ? undefined : "from_day is after to_day";
+  if (fromDay > toDay) {
+    return "from_day is after to_day";
+  }
+  return type === "" ? undefined : faultOfName("type", type);
+}
+
+/** The 30th of February is read as a day of March, and written otherwise. */
+function isDay(text: string): boolean {
+  const ms = /^\d{4}-\d\d-\d\d$/.test(text) ? Date.parse(`${text}T00:00:00Z`) : Number.NaN;
+  return !Number.isNaN(ms) && dayOf(ms) === text;
 }

@@ -6,32 +6,36 @@
 
 import { randomBytes } from "node:crypto";
 import { Bell } from "../bell.ts";
-import { StatusError } from "../errors.ts";
+import { messageOf, StatusError } from "../errors.ts";
 import type { DigestRange } from "../gen/sync/v1/digest_pb.ts";
 import type { AnswerDigestRequest, DigestQuestion } from "../gen/sync/v1/sync_engine_pb.ts";
+import { beginning } from "../plain.ts";
 
 type Answer = AsyncIterable<AnswerDigestRequest>;
 
-interface Asked {
-  readonly storeId: string;
-  /** Gives the asker the answer; resolves when it has read it. */
-  give(answer: Answer): Promise<void>;
+/** Gives the asker the answer; resolves when it has read it, and rejects with what the store did wrong. */
+type Give = (answer: Answer) => Promise<void>;
+
+/** A stream of a store that answers. */
+interface Stream {
+  /** What it is still to carry. */
+  readonly waiting: DigestQuestion[];
+  readonly news: Bell;
+  /** Aborts when it has ended. */
+  readonly gone: AbortController;
 }
 
 export class Questions {
-  /** Of each store that answers, the questions that its stream is still to carry. */
-  readonly #streams = new Map<
-    string,
-    { readonly waiting: DigestQuestion[]; readonly news: Bell }[]
-  >();
-  readonly #asked = new Map<string, Asked>();
+  /** By store, the newest last. */
+  readonly #streams = new Map<string, Stream[]>();
+  readonly #asked = new Map<string, Give>();
 
   /** The questions for a store, for as long as its stream is there. Throws the signal's reason. */
   async *to(
     storeId: string,
     { signal }: { readonly signal: AbortSignal },
   ): AsyncGenerator<DigestQuestion, never> {
-    const stream = { waiting: [] as DigestQuestion[], news: new Bell() };
+    const stream: Stream = { waiting: [], news: new Bell(), gone: new AbortController() };
     const streams = this.#streams.get(storeId) ?? [];
     streams.push(stream);
     this.#streams.set(storeId, streams);
@@ -48,19 +52,21 @@ export class Questions {
       if (streams.length === 0) {
         this.#streams.delete(storeId);
       }
+      stream.gone.abort();
     }
   }
 
   /**
    * Asks a store, and yields its answer as it comes. Throws `StatusError`: FAILED_PRECONDITION when no
-   * stream of the store takes questions, ABORTED when it goes away in the middle; and the signal's
-   * reason, which also ends the wait for a store that stays silent.
+   * stream of the store takes questions, ABORTED when it goes away before its answer or in the middle
+   * of it; and the signal's reason, which also ends the wait for a store that stays silent.
    */
   async *ask(
     storeId: string,
     range: DigestRange,
     { signal }: { readonly signal: AbortSignal },
   ): AsyncGenerator<AnswerDigestRequest, void> {
+    signal.throwIfAborted();
     // The newest: an older one may be of a connection that has died without a word.
     const stream = this.#streams.get(storeId)?.at(-1);
     if (stream === undefined) {
@@ -70,31 +76,45 @@ export class Questions {
       );
     }
     const questionId = randomBytes(8).toString("hex");
+    const question: DigestQuestion = { $typeName: "sync.v1.DigestQuestion", questionId, range };
     const came = Promise.withResolvers<Answer>();
     const read = Promise.withResolvers<void>();
     read.promise.catch(() => {});
-    this.#asked.set(questionId, {
-      storeId,
-      give(answer) {
-        came.resolve(answer);
-        return read.promise;
-      },
+    this.#asked.set(questionId, (answer) => {
+      came.resolve(answer);
+      return read.promise;
     });
     const onAbort = () => came.reject(signal.reason);
+    const onGone = () =>
+      came.reject(new StatusError("ABORTED", `store ${storeId} went away before it answered`));
     signal.addEventListener("abort", onAbort, { once: true });
+    stream.gone.signal.addEventListener("abort", onGone, { once: true });
+    let fault: unknown = new StatusError("ABORTED", "whoever asked has gone");
     try {
-      stream.waiting.push({ $typeName: "sync.v1.DigestQuestion", questionId, range });
+      stream.waiting.push(question);
       stream.news.ring();
-      const answer = await came.promise;
-      for await (const part of answer) {
+      const parts = (await came.promise)[Symbol.asyncIterator]();
+      for (;;) {
         signal.throwIfAborted();
-        yield part;
+        const next = await nextOf(parts, { signal }).catch((error) => {
+          signal.throwIfAborted();
+          fault = error;
+          const why = messageOf(error);
+          throw new StatusError("ABORTED", `the answer of store ${storeId} broke off: ${why}`);
+        });
+        if (next.done) {
+          break;
+        }
+        yield next.value;
       }
       read.resolve();
     } finally {
       signal.removeEventListener("abort", onAbort);
+      stream.gone.signal.removeEventListener("abort", onGone);
       this.#asked.delete(questionId);
-      read.reject(new StatusError("ABORTED", "whoever asked has gone"));
+      // A store that reads nothing shall not collect what nobody wants to know any more.
+      stream.waiting.splice(0, Infinity, ...stream.waiting.filter((other) => other !== question));
+      read.reject(fault);
     }
   }
 
@@ -106,11 +126,11 @@ export class Questions {
     const iterator = parts[Symbol.asyncIterator]();
     const first = await iterator.next();
     const questionId = first.done ? "" : first.value.questionId;
-    const asked = this.#asked.get(questionId);
-    if (asked === undefined) {
+    const give = this.#asked.get(questionId);
+    if (give === undefined) {
       throw new StatusError(
         "NOT_FOUND",
-        `nobody waits for an answer to ${questionId || "nothing"}`,
+        `nobody waits for an answer to ${beginning(questionId, 64) || "nothing"}`,
       );
     }
     this.#asked.delete(questionId);
@@ -122,6 +142,21 @@ export class Questions {
         yield next.value;
       }
     }
-    await asked.give(all());
+    await give(all());
   }
+}
+
+/** What the iterator has next; rejects with the signal's reason when that aborts first. */
+function nextOf<T>(
+  iterator: AsyncIterator<T>,
+  { signal }: { readonly signal: AbortSignal },
+): Promise<IteratorResult<T>> {
+  return new Promise((resolve, reject) => {
+    const onAbort = () => reject(signal.reason);
+    signal.addEventListener("abort", onAbort, { once: true });
+    iterator
+      .next()
+      .then(resolve, reject)
+      .finally(() => signal.removeEventListener("abort", onAbort));
+  });
 }

@@ -4,9 +4,10 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { statSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { type Appended, Outbox, reserveBytes, retentionMs } from "../../src/bridge/outbox.ts";
 import { StatusError } from "../../src/errors.ts";
+import { DigestCells, dayOf } from "../../src/event-digest.ts";
 import { inMemory } from "../../src/sqlite.ts";
 import { maxRecordedPayloadBytes, type StoreEvent } from "../../src/store-event.ts";
 import { tempFolder } from "../support/temp.ts";
@@ -234,21 +235,127 @@ describe("settling", () => {
     expect(ids([...outbox.pending(0, 9), ...outbox.retries(9)]).sort()).toEqual(["a", "b", "d"]);
     expect(outbox.replay()).toBe(0);
   });
+});
 
-  test("acked events are kept for a week, and pruned step by step", () => {
+/** Through all of the buffer; what each step removed. */
+function pruneAll(outbox: Outbox, keepMs?: number): number[] {
+  const removed: number[] = [];
+  for (let after = 0; ; ) {
+    const step = outbox.prune({ after, ...(keepMs === undefined ? {} : { keepMs }) });
+    if (step === undefined) {
+      return removed;
+    }
+    removed.push(step.removed);
+    after = step.next;
+  }
+}
+
+const goneOf = (outbox: Outbox, epoch: string) =>
+  outbox.database.prepare("SELECT gone FROM epochs WHERE epoch = ?").get(epoch)?.["gone"];
+
+describe("pruning", () => {
+  test("acked events are kept for a week, and go step by step", () => {
     const { outbox, time } = opened();
-    outbox.append(Array.from({ length: 700 }, (_, i) => sale(`e${i}`)));
-    outbox.settle([
-      ...Array.from({ length: 650 }, (_, i) => ack(i + 1)),
-      ...Array.from({ length: 20 }, (_, i) => park(651 + i)),
-    ]);
+    outbox.append(Array.from({ length: 1200 }, (_, i) => sale(`e${i}`)));
+    outbox.settle(Array.from({ length: 1150 }, (_, i) => ack(i + 1)));
     time.now += retentionMs;
-    expect(outbox.prune()).toBe(0);
+    expect(pruneAll(outbox)).toEqual([0, 0, 0]);
     time.now += 1;
-    expect([outbox.prune(), outbox.prune(), outbox.prune()]).toEqual([500, 150, 0]);
-    expect(outbox.counts()).toMatchObject({ pending: 30, parked: 20, acked: 0 });
+    expect(pruneAll(outbox)).toEqual([...Array(11).fill(100), 50]);
+    expect(pruneAll(outbox)).toEqual([0]);
+    expect(outbox.counts()).toMatchObject({ pending: 50, parked: 0, acked: 0 });
     // Positions and numbers are not used twice.
-    expect(outbox.append(sales("new"))[0]).toMatchObject({ event: { seq: 701, position: 701 } });
+    expect(outbox.append(sales("new"))[0]).toMatchObject({ event: { seq: 1201, position: 1201 } });
+  });
+
+  test("what is pending or parked stays, and is not in the way of what is behind it", () => {
+    const { outbox, time } = opened();
+    outbox.append(Array.from({ length: 1300 }, (_, i) => sale(`e${i}`)));
+    outbox.settle([
+      ...Array.from({ length: 600 }, (_, i) => park(i + 1)),
+      ...Array.from({ length: 100 }, (_, i) => ack(i + 1201)),
+    ]);
+    time.now += 11;
+    expect(pruneAll(outbox, 11)).toEqual([0, 0, 0]);
+    expect(pruneAll(outbox, 10)).toEqual([0, 0, 100]);
+    expect(outbox.counts()).toMatchObject({ pending: 600, parked: 600, acked: 0 });
+  });
+
+  test("a step reads no more than some payloads, and always gets on", () => {
+    const { outbox, time } = opened();
+    const payload = "x".repeat(maxRecordedPayloadBytes);
+    outbox.append(["a", "b"].map((id) => sale(id, { payload })));
+    outbox.append(sales("c"));
+    outbox.settle([ack(1), ack(2), ack(3)]);
+    time.now += 1;
+    expect(pruneAll(outbox, 0)).toEqual([1, 1, 1]);
+    expect(outbox.prune()).toBeUndefined();
+  });
+
+  test("the sums of what is gone are those of the events, whatever the steps", () => {
+    const day = 86_400_000;
+    const events = Array.from({ length: 700 }, (_, i) =>
+      sale(`e${i}`, { type: i % 3 === 0 ? "Return" : "Sale", timestamp: start + (i % 2) * day }),
+    );
+    const cells = new DigestCells();
+    const { outbox, time } = opened();
+    outbox.append(events);
+    outbox.settle(events.map((_, i) => ack(i + 1)));
+    for (const event of events) {
+      cells.add(event);
+    }
+    time.now += 1;
+    expect(pruneAll(outbox, 0)).toEqual(Array(7).fill(100));
+    expect(outbox.pruned()).toEqual(cells.all());
+    expect(outbox.pruned()).toHaveLength(4);
+    // What comes later is added.
+    outbox.append([sale("late", { timestamp: start })]);
+    outbox.settle([ack(701)]);
+    cells.add(sale("late", { timestamp: start }));
+    time.now += 1;
+    pruneAll(outbox, 0);
+    expect(outbox.pruned()).toEqual(cells.all());
+    const [first] = cells.all().filter(({ type }) => type === "Sale");
+    expect(outbox.pruned({ type: "Sale", toDay: dayOf(start) })).toEqual([first]);
+    expect(outbox.pruned({ fromDay: dayOf(start + day) })).toEqual(cells.all().slice(2));
+  });
+
+  test("is counted with the epoch whose numbers are gone", () => {
+    const { outbox, time } = opened();
+    outbox.append(sales("a", "b", "c", "d"));
+    outbox.settle([ack(1), ack(2)]);
+    const old = outbox.epoch();
+    outbox.renumber();
+    outbox.settle([ack(3)]);
+    time.now += 1;
+    expect(pruneAll(outbox, 0)).toEqual([3]);
+    expect([goneOf(outbox, old), goneOf(outbox, outbox.epoch())]).toEqual([2, 1]);
+    // An event that goes on under a new id leaves its number, and is no part of the sums.
+    const sums = outbox.pruned();
+    outbox.settle([park(4)]);
+    outbox.retry(["d"], () => "d-anew");
+    expect(goneOf(outbox, outbox.epoch())).toBe(2);
+    expect(outbox.pruned()).toEqual(sums);
+  });
+
+  test("leaves what a replay has made pending between the look and the removal", () => {
+    using folder = tempFolder();
+    const { outbox, time } = opened(folder.file("buffer.db"));
+    const other = opened(folder.file("buffer.db")).outbox;
+    outbox.append(sales("a", "b"));
+    outbox.settle([ack(1), ack(2)]);
+    time.now += 1;
+    // Just before the write begins.
+    const write = outbox.database.write.bind(outbox.database);
+    vi.spyOn(outbox.database, "write").mockImplementationOnce((work) => {
+      other.replay();
+      return write(work);
+    });
+    expect(outbox.prune({ keepMs: 0 })).toEqual({ removed: 0, next: 2 });
+    expect(outbox.counts()).toMatchObject({ pending: 2, acked: 0 });
+    expect(outbox.pruned()).toEqual([]);
+    outbox.close();
+    other.close();
   });
 });
 

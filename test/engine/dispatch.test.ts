@@ -22,9 +22,15 @@ const price = (n: number, changes: Partial<QueuedCommand> = {}) => ({
   ...changes,
 });
 
+/** Queues a command for its store alone. */
+const issueOne = (dispatch: Dispatch, command: ReturnType<typeof price>): QueuedCommand => {
+  const { storeId, ...rest } = command;
+  return dispatch.issue([storeId], rest)[0] as QueuedCommand;
+};
+
 const issue = (dispatch: Dispatch, first: number, last: number) => {
   for (let n = first; n <= last; n++) {
-    dispatch.issue(price(n));
+    issueOne(dispatch, price(n));
   }
 };
 
@@ -55,7 +61,7 @@ describe("issuing", () => {
   test("numbers a store's commands from 1, each store on its own", () => {
     using box = openLedger();
     const sequences = [price(1), price(2), price(1, { storeId: "store-02" }), price(3)].map(
-      (command) => box.dispatch.issue(command).sequence,
+      (command) => issueOne(box.dispatch, command).sequence,
     );
     expect(sequences).toEqual([1, 2, 1, 3]);
   });
@@ -63,19 +69,19 @@ describe("issuing", () => {
   test("the same command again is the same answer", () => {
     let now = noon;
     using box = openLedger(undefined, () => now);
-    const first = box.dispatch.issue(price(1));
-    box.dispatch.issue(price(2));
+    const first = issueOne(box.dispatch, price(1));
+    issueOne(box.dispatch, price(2));
     now += 5000;
-    expect(box.dispatch.issue(price(1))).toEqual(first);
+    expect(issueOne(box.dispatch, price(1))).toEqual(first);
     expect(first).toEqual({ ...price(1), sequence: 1, issuedAt: noon });
-    expect(box.dispatch.issue(price(3)).sequence).toBe(3);
+    expect(issueOne(box.dispatch, price(3)).sequence).toBe(3);
   });
 
   test("the same id with another content is ALREADY_EXISTS, and the first one stays", async () => {
     using box = openLedger();
-    box.dispatch.issue(price(1));
+    issueOne(box.dispatch, price(1));
     for (const changes of [{ type: "StockAlert" }, { payloadJson: "{}" }]) {
-      expect(() => box.dispatch.issue(price(1, changes))).toThrow(
+      expect(() => issueOne(box.dispatch, price(1, changes))).toThrow(
         expect.objectContaining({
           code: "ALREADY_EXISTS",
           message: "store store-01 has a command cmd-1 already, with another content",
@@ -87,7 +93,7 @@ describe("issuing", () => {
 
   test("a command without an id gets one, and is a new one each time", () => {
     using box = openLedger();
-    const [one, two] = [1, 1].map((n) => box.dispatch.issue(price(n, { commandId: "" })));
+    const [one, two] = [1, 1].map((n) => issueOne(box.dispatch, price(n, { commandId: "" })));
     expect(one?.commandId).toMatch(/^cmd-[0-9a-f]{12}$/);
     expect(two).toMatchObject({ sequence: 2 });
     expect(two?.commandId).not.toBe(one?.commandId);
@@ -107,19 +113,19 @@ describe("issuing", () => {
     ],
   ])("%s is INVALID_ARGUMENT, and nothing is queued", (_, changes, message) => {
     using box = openLedger();
-    expect(() => box.dispatch.issue(price(1, changes))).toThrow(
+    expect(() => issueOne(box.dispatch, price(1, changes))).toThrow(
       expect.objectContaining({
         code: "INVALID_ARGUMENT",
         message: expect.stringContaining(message),
       }),
     );
-    expect(box.dispatch.issue(price(1)).sequence).toBe(1);
+    expect(issueOne(box.dispatch, price(1)).sequence).toBe(1);
   });
 
   test("a payload of just 1 MiB passes whole", async () => {
     using box = openLedger();
     const payloadJson = `"${"x".repeat(1024 * 1024 - 2)}"`;
-    box.dispatch.issue(price(1, { payloadJson }));
+    issueOne(box.dispatch, price(1, { payloadJson }));
     expect((await watch(box, cursorAt(box, 0)).next()).value.payloadJson).toBe(payloadJson);
   });
 });
@@ -240,7 +246,7 @@ describe("who watches", () => {
     const commands = watch(box, cursorAt(box, 0), "store-02");
     const next = take(commands, 1);
     issue(box.dispatch, 1, 3);
-    box.dispatch.issue(price(7, { storeId: "store-02" }));
+    issueOne(box.dispatch, price(7, { storeId: "store-02" }));
     expect(await next).toEqual(["cmd-7"]);
   });
 

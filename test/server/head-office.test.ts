@@ -8,7 +8,12 @@ import { never } from "../support/start-server.ts";
 import { testClock } from "../support/test-clock.ts";
 
 const storeId = "store-01";
-const command = { storeId, commandId: "cmd-1", type: "PriceUpdate", payloadJson: '{"sku":"A"}' };
+const command = {
+  storeIds: [storeId],
+  commandId: "cmd-1",
+  type: "PriceUpdate",
+  payloadJson: '{"sku":"A"}',
+};
 
 async function record({ client }: TestCloud, store: string, first: number, last: number) {
   const events = Array.from({ length: last - first + 1 }, (_, i) => ({
@@ -23,14 +28,19 @@ describe("IssueCommand", () => {
   test("queues the command, and says whether its store watches", async () => {
     await using cloud = await serveCloud();
     const issue = () => cloud.office.issueCommand(command, { signal: never });
-    expect(await issue()).toMatchObject({ commandId: "cmd-1", sequence: 1n, isWatching: false });
+    expect(await issue()).toMatchObject({
+      commandId: "cmd-1",
+      queued: [{ storeId, sequence: 1n, isWatching: false, isKnown: false }],
+    });
     await cloud.log.line("command queued store=store-01 command_id=cmd-1 type=PriceUpdate");
     const commands = cloud.client
       .watchCommands({ storeId }, { signal: never })
       [Symbol.asyncIterator]();
     await commands.next();
     // The same again is the same answer.
-    expect(await issue()).toMatchObject({ sequence: 1n, isWatching: true });
+    expect(await issue()).toMatchObject({
+      queued: [{ sequence: 1n, isWatching: true, isKnown: true }],
+    });
     await commands.return?.();
   });
 
@@ -44,12 +54,24 @@ describe("IssueCommand", () => {
   });
 
   test.each([
-    [{ storeId: "" }, "INVALID_ARGUMENT", "store_id is empty"],
+    [{ storeIds: [""] }, "INVALID_ARGUMENT", "store_id is empty"],
+    [{ storeIds: [] }, "INVALID_ARGUMENT", "store_ids is empty; expected at least one store"],
+    [{ allStores: true }, "INVALID_ARGUMENT", "store_ids and all_stores; expected one of them"],
+    [
+      { allStores: true, storeIds: [] },
+      "FAILED_PRECONDITION",
+      "the cloud has heard of no store yet",
+    ],
+    [
+      { storeIds: Array.from({ length: 10_001 }, (_, i) => `store-${i}`) },
+      "INVALID_ARGUMENT",
+      "a command for 10001 stores; at most 10000 are allowed",
+    ],
     [{ commandId: "c".repeat(129) }, "INVALID_ARGUMENT", "command_id has 129 bytes"],
     [{ type: "\u0007" }, "INVALID_ARGUMENT", "type has control characters"],
     [{ payloadJson: "sku" }, "INVALID_ARGUMENT", "payload_json is not JSON"],
     [{ payloadJson: "{}" }, "ALREADY_EXISTS", "store store-01 has a command cmd-1 already"],
-  ])("%j is %s", async (changes, code, message) => {
+  ])("%.60j is %s: %s", async (changes, code, message) => {
     await using cloud = await serveCloud();
     await cloud.office.issueCommand(command, { signal: never });
     const answer = cloud.office.issueCommand({ ...command, ...changes }, { signal: never });

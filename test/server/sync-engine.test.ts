@@ -410,11 +410,11 @@ describe("WatchCommands", () => {
     expect((await commands.next()).value).toMatchObject({ commandId: "cmd-2", sequence: 2n });
     await cloud.log.line("Store store-01 connected. Streaming commands...");
     const next = commands.next();
-    expect(await issue(cloud, 3)).toMatchObject({ sequence: 3n, isWatching: true });
+    expect(await issue(cloud, 3)).toMatchObject({ queued: [{ sequence: 3n, isWatching: true }] });
     expect((await next).value).toMatchObject({ commandId: "cmd-3" });
     await commands.return?.();
     await cloud.log.line("Store store-01 disconnected: client gone sent=3");
-    expect(await issue(cloud, 4)).toMatchObject({ isWatching: false });
+    expect(await issue(cloud, 4)).toMatchObject({ queued: [{ isWatching: false }] });
   });
 
   test("with a cursor only what is behind it comes", async () => {
@@ -444,7 +444,7 @@ describe("WatchCommands", () => {
         expect((await first).value).toMatchObject({ commandId: "cmd-1" });
       } else {
         await cloud.log.line("connected");
-        expect(await issue(cloud, 2)).toMatchObject({ isWatching: true });
+        expect(await issue(cloud, 2)).toMatchObject({ queued: [{ isWatching: true }] });
         stop.abort(new Error("enough"));
         await expect(first).rejects.toThrow("enough");
       }
@@ -484,7 +484,7 @@ describe("WatchCommands", () => {
     }
     const commands = watch(cloud);
     await commands.next();
-    expect(await issue(cloud, 13)).toMatchObject({ isWatching: true });
+    expect(await issue(cloud, 13)).toMatchObject({ queued: [{ isWatching: true }] });
     for (let n = 2; n <= 13; n++) {
       expect((await commands.next()).value).toMatchObject({ commandId: `cmd-${n}` });
     }

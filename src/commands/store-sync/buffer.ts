@@ -50,16 +50,9 @@ export function openBuffer(
   { terminal, clock }: Pick<CommandContext, "terminal" | "clock">,
   { makes = false }: { readonly makes?: boolean } = {},
 ): Outbox {
-  const folder = join(stateFolder(process.env), "stores");
-  const storeId = flags.store ?? (flags.buffer === undefined ? onlyStore(folder) : undefined);
-  const path = flags.buffer ?? join(folder, folderName(storeId ?? ""), "buffer.db");
+  const { path, storeId } = placeOf(flags);
   if (!makes && !existsSync(path)) {
-    throw new UsageError(
-      flags.buffer === undefined
-        ? `store ${plain(storeId ?? "")} has no buffer here`
-        : `--buffer ${path}: no such file`,
-      { hint: "the first event makes it: brewctl store-sync record --store ID --type Sale" },
-    );
+    throw noBuffer({ ...flags, ...(storeId === undefined ? {} : { store: storeId }) });
   }
   const outbox = new Outbox({ path, storeId, now: () => clock.now() });
   const salvaged = outbox.salvaged();
@@ -69,6 +62,28 @@ export function openBuffer(
   return outbox;
 }
 
+export function noBuffer({ store = "", buffer }: BufferFlags): UsageError {
+  return new UsageError(
+    buffer === undefined
+      ? `store ${plain(store)} has no buffer here`
+      : `--buffer ${buffer}: no such file`,
+    { hint: "the first event makes it: brewctl store-sync record --store ID --type Sale" },
+  );
+}
+
+/** Where the buffer is, or would be. Throws `UsageError` if it is not clear which one is meant. */
+export function placeOf(flags: BufferFlags): {
+  readonly path: string;
+  readonly storeId: string | undefined;
+} {
+  const folder = join(stateFolder(process.env), "stores");
+  const storeId = flags.store ?? (flags.buffer === undefined ? onlyStore(folder) : undefined);
+  return {
+    path: flags.buffer ?? join(folder, folderName(storeId ?? ""), "buffer.db"),
+    storeId,
+  };
+}
+
 /** Throws, with the buffer closed, if another process drains it. */
 export function becomeDrainer(outbox: Outbox): Lock {
   try {
@@ -76,6 +91,31 @@ export function becomeDrainer(outbox: Outbox): Lock {
   } catch (error) {
     outbox.close();
     throw error;
+  }
+}
+
+/** Throws, with the buffer closed, if another box has taken over: its commands are not for this one. */
+export function refuseHandedOver(outbox: Outbox): void {
+  try {
+    outbox.insistOnOurs();
+  } catch (error) {
+    outbox.close();
+    throw error;
+  }
+}
+
+/** Steps of pruning by who drains and ends: the daemon and `prune` go through all of the buffer. */
+const maxTidySteps = 100;
+
+/** Removes what is over of the oldest events. */
+export function tidy(outbox: Outbox): void {
+  let after = 0;
+  for (let i = 0; i < maxTidySteps; i++) {
+    const step = outbox.prune({ after });
+    if (step === undefined) {
+      return;
+    }
+    after = step.next;
   }
 }
 

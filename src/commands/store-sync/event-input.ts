@@ -20,6 +20,8 @@ const ignoredFields = [
   "state",
   "attempts",
   "reason",
+  "notBefore",
+  "settledAt",
   "position",
   "receivedAt",
 ];

@@ -40,8 +40,8 @@ export function exec({ program, timeoutMs, clock, onOutput }: ExecOptions) {
   ): Promise<void> => {
     signal.throwIfAborted();
     const { commandId, type, sequence, attempts } = command;
-    // A group of its own: what it has started ends with it.
-    const child = spawn("/bin/sh", ["-c", program], {
+    // A group of its own: what it has started is ended with it.
+    const child: ChildProcess = spawn("/bin/sh", ["-c", program], {
       detached: true,
       stdio: "pipe",
       env: {
@@ -52,21 +52,21 @@ export function exec({ program, timeoutMs, clock, onOutput }: ExecOptions) {
         BREWCTL_COMMAND_ATTEMPT: String(attempts + 1),
       },
     });
+    // At once: where no process could be made, the error comes alone, and without pipes.
+    const ended = endOf(child);
+    const closed = new Promise<void>((resolve) => child.once("close", () => resolve()));
     let output = "";
     for (const stream of [child.stdout, child.stderr]) {
-      stream.setEncoding("utf8");
-      stream.on("readable", () => {
+      stream?.setEncoding("utf8").on("readable", () => {
         for (let text = stream.read(); text !== null; text = stream.read()) {
           output = (output + text).slice(-maxOutputLength);
         }
       });
     }
     // A program need not read its input.
-    child.stdin.on("error", () => {});
-    child.stdin.end(`${json(command)}\n`);
+    child.stdin?.on("error", () => {}).end(`${json(command)}\n`);
 
     const over = new AbortController();
-    const ended = endOf(child);
     const late = new Error(`it was ended after ${formatDuration(timeoutMs)}`);
     const isLate = clock
       .sleep(timeoutMs, { signal: AbortSignal.any([signal, over.signal]) })
@@ -76,7 +76,7 @@ export function exec({ program, timeoutMs, clock, onOutput }: ExecOptions) {
       if (failure === late) {
         await endGroup(child, ended, clock);
       }
-      await Promise.race([closed(child), clock.sleep(lastOutputMs, over)]);
+      await Promise.race([closed, clock.sleep(lastOutputMs, over)]);
       const said = plain(output.trim());
       if (said !== "") {
         onOutput(command, said);
@@ -93,8 +93,8 @@ export function exec({ program, timeoutMs, clock, onOutput }: ExecOptions) {
     } finally {
       over.abort(new StatusError("CANCELLED", "the program has ended"));
       isLate.catch(() => {});
-      child.stdout.destroy();
-      child.stderr.destroy();
+      child.stdout?.destroy();
+      child.stderr?.destroy();
     }
   };
 }
@@ -108,10 +108,6 @@ function endOf(child: ChildProcess): Promise<Error | undefined> {
       resolve(code === 0 ? undefined : new Error(how));
     });
   });
-}
-
-function closed(child: ChildProcess): Promise<void> {
-  return new Promise((resolve) => child.once("close", () => resolve()));
 }
 
 /** Asks the program and all that it has started to end, and ends what is left. */

@@ -9,7 +9,7 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { Address } from "../../address.ts";
 import type { NewEvent } from "../../bridge/outbox.ts";
-import { StatusError, UsageError } from "../../errors.ts";
+import { isTransient, StatusError, UsageError } from "../../errors.ts";
 import {
   BridgeApi,
   type TillAck,
@@ -35,10 +35,13 @@ export async function recordAtBridge(
 ): Promise<Exit> {
   const over = new AbortController();
   const signal = AbortSignal.any([interrupted, terminal.outputLost, over.signal]);
-  const connection = dial(address);
+  // A bridge that has died without a word is noticed within seconds: a customer waits.
+  const connection = dial(address, { isWatchful: true });
   const client = connection.client(BridgeApi);
   try {
-    await connection.ready({ signal });
+    await connection.ready({ signal }).catch((error) => {
+      throw error instanceof StatusError ? withoutBridge(error) : error;
+    });
     return flags.input === undefined ? await recordOne() : await recordAll(flags.input);
   } catch (error) {
     if (error instanceof Stop) {
@@ -53,7 +56,10 @@ export async function recordAtBridge(
   async function recordOne(): Promise<Exit> {
     const { type = "", payload = "", eventId = newId(), timestamp } = flags;
     const event = onWire({ type, payload, eventId, timestamp }, flags);
-    await print(type, await client.recordEvent(event, { signal }));
+    const ack = await client.recordEvent(event, { signal }).catch((error) => {
+      throw isTransient(error) ? withoutAnswer(error, `event ${plain(eventId)} has`, "it") : error;
+    });
+    await print(type, ack);
     return 0;
   }
 
@@ -92,6 +98,9 @@ export async function recordAtBridge(
           refuse(`${where}: ${ack.reason}`);
         }
       }
+      if (sent.length > 0) {
+        throw new StatusError("INTERNAL", "the bridge ended the stream before it was over");
+      }
     } catch (error) {
       throw withUnanswered(error, sent.length);
     } finally {
@@ -124,12 +133,24 @@ function onWire(event: NewEvent, { store }: RecordFlags): TillEvent {
   };
 }
 
+function withoutBridge({ code, message }: StatusError): StatusError {
+  return new StatusError(code, message.replace(/^no server at/, "no bridge at"), {
+    hint: "start it with: brewctl store-sync run; or record into its file, without --bridge",
+  });
+}
+
 /** The same error, and what it means for what was sent. */
 function withUnanswered(error: unknown, count: number): unknown {
   if (!(error instanceof StatusError) || error instanceof UsageError || count === 0) {
     return error;
   }
-  const events = count === 1 ? "1 event has" : `${count} events have`;
-  const hint = `${events} no answer and may or may not be recorded; record them again, under the same eventIds`;
+  return count === 1
+    ? withoutAnswer(error, "1 event has", "it")
+    : withoutAnswer(error, `${count} events have`, "them");
+}
+
+function withoutAnswer(error: StatusError, events: string, them: "it" | "them"): StatusError {
+  const ids = them === "it" ? "eventId" : "eventIds";
+  const hint = `${events} no answer and may or may not be recorded; record ${them} again, under the same ${ids}`;
   return new StatusError(error.code, error.message, { hint, cause: error });
 }

@@ -13,15 +13,16 @@ import { Command, Option } from "commander";
 import { type Address, formatAddress, parseAddress } from "../../address.ts";
 import { Bridge, type BridgeNews } from "../../bridge/bridge.ts";
 import { Inbox } from "../../bridge/inbox.ts";
-import type { Appended, NewEvent } from "../../bridge/outbox.ts";
+import { type Appended, type NewEvent, retentionMs } from "../../bridge/outbox.ts";
 import { reportOf } from "../../bridge/reporting.ts";
 import { formatDuration, formatElapsed } from "../../duration.ts";
-import { messageOf, StatusError } from "../../errors.ts";
+import { messageOf, StatusError, UsageError } from "../../errors.ts";
 import { GroupCommit } from "../../group-commit.ts";
 import { createLogger, type Logger } from "../../log.ts";
 import { plain } from "../../plain.ts";
 import { type BridgeServer, serveBridgeApi } from "../../server/bridge-api.ts";
 import type { Exit } from "../../shutdown.ts";
+import { DamagedError } from "../../sqlite.ts";
 import { version } from "../../version.ts";
 import type { CommandContext } from "../client-call.ts";
 import {
@@ -48,6 +49,7 @@ export interface RunFlags extends BufferFlags, LogFlags {
   readonly addr: Address;
   readonly listen: readonly Address[];
   readonly grace: number;
+  readonly keep: number;
   readonly exec?: string;
   readonly execTimeout: number;
   readonly execAttempts: number;
@@ -72,6 +74,14 @@ export const command = withLogFlags(
       new Option("--grace <duration>", "how long a stop lets events go up that are still pending")
         .default(5000, "5s")
         .argParser(duration),
+    )
+    .addOption(
+      new Option(
+        "--keep <duration>",
+        "how long acknowledged events are kept, for replay and reconcile",
+      )
+        .default(retentionMs, "168h")
+        .argParser(positiveDuration),
     )
     .addOption(
       new Option(
@@ -132,9 +142,20 @@ export async function run(flags: RunFlags, context: CommandContext): Promise<Exi
   const uplink = { storeId, epoch: () => outbox.epoch(), clock };
   const events = uplinkTo(addr, uplink);
   const control = uplinkTo(addr, uplink);
+  const damaged = Promise.withResolvers<never>();
+  damaged.promise.catch(() => {});
   const commits = new GroupCommit<NewEvent, Appended>({
     clock,
-    commit: (batch) => outbox.append(batch),
+    commit(batch) {
+      try {
+        return outbox.append(batch);
+      } catch (error) {
+        if (error instanceof DamagedError) {
+          damaged.reject(error);
+        }
+        throw error;
+      }
+    },
   });
   const alarms = () => {
     const salvaged = outbox.salvaged();
@@ -161,7 +182,8 @@ export async function run(flags: RunFlags, context: CommandContext): Promise<Exi
 
   let server: BridgeServer | undefined;
   try {
-    server = await serveBridgeApi({ addresses: flags.listen, storeId, commits, status, log });
+    const addresses = flags.listen;
+    server = await serveBridgeApi({ addresses, storeId, commits, status, log }).catch(namingListen);
     const { pending, parked } = outbox.unsettled();
     log.info("store-bridge started", {
       store: storeId,
@@ -179,6 +201,7 @@ export async function run(flags: RunFlags, context: CommandContext): Promise<Exi
     bridge = new Bridge({
       ...{ outbox, inbox, events, control, clock, random, alarms },
       maxAttempts: flags.execAttempts,
+      keepMs: flags.keep,
       apply:
         flags.exec === undefined
           ? undefined
@@ -195,35 +218,63 @@ export async function run(flags: RunFlags, context: CommandContext): Promise<Exi
       interrupted.addEventListener("abort", () => resolve(), { once: true });
     });
     if (!interrupted.aborted) {
-      await Promise.race([stopped, bridge.failed]);
+      await Promise.race([stopped, bridge.failed, damaged.promise]);
     }
     log.info("graceful stop");
     return 0;
   } finally {
-    const how = { graceMs: grace, force: interruptedTwice };
-    await server?.stop(how);
+    const force = interruptedTwice;
+    const until = clock.monotonic() + grace;
+    await server?.stop({ graceMs: grace, force });
     commits.flush();
-    await bridge?.stop(how);
+    await bridge?.stop({ graceMs: Math.max(0, until - clock.monotonic()), force });
     events.close();
     control.close();
-    const { pending, parked } = outbox.unsettled();
-    log.info("store-bridge stopped", { pending, parked });
-    lock.release();
-    outbox.close();
+    try {
+      if (bridge !== undefined) {
+        const { pending, parked } = outbox.unsettled();
+        log.info("store-bridge stopped", { pending, parked });
+      }
+    } finally {
+      lock.release();
+      outbox.close();
+    }
   }
 }
+
+/** The flag is another one here than that of `serve`. */
+function namingListen(error: unknown): never {
+  if (error instanceof UsageError && error.hint !== undefined) {
+    const hint = error.hint.replaceAll("--addr", "--listen");
+    throw new UsageError(error.message, { hint, cause: error });
+  }
+  throw error;
+}
+
+/** Of the attempts to reconnect, one in so many is said: about three an hour. */
+const attemptsToSay = 80;
+
+/** So many attempts in a row are no coincidence. */
+const attemptsToBelieve = 3;
+
+/** Of the restarts of a part that fails again and again for one reason, one in so many is said. */
+const restartsToSay = 40;
 
 /** A line for what changes; each event only at debug. */
 function newsLog(log: Logger): (news: BridgeNews) => void {
   let isOffline = false;
+  /** Of each part that fails, with what, and how often in a row. */
+  const failing = new Map<string, { readonly why: string; readonly times: number }>();
   return (news) => {
     switch (news.kind) {
       case "link": {
         const { state } = news;
         if (state.kind === "offline") {
-          isOffline = true;
           const { why, attempt } = state;
-          log.warn("offline", { why, attempt, next: formatElapsed(state.waitMs) });
+          if (!isOffline || attempt % attemptsToSay === 0) {
+            log.warn("offline", { why, attempt, next: formatElapsed(state.waitMs) });
+          }
+          isOffline = true;
         } else if (isOffline && (state.kind === "recovered" || state.kind === "live")) {
           isOffline = false;
           log.info("connected again");
@@ -267,8 +318,16 @@ function newsLog(log: Logger): (news: BridgeNews) => void {
         }
         return;
       }
+      case "not watching": {
+        const { why, attempt } = news;
+        // One may be the other link's loss, which is just about to be said.
+        if (attempt === attemptsToBelieve || attempt % attemptsToSay === 0) {
+          log.warn("the cloud's commands do not come", { why, attempt });
+        }
+        return;
+      }
       case "alarm":
-        log.error(news.why, {
+        log.error(plain(news.why), {
           hint: "send again what is still kept here: brewctl store-sync replay",
         });
         return;
@@ -290,8 +349,15 @@ function newsLog(log: Logger): (news: BridgeNews) => void {
         return;
       case "failed": {
         const { part, error, waitMs } = news;
+        const why = messageOf(error);
+        const before = failing.get(part);
+        const times = before?.why === why ? before.times + 1 : 1;
+        failing.set(part, { why, times });
+        if (times > 1 && times % restartsToSay !== 0) {
+          return;
+        }
         const stack = error instanceof StatusError ? undefined : (error as Error)?.stack;
-        log.error(`${part}: ${messageOf(error)}`, { again_in: formatDuration(waitMs), stack });
+        log.error(`${part}: ${plain(why)}`, { again_in: formatDuration(waitMs), times, stack });
         return;
       }
       default:

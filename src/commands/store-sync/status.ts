@@ -1,6 +1,7 @@
 /** `brewctl store-sync status`: what this store's buffer holds, and what a person should look at. */
 
 import { Command } from "commander";
+import { tellHandedOver } from "../../bridge/handed-over.ts";
 import { Inbox } from "../../bridge/inbox.ts";
 import { formatBrief } from "../../duration.ts";
 import { plain } from "../../plain.ts";
@@ -31,9 +32,13 @@ export async function run(flags: StatusFlags, context: CommandContext): Promise<
     const { pending, acked, parked, oldestUnacked } = outbox.counts();
     const commands = new Inbox(outbox.database, { now: () => clock.now() }).counts();
     const salvaged = outbox.salvaged();
-    const wrong = [outbox.alarm(), salvaged === undefined ? "" : tellSalvaged(salvaged)].filter(
-      Boolean,
-    );
+    const gone = outbox.handedOver();
+    const wrong = [
+      outbox.alarm(),
+      salvaged === undefined ? "" : tellSalvaged(salvaged),
+      gone === undefined ? "" : `handed over: ${tellHandedOver(gone)}`,
+    ].filter(Boolean);
+    const pruned = outbox.pruned().reduce((sum, { count }) => sum + count, 0);
     const bytes = outbox.bytes();
     if (flags.output === "ndjson") {
       await terminal.print(
@@ -41,6 +46,8 @@ export async function run(flags: StatusFlags, context: CommandContext): Promise<
           storeId: outbox.storeId,
           buffer: outbox.path,
           ...{ pending, parked, acked, oldestUnacked: oldestUnacked ?? null },
+          pruned,
+          commandsReceived: commands.received,
           commandsApplied: commands.applied,
           commandsParked: commands.parked,
           ...{ bytes, epoch: outbox.epoch(), wrong },
@@ -58,9 +65,18 @@ export async function run(flags: StatusFlags, context: CommandContext): Promise<
         ["pending", pending > 0 ? yellow(`${pending}${age}`) : "0"],
         ["parked", parked > 0 ? red(`${parked}: see store-sync events --state parked`) : "0"],
         ["acked", `${acked}, kept for a week`],
+        ["pruned", `${pruned}`],
         [
           "commands",
-          `${commands.applied} applied${commands.parked > 0 ? red(`, ${commands.parked} parked`) : ""}`,
+          [
+            `${commands.applied} applied`,
+            commands.received > 0 ? yellow(`${commands.received} waiting`) : "",
+            commands.parked > 0
+              ? red(`${commands.parked} parked: see store-sync commands --state parked`)
+              : "",
+          ]
+            .filter(Boolean)
+            .join(", "),
         ],
         ["epoch", outbox.epoch()],
         ...wrong.map((what) => ["WRONG", red(plain(what))]),
