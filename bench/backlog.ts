@@ -15,7 +15,7 @@ import { fileURLToPath } from "node:url";
 import { type Figure, figure } from "./measure.ts";
 import { startServerProcess } from "./processes.ts";
 import type { Drained, Task } from "./store.ts";
-import { filled, randomIds, type Shape, tillIds } from "./store-events.ts";
+import { filled, randomIds, recordIds, type Shape, tillIds } from "./store-events.ts";
 
 /** So many backlogs of each size, and so many before them that do not count. */
 const sizes = [
@@ -24,7 +24,7 @@ const sizes = [
   { count: 1_000_000, times: 1, warmUp: 0 },
 ];
 
-const ids = { till: tillIds, random: () => randomIds } as const;
+const ids = { till: tillIds, record: recordIds, random: () => randomIds } as const;
 
 interface Cost {
   /** Processor time an event, of store and cloud together, in microseconds. */
@@ -44,7 +44,7 @@ interface Measured {
 export async function backlog(): Promise<Figure[]> {
   return [
     ...(await backlogsOf("flush", "till")),
-    ...(await backlogsOf("channel", "till")),
+    ...(await backlogsOf("channel", "record")),
     ...(await backlogsOf("channel", "random")),
   ];
 }
@@ -135,13 +135,13 @@ function startStoreProcess() {
   // As bin/brewctl starts one.
   const execArgv = ["--min-semi-space-size=8", "--max-semi-space-size=16"];
   const child = fork(fileURLToPath(new URL("store.ts", import.meta.url)), { execArgv });
+  const ended = once(child, "exit").then(() => {
+    throw new Error("the store's process has ended");
+  });
+  ended.catch(() => {});
   return {
     async drain(task: Task): Promise<Drained> {
       const answer = once(child, "message");
-      const ended = once(child, "exit").then(() => {
-        throw new Error("the store's process has ended");
-      });
-      ended.catch(() => {});
       child.send(task);
       const [drained] = (await Promise.race([answer, ended])) as [Drained];
       return drained;

@@ -6,6 +6,7 @@ import { channel } from "../src/bridge/channel.ts";
 import { flush } from "../src/bridge/flush.ts";
 import { type NewEvent, Outbox } from "../src/bridge/outbox.ts";
 import { systemClock as clock, systemRandom as random } from "../src/clock.ts";
+import { newIds } from "../src/commands/store-sync/new-id.ts";
 import { uplinkTo } from "../src/commands/store-sync/uplink.ts";
 import { type StoreEvent, StoreEventSchema } from "../src/gen/sync/v1/sync_engine_pb.ts";
 import { mapped } from "../src/mapped.ts";
@@ -32,6 +33,9 @@ export function wireEvent(i: number): StoreEvent {
 
 /** As a till that counts makes them. */
 export const tillIds = (till: string) => (i: number) => `${till}-${String(i).padStart(8, "0")}`;
+
+/** As `store-sync record` makes them. */
+export const recordIds = () => newIds(() => clock.now());
 
 /** Without any order. */
 export const randomIds = () => `evt-${randomUUID()}`;
