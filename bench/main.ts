@@ -12,6 +12,7 @@
 import { backlog } from "./backlog.ts";
 import { bridge } from "./bridge.ts";
 import { glue } from "./glue.ts";
+import { jetstream } from "./jetstream.ts";
 import { type Figure, isReached } from "./measure.ts";
 import { memory } from "./memory.ts";
 import { stampede } from "./stampede.ts";
@@ -26,6 +27,7 @@ const parts: Readonly<Record<string, () => Promise<Figure[]>>> = {
   bridge,
   stampede,
   backlog,
+  jetstream,
 };
 
 const args = process.argv.slice(2);

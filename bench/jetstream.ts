@@ -1,0 +1,228 @@
+/**
+ * (h) The same job done by NATS JetStream: 100,000 events of 200 bytes, each with an id by which a
+ * repetition is noticed, published until the server has answered for every one, beside ours from an
+ * outbox into a ledger.
+ *
+ * Not the same promise: see docs/performance.md for what each has on the disk when it answers.
+ */
+
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { toBinary } from "@bufbuild/protobuf";
+import { jetstreamManager } from "@nats-io/jetstream";
+import { connect, createInbox, headers, type NatsConnection } from "@nats-io/transport-node";
+import type { Outbox } from "../src/bridge/outbox.ts";
+import { StoreEventSchema } from "../src/gen/sync/v1/sync_engine_pb.ts";
+import { type Figure, figure, inTurn } from "./measure.ts";
+import { canSyncAlways, type NatsServer, natsVersion, startNats } from "./nats-server.ts";
+import { startServerProcess } from "./processes.ts";
+import { drain, filled, type Shape, tillIds, wireEvent } from "./store-events.ts";
+
+const total = 100_000;
+const rounds = 5;
+const warmUp = 1;
+/** Publishers that come together, and their share of the events. */
+const publishers = 200;
+
+/** Messages without an answer, to choose from. */
+const windows = [500, 1_000, 2_000, 4_000];
+/** For that choice. */
+const trial = 50_000;
+
+/** With a sync for each, so many are enough. */
+const syncedTotal = 5_000;
+
+export async function jetstream(): Promise<Figure[]> {
+  let version: string;
+  try {
+    version = natsVersion();
+  } catch (error) {
+    console.error(`jetstream: left out, since there is no nats-server here: ${error}`);
+    return [];
+  }
+  const folder = mkdtempSync(join(tmpdir(), "brewctl-bench-"));
+  try {
+    using nats = await startNats(join(folder, "nats"));
+    const window = await bestWindow(nats);
+    const figures = [
+      ...(await sideBySide({ nats, window, folder, version, shape: "flush", count: 1 })),
+      ...(await sideBySide({ nats, window, folder, version, shape: "channel", count: 1 })),
+      ...(await sideBySide({ nats, window, folder, version, shape: "flush", count: publishers })),
+    ];
+    if (canSyncAlways(join(folder, "always"))) {
+      using synced = await startNats(join(folder, "always"), "sync_interval: always");
+      const ms = await publishAll(synced, { window, count: 1, each: syncedTotal });
+      const rate = (syncedTotal * 1000) / ms;
+      const what = `events per second, JetStream ${version} with sync_interval: always`;
+      figures.push(figure("jetstream/always/rate", what, "/s", [rate]));
+    } else {
+      console.error(`jetstream: nats-server ${version} has no sync_interval: always; left out`);
+    }
+    return figures;
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+async function bestWindow(nats: NatsServer): Promise<number> {
+  let best = { window: 0, ms: Number.POSITIVE_INFINITY };
+  // Twice, so that none is judged by a cold start.
+  for (const window of [...windows, ...windows]) {
+    const ms = await publishAll(nats, { window, count: 1, each: trial });
+    best = ms < best.ms ? { window, ms } : best;
+  }
+  return best.window;
+}
+
+interface Contest {
+  readonly nats: NatsServer;
+  readonly version: string;
+  readonly window: number;
+  readonly folder: string;
+  readonly shape: Shape;
+  /** Of stores, and of publishers; each on a connection of its own. */
+  readonly count: number;
+}
+
+async function sideBySide(contest: Contest): Promise<Figure[]> {
+  const { nats, version, window, folder, shape, count } = contest;
+  const each = total / count;
+  const name = `jetstream/${count === 1 ? shape : "stores"}`;
+  const outboxFolder = join(folder, "outboxes");
+  using cloud = await startServerProcess("cloud", { BENCH_DATA_DIR: join(folder, name) });
+  let outboxes: Outbox[] = [];
+  let round = 0;
+  let published = Number.NaN;
+  const theirs: number[] = [];
+  const times = await inTurn(
+    {
+      async theirs() {
+        published = await publishAll(nats, { window, count, each });
+      },
+      ours: () =>
+        Promise.all(
+          outboxes.map((outbox) => drain(outbox, { shape, count: each, port: cloud.port })),
+        ),
+    },
+    {
+      ...{ rounds, warmUp },
+      before() {
+        mkdirSync(outboxFolder);
+        outboxes = Array.from({ length: count }, (_, i) => {
+          const storeId = `store-${round}-${i}`;
+          const options = { storeId, count: each, idOf: tillIds(storeId) };
+          return filled(join(outboxFolder, `${storeId}.db`), options);
+        });
+        round += 1;
+      },
+      after() {
+        theirs.push(published);
+        for (const outbox of outboxes) {
+          outbox.close();
+        }
+        rmSync(outboxFolder, { recursive: true });
+      },
+    },
+  );
+  await cloud.stop();
+  // Without the time in which a stream was made and removed.
+  const publishing = theirs.slice(warmUp);
+  const who = count === 1 ? "" : ` of ${count} at once`;
+  const perSecond = (ms: number) => (total * 1000) / ms;
+  return [
+    figure(
+      name,
+      `events per second${who}, ours : JetStream`,
+      "×",
+      times.map(({ ours }, i) => (publishing[i] ?? Number.NaN) / ours),
+      { atLeast: 1 },
+    ),
+    figure(
+      `${name}/ours`,
+      `events per second${who}, ours, on the disk`,
+      "/s",
+      times.map(({ ours }) => perSecond(ours)),
+    ),
+    figure(
+      `${name}/theirs`,
+      `events per second${who}, JetStream ${version}, not synced`,
+      "/s",
+      publishing.map(perSecond),
+    ),
+  ];
+}
+
+let streams = 0;
+
+/** Publishes into a new stream, and removes it. Returns how long the publishing took. */
+async function publishAll(
+  { url }: NatsServer,
+  { window, count, each }: { window: number; count: number; each: number },
+): Promise<number> {
+  streams += 1;
+  const subject = `sales-${streams}`;
+  const admin = await connect({ servers: url });
+  const manager = await jetstreamManager(admin);
+  await manager.streams.add({ name: subject, subjects: [subject], storage: "file" });
+  const startedAt = performance.now();
+  await Promise.all(
+    Array.from({ length: count }, async (_, i) => {
+      // As drain does, which connects too.
+      const connection = await connect({ servers: url });
+      const idOf = tillIds(`${subject}-${i}`);
+      await publish(connection, { subject, window, count: each, idOf });
+      await connection.close();
+    }),
+  );
+  const ms = performance.now() - startedAt;
+  const { state } = await manager.streams.info(subject);
+  if (state.messages !== count * each) {
+    throw new Error(`JetStream has ${state.messages} of ${count * each} messages`);
+  }
+  await manager.streams.delete(subject);
+  await admin.close();
+  return ms;
+}
+
+/**
+ * Until each has its answer. By hand and not by the client's own `publish`, which makes a promise, a
+ * timer and a subject for each answer, and is a third slower.
+ */
+function publish(
+  connection: NatsConnection,
+  options: { subject: string; window: number; count: number; idOf: (i: number) => string },
+): Promise<void> {
+  const { subject, window, count, idOf } = options;
+  const inbox = createInbox();
+  let sent = 0;
+  let answered = 0;
+  const pump = () => {
+    for (; sent < count && sent - answered < window; sent += 1) {
+      const withId = headers();
+      withId.set("Nats-Msg-Id", idOf(sent));
+      const bytes = toBinary(StoreEventSchema, wireEvent(sent));
+      connection.publish(subject, bytes, { reply: inbox, headers: withId });
+    }
+  };
+  return new Promise((resolve, reject) => {
+    connection.subscribe(inbox, {
+      callback(error, message) {
+        const { error: refused, duplicate } = message.json<{
+          error?: unknown;
+          duplicate?: boolean;
+        }>();
+        if (error !== null || refused !== undefined || duplicate) {
+          reject(error ?? new Error(`JetStream says ${message.string()}`));
+        }
+        answered += 1;
+        if (answered === count) {
+          resolve();
+        } else if (sent - answered <= window * 0.75) {
+          pump();
+        }
+      },
+    });
+    pump();
+  });
+}
