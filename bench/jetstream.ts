@@ -10,7 +10,7 @@ import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { toBinary } from "@bufbuild/protobuf";
-import { jetstreamManager } from "@nats-io/jetstream";
+import { jetstream as client, jetstreamManager } from "@nats-io/jetstream";
 import { connect, createInbox, headers, type NatsConnection } from "@nats-io/transport-node";
 import type { Outbox } from "../src/bridge/outbox.ts";
 import { StoreEventSchema } from "../src/gen/sync/v1/sync_engine_pb.ts";
@@ -26,7 +26,7 @@ const warmUp = 1;
 const publishers = 200;
 
 /** Messages without an answer, to choose from. */
-const windows = [500, 1_000, 2_000, 4_000];
+const windowsToTry = [500, 1_000, 2_000, 4_000];
 /** For that choice. */
 const trial = 50_000;
 
@@ -44,15 +44,21 @@ export async function jetstream(): Promise<Figure[]> {
   const folder = mkdtempSync(join(tmpdir(), "brewctl-bench-"));
   try {
     using nats = await startNats(join(folder, "nats"));
-    const window = await bestWindow(nats);
+    const common = { nats, folder, version };
+    const windows = {
+      byHand: await bestWindow(nats, publishByHand),
+      client: await bestWindow(nats, publishByClient),
+    };
     const figures = [
-      ...(await sideBySide({ nats, window, folder, version, shape: "flush", count: 1 })),
-      ...(await sideBySide({ nats, window, folder, version, shape: "channel", count: 1 })),
-      ...(await sideBySide({ nats, window, folder, version, shape: "flush", count: publishers })),
+      ...(await sideBySide({ ...common, windows, shape: "flush", count: 1 })),
+      ...(await sideBySide({ ...common, windows, shape: "channel", count: 1 })),
+      ...(await sideBySide({ ...common, windows, shape: "flush", count: publishers })),
     ];
     if (canSyncAlways(join(folder, "always"))) {
       using synced = await startNats(join(folder, "always"), "sync_interval: always");
-      const ms = await publishAll(synced, { window, count: 1, each: syncedTotal });
+      const ms = await publishAll(synced, publishByHand, {
+        ...{ window: windows.byHand, count: 1, each: syncedTotal },
+      });
       const rate = (syncedTotal * 1000) / ms;
       const what = `events per second, JetStream ${version} with sync_interval: always`;
       figures.push(figure("jetstream/always/rate", what, "/s", [rate]));
@@ -65,11 +71,11 @@ export async function jetstream(): Promise<Figure[]> {
   }
 }
 
-async function bestWindow(nats: NatsServer): Promise<number> {
+async function bestWindow(nats: NatsServer, publish: Publish): Promise<number> {
   let best = { window: 0, ms: Number.POSITIVE_INFINITY };
   // Twice, so that none is judged by a cold start.
-  for (const window of [...windows, ...windows]) {
-    const ms = await publishAll(nats, { window, count: 1, each: trial });
+  for (const window of [...windowsToTry, ...windowsToTry]) {
+    const ms = await publishAll(nats, publish, { window, count: 1, each: trial });
     best = ms < best.ms ? { window, ms } : best;
   }
   return best.window;
@@ -78,7 +84,7 @@ async function bestWindow(nats: NatsServer): Promise<number> {
 interface Contest {
   readonly nats: NatsServer;
   readonly version: string;
-  readonly window: number;
+  readonly windows: { readonly byHand: number; readonly client: number };
   readonly folder: string;
   readonly shape: Shape;
   /** Of stores, and of publishers; each on a connection of its own. */
@@ -86,19 +92,25 @@ interface Contest {
 }
 
 async function sideBySide(contest: Contest): Promise<Figure[]> {
-  const { nats, version, window, folder, shape, count } = contest;
+  const { nats, version, windows, folder, shape, count } = contest;
   const each = total / count;
   const name = `jetstream/${count === 1 ? shape : "stores"}`;
   const outboxFolder = join(folder, "outboxes");
   using cloud = await startServerProcess("cloud", { BENCH_DATA_DIR: join(folder, name) });
   let outboxes: Outbox[] = [];
   let round = 0;
-  let published = Number.NaN;
-  const theirs: number[] = [];
+  /** Of the publishing alone: without the time in which a stream is made and removed. */
+  const byHand: number[] = [];
+  const byClient: number[] = [];
   const times = await inTurn(
     {
-      async theirs() {
-        published = await publishAll(nats, { window, count, each });
+      async byHand() {
+        byHand.push(await publishAll(nats, publishByHand, { window: windows.byHand, count, each }));
+      },
+      async client() {
+        byClient.push(
+          await publishAll(nats, publishByClient, { window: windows.client, count, each }),
+        );
       },
       ours: () =>
         Promise.all(
@@ -117,7 +129,6 @@ async function sideBySide(contest: Contest): Promise<Figure[]> {
         round += 1;
       },
       after() {
-        theirs.push(published);
         for (const outbox of outboxes) {
           outbox.close();
         }
@@ -126,29 +137,23 @@ async function sideBySide(contest: Contest): Promise<Figure[]> {
     },
   );
   await cloud.stop();
-  // Without the time in which a stream was made and removed.
-  const publishing = theirs.slice(warmUp);
   const who = count === 1 ? "" : ` of ${count} at once`;
-  const perSecond = (ms: number) => (total * 1000) / ms;
+  const ours = times.map((round) => round.ours);
+  const against = (theirs: readonly number[]) =>
+    ours.map((ms, i) => (theirs[i + warmUp] ?? Number.NaN) / ms);
+  const rates = (ms: readonly number[]) => ms.map((one) => (total * 1000) / one);
+  const what = `events per second${who}`;
   return [
-    figure(
-      name,
-      `events per second${who}, ours : JetStream`,
-      "×",
-      times.map(({ ours }, i) => (publishing[i] ?? Number.NaN) / ours),
-      { atLeast: 1 },
-    ),
-    figure(
-      `${name}/ours`,
-      `events per second${who}, ours, on the disk`,
-      "/s",
-      times.map(({ ours }) => perSecond(ours)),
-    ),
+    figure(name, `${what}, ours : JetStream`, "×", against(byHand), { atLeast: 1 }),
+    figure(`${name}/client`, `${what}, ours : its client's publish()`, "×", against(byClient), {
+      atLeast: 1,
+    }),
+    figure(`${name}/ours`, `${what}, ours, synced`, "/s", rates(ours)),
     figure(
       `${name}/theirs`,
-      `events per second${who}, JetStream ${version}, not synced`,
+      `${what}, JetStream ${version}, not synced`,
       "/s",
-      publishing.map(perSecond),
+      rates(byHand.slice(warmUp)),
     ),
   ];
 }
@@ -158,6 +163,7 @@ let streams = 0;
 /** Publishes into a new stream, and removes it. Returns how long the publishing took. */
 async function publishAll(
   { url }: NatsServer,
+  publish: Publish,
   { window, count, each }: { window: number; count: number; each: number },
 ): Promise<number> {
   streams += 1;
@@ -185,15 +191,43 @@ async function publishAll(
   return ms;
 }
 
-/**
- * Until each has its answer. By hand and not by the client's own `publish`, which makes a promise, a
- * timer and a subject for each answer, and is a third slower.
- */
-function publish(
-  connection: NatsConnection,
-  options: { subject: string; window: number; count: number; idOf: (i: number) => string },
-): Promise<void> {
-  const { subject, window, count, idOf } = options;
+interface PublishOptions {
+  readonly subject: string;
+  /** Messages without an answer, at most. */
+  readonly window: number;
+  readonly count: number;
+  readonly idOf: (i: number) => string;
+}
+
+/** Resolves when each has its answer; rejects if one was refused. */
+type Publish = (connection: NatsConnection, options: PublishOptions) => Promise<void>;
+
+const bytesOf = (i: number) => toBinary(StoreEventSchema, wireEvent(i));
+
+/** As the client's documentation says: a promise an answer. */
+const publishByClient: Publish = async (connection, { subject, window, count, idOf }) => {
+  const stream = client(connection);
+  let sent = 0;
+  await Promise.all(
+    Array.from({ length: window }, async () => {
+      while (sent < count) {
+        const i = sent;
+        sent += 1;
+        const options = { msgID: idOf(i), timeout: publishTimeoutMs };
+        const { duplicate } = await stream.publish(subject, bytesOf(i), options);
+        if (duplicate) {
+          throw new Error(`JetStream takes ${idOf(i)} for a duplicate`);
+        }
+      }
+    }),
+  );
+};
+
+/** For an answer when the machine is busy, in milliseconds. */
+const publishTimeoutMs = 60_000;
+
+/** Without that promise, its timer and a subject for each answer: as fast as it goes. */
+const publishByHand: Publish = (connection, { subject, window, count, idOf }) => {
   const inbox = createInbox();
   let sent = 0;
   let answered = 0;
@@ -201,8 +235,7 @@ function publish(
     for (; sent < count && sent - answered < window; sent += 1) {
       const withId = headers();
       withId.set("Nats-Msg-Id", idOf(sent));
-      const bytes = toBinary(StoreEventSchema, wireEvent(sent));
-      connection.publish(subject, bytes, { reply: inbox, headers: withId });
+      connection.publish(subject, bytesOf(sent), { reply: inbox, headers: withId });
     }
   };
   return new Promise((resolve, reject) => {
@@ -225,4 +258,4 @@ function publish(
     });
     pump();
   });
-}
+};
