@@ -458,6 +458,11 @@ export class Outbox {
     return why || undefined;
   }
 
+  /** Bytes that the disk has left; below `reserveBytes` nothing is recorded. */
+  freeBytes(): number {
+    return this.#free(this.path);
+  }
+
   /** What a person should know of the cloud's ledger; empty for nothing. */
   alarm(): string {
     return String(this.database.prepare("SELECT alarm FROM outbox").get()?.["alarm"]);

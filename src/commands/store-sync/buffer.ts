@@ -4,7 +4,8 @@ import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { type Command, Option } from "commander";
 import type { Salvaged } from "../../bridge/buffer-file.ts";
-import { Outbox } from "../../bridge/outbox.ts";
+import { tellHandedOver } from "../../bridge/handed-over.ts";
+import { Outbox, reserveBytes } from "../../bridge/outbox.ts";
 import { UsageError } from "../../errors.ts";
 import { plain } from "../../plain.ts";
 import type { Lock } from "../../sqlite.ts";
@@ -12,6 +13,11 @@ import type { CommandContext } from "../client-call.ts";
 import { nonEmpty, outputOption, type outputs, withTerminalFlags } from "../flags.ts";
 import { stateFolder } from "../state-folder.ts";
 import type { Terminal, TerminalFlags } from "../terminal.ts";
+
+const mebibyte = 1024 * 1024;
+
+/** A disk with less room left wants somebody to look at it, in bytes. */
+const lowBytes = 256 * mebibyte;
 
 export interface BufferFlags {
   readonly store?: string;
@@ -119,8 +125,22 @@ export function tidy(outbox: Outbox): void {
   }
 }
 
-export function tellSalvaged({ events, setAside }: Salvaged): string {
+function tellSalvaged({ events, setAside }: Salvaged): string {
   return `the buffer was damaged: ${events} events could be read and go on; the file is kept as ${setAside}`;
+}
+
+/** What a person should look at; nothing, if all is well. */
+export function alarmsOf(outbox: Outbox): string[] {
+  const salvaged = outbox.salvaged();
+  const gone = outbox.handedOver();
+  const free = outbox.freeBytes();
+  const left = `${Math.floor(free / mebibyte)} MiB are left on the disk of ${outbox.path}`;
+  return [
+    outbox.alarm(),
+    salvaged === undefined ? "" : tellSalvaged(salvaged),
+    gone === undefined ? "" : `handed over: ${tellHandedOver(gone)}`,
+    free < reserveBytes ? `nothing can be recorded: ${left}` : free < lowBytes ? left : "",
+  ].filter(Boolean);
 }
 
 /** What is said of the cloud's ledger when it has forgotten something. */

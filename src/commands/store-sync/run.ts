@@ -36,10 +36,10 @@ import {
   withLogFlags,
 } from "../flags.ts";
 import {
+  alarmsOf,
   type BufferFlags,
   becomeDrainer,
   openBuffer,
-  tellSalvaged,
   withBufferFlags,
 } from "./buffer.ts";
 import { exec } from "./exec.ts";
@@ -157,11 +157,7 @@ export async function run(flags: RunFlags, context: CommandContext): Promise<Exi
       }
     },
   });
-  const alarms = () => {
-    const salvaged = outbox.salvaged();
-    const own = [outbox.alarm(), salvaged === undefined ? "" : tellSalvaged(salvaged)];
-    return own.filter(Boolean);
-  };
+  const alarms = () => alarmsOf(outbox);
   let bridge: Bridge | undefined;
   const status = () => {
     const report = reportOf({ outbox, inbox, clock, alarms });

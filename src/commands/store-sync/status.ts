@@ -1,13 +1,12 @@
 /** `brewctl store-sync status`: what this store's buffer holds, and what a person should look at. */
 
 import { Command } from "commander";
-import { tellHandedOver } from "../../bridge/handed-over.ts";
 import { Inbox } from "../../bridge/inbox.ts";
 import { formatBrief } from "../../duration.ts";
 import { plain } from "../../plain.ts";
 import type { Exit } from "../../shutdown.ts";
 import type { CommandContext } from "../client-call.ts";
-import { type LocalFlags, openBuffer, tellSalvaged, withLocalFlags } from "./buffer.ts";
+import { alarmsOf, type LocalFlags, openBuffer, withLocalFlags } from "./buffer.ts";
 import { leftExit } from "./link-talk.ts";
 
 export interface StatusFlags extends LocalFlags {
@@ -31,13 +30,7 @@ export async function run(flags: StatusFlags, context: CommandContext): Promise<
   try {
     const { pending, acked, parked, oldestUnacked } = outbox.counts();
     const commands = new Inbox(outbox.database, { now: () => clock.now() }).counts();
-    const salvaged = outbox.salvaged();
-    const gone = outbox.handedOver();
-    const wrong = [
-      outbox.alarm(),
-      salvaged === undefined ? "" : tellSalvaged(salvaged),
-      gone === undefined ? "" : `handed over: ${tellHandedOver(gone)}`,
-    ].filter(Boolean);
+    const wrong = alarmsOf(outbox);
     const pruned = outbox.pruned().reduce((sum, { count }) => sum + count, 0);
     const bytes = outbox.bytes();
     if (flags.output === "ndjson") {
