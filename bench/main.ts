@@ -18,6 +18,7 @@ import { memory } from "./memory.ts";
 import { stampede } from "./stampede.ts";
 import { startUp } from "./start-up.ts";
 import { subscribers } from "./subscribers.ts";
+import { tills } from "./tills.ts";
 
 const parts: Readonly<Record<string, () => Promise<Figure[]>>> = {
   glue,
@@ -27,6 +28,7 @@ const parts: Readonly<Record<string, () => Promise<Figure[]>>> = {
   bridge,
   stampede,
   backlog,
+  tills,
   jetstream,
 };
 

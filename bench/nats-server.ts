@@ -1,10 +1,10 @@
 /** A nats-server of Debian's package, on loopback, for as long as a benchmark needs it. */
 
-import { execFileSync, spawnSync } from "node:child_process";
+import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { root, start } from "./processes.ts";
+import { installed, start } from "./processes.ts";
 
 export interface NatsServer extends Disposable {
   /** Such as `nats://127.0.0.1:4222`. */
@@ -13,15 +13,9 @@ export interface NatsServer extends Disposable {
 
 /** Such as `v2.9.10`; installs it if it is not there. Throws if it cannot be had. */
 export function natsVersion(): string {
-  if (versionOf() === undefined) {
-    execFileSync("sh", ["scripts/install-packages", "nats-server"], {
-      cwd: root,
-      stdio: "inherit",
-    });
-  }
-  const version = versionOf();
+  const version = installed("nats-server") ? versionOf() : undefined;
   if (version === undefined) {
-    throw new Error("nats-server does not start");
+    throw new Error("Debian's package nats-server cannot be installed");
   }
   return version;
 }

@@ -76,6 +76,16 @@ export function start(
   return Object.assign(child, { [Symbol.dispose]: () => void child.kill("SIGKILL") });
 }
 
+/** Sees to it that a program is there, from Debian's package of that name; false if it cannot be. */
+export function installed(program: string): boolean {
+  try {
+    execFileSync("sh", ["scripts/install-packages", program], { cwd: root, stdio: "inherit" });
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 /** What a process holds in memory now, in megabytes; undefined when it has ended. */
 export function residentMb(pid: number): number | undefined {
   try {

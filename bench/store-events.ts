@@ -14,7 +14,7 @@ import { mapped } from "../src/mapped.ts";
 const atMs = Date.UTC(2026, 0, 2, 3, 4, 5);
 
 /** With it, an event is 200 bytes on the wire, more or less by its ids. */
-const payload = JSON.stringify({
+export const salePayload = JSON.stringify({
   receipt: 4711,
   till: 3,
   total: 299,
@@ -26,7 +26,7 @@ const payload = JSON.stringify({
 /** A store's event by its number, from 0. */
 export function wireEvent(i: number): StoreEvent {
   return create(StoreEventSchema, {
-    ...{ eventId: tillIds("bare")(i), storeId: "store-01", type: "Sale", payload },
+    ...{ eventId: tillIds("bare")(i), storeId: "store-01", type: "Sale", payload: salePayload },
     ...{ timestamp: BigInt(atMs), seq: BigInt(i + 1), epoch: "0123456789abcdef" },
   });
 }
@@ -49,7 +49,7 @@ export function filled(
   const event = (i: number): NewEvent => ({
     eventId: idOf(i),
     type: "Sale",
-    payload,
+    payload: salePayload,
     timestamp: atMs,
   });
   for (let from = 0; from < count; from += 1000) {
