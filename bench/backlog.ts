@@ -19,8 +19,8 @@ import { filled, randomIds, recordIds, type Shape, tillIds } from "./store-event
 
 /** So many backlogs of each size, and so many before them that do not count. */
 const sizes = [
-  { count: 1_000, times: 200, warmUp: 50 },
-  { count: 100_000, times: 3, warmUp: 1 },
+  { count: 1_000, times: 100, warmUp: 50 },
+  { count: 100_000, times: 2, warmUp: 0 },
   { count: 1_000_000, times: 1, warmUp: 0 },
 ];
 

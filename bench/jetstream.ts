@@ -20,7 +20,7 @@ import { startServerProcess } from "./processes.ts";
 import { drain, filled, type Shape, tillIds, wireEvent } from "./store-events.ts";
 
 const total = 100_000;
-const rounds = 5;
+const rounds = 3;
 const warmUp = 1;
 /** Publishers that come together, and their share of the events. */
 const publishers = 200;
@@ -28,7 +28,7 @@ const publishers = 200;
 /** Messages without an answer, to choose from. */
 const windowsToTry = [500, 1_000, 2_000, 4_000];
 /** For that choice. */
-const trial = 50_000;
+const trial = 20_000;
 
 /** With a sync for each, so many are enough. */
 const syncedTotal = 5_000;
