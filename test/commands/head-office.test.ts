@@ -382,6 +382,20 @@ describe("events", () => {
     expect(code).toBe(78);
   });
 
+  test("says nothing of where to go on to a reader that has gone", async () => {
+    await using cloud = await serveCloud();
+    await sell(cloud, 1, 2);
+    await using following = startOffice(cloud, "events", "--follow");
+    await following.output(/^2 .*\n/m);
+    following.child.stdout?.destroy();
+    for (let n = 3; following.child.exitCode === null; n++) {
+      await sell(cloud, n, n);
+    }
+    const { code, stderr } = await following.ended;
+    expect(stderr).toMatch(/^stream cancelled by client, got \d+ events · reader gone · /);
+    expect(code).toBe(0);
+  });
+
   test("the list ends at the newest event; stop rules end a follow", async () => {
     await using cloud = await serveCloud();
     await sell(cloud, 1, 3);
