@@ -199,8 +199,8 @@ describe("stores --watch on a terminal", () => {
     await using terminal = watch(cloud);
     await terminal.output(/store-01 {2}up/);
     await store.leave();
-    await terminal.output(/store-01 {2}dark 0 s/);
-    await terminal.output(/store-01 {2}dark 2 s/);
+    await terminal.output(/store-01 {2}dark [012] s/);
+    await terminal.output(/store-01 {2}dark [345] s/);
     await report(cloud, "store-02", { depth: 7n, alarms: ["salvaged"] });
     await terminal.output(/ {2}! salvaged/);
     terminal.type(ctrlC);
