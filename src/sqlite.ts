@@ -58,6 +58,9 @@ const minSqliteVersion = [3, 51, 3];
 /** Of the file of a log that is begun anew, in bytes: four of the checkpoints that SQLite makes. */
 const maxLogBytes = 16 * 1024 * 1024;
 
+/** Of a file that is being made: the ids of a million events fit. */
+const relaxedCacheKiB = 64 * 1024;
+
 /** How long a write waits for another process to finish its own, in milliseconds. */
 const busyMs = 5_000;
 
@@ -236,6 +239,14 @@ export class Database {
         }
       },
     };
+  }
+
+  /**
+   * For a file that nobody relies on yet: what is written is on the disk only when it was closed and
+   * `syncPath` has returned for it.
+   */
+  relax(): void {
+    this.#sqlite.exec(`PRAGMA synchronous = OFF; PRAGMA cache_size = -${relaxedCacheKiB}`);
   }
 
   /** Of the pages that hold something, in bytes. */
