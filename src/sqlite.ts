@@ -49,6 +49,18 @@ export class DamagedError extends StatusError {
   }
 }
 
+/** Another process has kept us from writing for `busyMs`. */
+export class BusyError extends StatusError {
+  override readonly name = "BusyError";
+
+  constructor(what: string, cause: unknown) {
+    super("UNAVAILABLE", `${what}: another process has kept it busy for 5 s`, {
+      hint: "nothing was written; try again",
+      cause,
+    });
+  }
+}
+
 /**
  * Before this one, two connections to a file could corrupt it when the one committed while the other
  * made a checkpoint (sqlite.org/wal.html, "The WAL-Reset Bug").
@@ -629,10 +641,7 @@ function fromSqlite(error: unknown, what: string): unknown {
   const why = messageOf(error);
   switch (codeOf(error)) {
     case codes.busy:
-      return new StatusError("UNAVAILABLE", `${what}: another process has kept it busy for 5 s`, {
-        hint: "nothing was written; try again",
-        cause: error,
-      });
+      return new BusyError(what, error);
     case codes.full:
       return new StatusError("RESOURCE_EXHAUSTED", `${what}: the disk is full`, {
         hint: "nothing was written, nothing was lost; make room and try again",
