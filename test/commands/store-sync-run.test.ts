@@ -266,6 +266,8 @@ test.each<[string, RegExp]>([
   ["run --exec=", /'--exec <command>' argument '' is invalid\. expected something/],
   ["run --addr localhost:0", /expected the port that the server listens on, not 0/],
   ["run --log-format xml", /Allowed choices are text, json/],
+  ["run --buffer :memory:", /'--buffer <file>' argument ':memory:' is invalid\. expected the path/],
+  ["record --type Sale --buffer file:a.db", /argument 'file:a\.db' is invalid\. expected the path/],
   ["run --colour", /unknown option '--colour'/],
   ["run now", /too many arguments|unexpected/i],
   [

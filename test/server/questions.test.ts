@@ -392,8 +392,13 @@ describe("an answer", () => {
     await using cloud = await serveCloud();
     const { store, answer: answered, questionId } = await askedStore(cloud);
     using _ = store;
-    await answer(cloud, [{ questionId }]);
-    await answered;
+    const mayEnd = Promise.withResolvers<void>();
+    const first = answer(cloud, thenWait([{ questionId }], mayEnd.promise));
+    await atRest(cloud, () => 0);
+    expect(await failure(answer(cloud, [{ questionId }]))).toMatchObject({ code: "NOT_FOUND" });
+    mayEnd.resolve();
+    await first;
+    expect(await answered).toEqual({ messages: [], error: undefined });
     expect(await failure(answer(cloud, [{ questionId }]))).toMatchObject({ code: "NOT_FOUND" });
   });
 

@@ -9,7 +9,7 @@ import { UsageError } from "../../errors.ts";
 import { plain } from "../../plain.ts";
 import type { Lock } from "../../sqlite.ts";
 import type { CommandContext } from "../client-call.ts";
-import { nonEmpty, outputOption, type outputs, withTerminalFlags } from "../flags.ts";
+import { databasePath, nonEmpty, outputOption, type outputs, withTerminalFlags } from "../flags.ts";
 import { stateFolder } from "../state-folder.ts";
 import type { Terminal, TerminalFlags } from "../terminal.ts";
 
@@ -33,7 +33,7 @@ export function withBufferFlags(command: Command): Command {
     .addOption(
       new Option("--buffer <file>", "its buffer (default: by store, in your state folder)")
         .env("BREWCTL_BUFFER")
-        .argParser(nonEmpty),
+        .argParser(databasePath),
     );
 }
 
