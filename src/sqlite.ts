@@ -13,6 +13,7 @@ import {
   fsyncSync,
   mkdirSync,
   openSync,
+  readSync,
   rmSync,
   statfsSync,
   statSync,
@@ -105,11 +106,18 @@ export class Database {
    * FAILED_PRECONDITION for a file of another program or of a newer brewctl, which stays as it is,
    * and for a disk or an SQLite that cannot keep the promise; `DamagedError` for one that is ours
    * and cannot be read; RESOURCE_EXHAUSTED, UNAVAILABLE, PERMISSION_DENIED as the disk says.
+   *
+   * Read-only, the file must be there and of this version, else FAILED_PRECONDITION, and nothing is
+   * ever changed in it.
    */
-  constructor(path: string, kind: Kind) {
+  constructor(
+    path: string,
+    kind: Kind,
+    { isReadOnly = false }: { readonly isReadOnly?: boolean } = {},
+  ) {
     this.path = path;
     const isFile = path !== inMemory;
-    if (isFile) {
+    if (isFile && !isReadOnly) {
       makeFolder(dirname(resolve(path)));
       refuseNetworkFileSystem(path);
     }
@@ -126,11 +134,15 @@ export class Database {
       if (wasThere) {
         checkKind(path, kind);
       }
-      sqlite = new DatabaseSync(path, { timeout: busyMs });
+      sqlite = new DatabaseSync(path, { timeout: busyMs, readOnly: isReadOnly });
       checkVersion(sqlite);
-      create(sqlite, kind);
-      if (isFile) {
-        insistOnDurability(sqlite, path);
+      if (isReadOnly) {
+        insistOnVersion(sqlite, kind, path);
+      } else {
+        create(sqlite, kind);
+        if (isFile) {
+          insistOnDurability(sqlite, path);
+        }
       }
       this.#begin = sqlite.prepare("BEGIN IMMEDIATE");
       this.#commit = sqlite.prepare("COMMIT");
@@ -205,6 +217,77 @@ export class Database {
       }
       throw this.explain(error);
     }
+  }
+
+  /**
+   * Until it is disposed of, all that is read here is as it was at the first reading. Meanwhile SQLite's
+   * log only grows, and nothing can be written here.
+   */
+  snapshot(): Disposable {
+    try {
+      this.#sqlite.exec("BEGIN");
+    } catch (error) {
+      throw this.explain(error);
+    }
+    return {
+      [Symbol.dispose]: () => {
+        if (this.#sqlite.isOpen && this.#sqlite.isTransaction) {
+          this.#sqlite.exec("COMMIT");
+        }
+      },
+    };
+  }
+
+  /** Of the pages that hold something, in bytes. */
+  usedBytes(): number {
+    const [pages, free, size] = ["page_count", "freelist_count", "page_size"].map((pragma) =>
+      numberOf(this.#sqlite, pragma),
+    ) as [number, number, number];
+    return (pages - free) * size;
+  }
+
+  /**
+   * Writes the file anew without the room of what was removed. On the way it takes up to twice
+   * `usedBytes` more on the disk. Others wait to write meanwhile, and may read. False: somebody still
+   * reads what it was, and the disk gets its room when nobody does any more.
+   */
+  compact(): boolean {
+    try {
+      // Where the room was looked for; by default it is elsewhere.
+      const folder = dirname(resolve(this.path)).replaceAll("'", "''");
+      this.#sqlite.exec(`PRAGMA temp_store_directory = '${folder}'`);
+      this.#sqlite.exec("VACUUM");
+      return this.emptyLog();
+    } catch (error) {
+      throw this.explain(error);
+    }
+  }
+
+  /** Brings all that is in the log into the file. False if others are in the way, by reading. */
+  emptyLog(): boolean {
+    const row = this.prepare("PRAGMA wal_checkpoint(TRUNCATE)").get();
+    return row?.["busy"] === 0;
+  }
+
+  /** All that SQLite finds wrong with the file, its indexes too, at most so much. Reads all of it. */
+  faults(limit: number): string[] {
+    const found: string[] = [];
+    try {
+      for (const [fault] of this.prepare(`PRAGMA integrity_check(${limit})`).iterate()) {
+        found.push(String(fault));
+      }
+    } catch (error) {
+      // A page that not even the check can read; what it has told before that counts.
+      if (!(error instanceof DamagedError)) {
+        throw error;
+      }
+      found.push(error.message);
+    }
+    if (found.length === 1 && found[0] === "ok") {
+      return [];
+    }
+    this.#suspect();
+    return found;
   }
 
   /** Changes when another connection has committed something. */
@@ -317,12 +400,15 @@ export interface Lock {
   release(): void;
 }
 
-/** Takes the lock that this file stands for; undefined if somebody else has it. */
-export function takeLock(path: string): Lock | undefined {
+/**
+ * Takes the lock that this file stands for; undefined if somebody else has it, and does not give it
+ * back within `waitMs` milliseconds, during which this process stands still.
+ */
+export function takeLock(path: string, { waitMs = 0 } = {}): Lock | undefined {
   makeFolder(dirname(resolve(path)));
   let sqlite: DatabaseSync | undefined;
   try {
-    sqlite = new DatabaseSync(path, { timeout: 0 });
+    sqlite = new DatabaseSync(path, { timeout: waitMs });
     sqlite.exec("BEGIN EXCLUSIVE");
   } catch (error) {
     sqlite?.close();
@@ -415,6 +501,17 @@ function create(sqlite: DatabaseSync, kind: Kind): void {
   }
 }
 
+function insistOnVersion(sqlite: DatabaseSync, kind: Kind, path: string): void {
+  const version = numberOf(sqlite, "user_version");
+  if (version !== kind.version) {
+    throw new StatusError(
+      "FAILED_PRECONDITION",
+      `${path} is of schema ${version}, and this brewctl reads ${kind.version}`,
+      { hint: "any command that writes to it brings it up to date" },
+    );
+  }
+}
+
 function insistOnDurability(sqlite: DatabaseSync, path: string): void {
   const mode = sqlite.prepare("PRAGMA journal_mode = WAL").get()?.["journal_mode"];
   sqlite.exec("PRAGMA synchronous = FULL");
@@ -456,9 +553,7 @@ function makeFolder(path: string): void {
       first !== undefined && made.length >= first.length;
       made = dirname(made)
     ) {
-      const parent = openSync(dirname(made), "r");
-      fsyncSync(parent);
-      closeSync(parent);
+      syncPath(dirname(made));
     }
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
@@ -466,6 +561,31 @@ function makeFolder(path: string): void {
       code === "ENOSPC" ? "RESOURCE_EXHAUSTED" : "PERMISSION_DENIED",
       `cannot make the folder ${path}: ${messageOf(error)}`,
     );
+  }
+}
+
+/** Whether a file says that it is a database. */
+export function isSqliteFile(path: string): boolean {
+  if (!statSync(path, { throwIfNoEntry: false })?.isFile()) {
+    return false;
+  }
+  const magic = Buffer.from("SQLite format 3\0");
+  const head = Buffer.alloc(magic.length);
+  const fd = openSync(path, "r");
+  try {
+    return readSync(fd, head) === magic.length && head.equals(magic);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Returns when a file, or the names in a folder, are on the disk. */
+export function syncPath(path: string): void {
+  const fd = openSync(path, "r");
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
   }
 }
 

@@ -56,6 +56,8 @@ export interface BridgeOptions {
   /** Applies a command; without it one of a known type counts as applied when it is on the disk. */
   readonly apply?: Parameters<typeof keepApplying>[0]["apply"] | undefined;
   readonly maxAttempts: number;
+  /** How long acknowledged events are kept, in milliseconds. */
+  readonly keepMs: number;
   /** What is wrong beyond the buffer's own alarms. */
   readonly alarms: () => readonly string[];
   readonly clock: Clock;
@@ -74,7 +76,7 @@ export interface StopOptions {
 const restartMs = 30_000;
 
 /** Between two looks for what is to be removed, in milliseconds, and between two steps of it. */
-const pruneEveryMs = 60_000;
+const maxPruneEveryMs = 600_000;
 const pruneStepMs = 20;
 
 /** How often a stop looks whether all has gone up, in milliseconds. */
@@ -259,18 +261,19 @@ export class Bridge {
   }
 
   async #keepPruning(): Promise<never> {
-    const { outbox, clock, tell } = this.#options;
+    const { outbox, clock, keepMs, tell } = this.#options;
     const { signal } = this.#over;
     for (;;) {
       let events = 0;
-      for (let removed = outbox.prune(); removed > 0; removed = outbox.prune()) {
-        events += removed;
+      for (let step = outbox.prune({ keepMs }); step !== undefined; ) {
+        events += step.removed;
         await clock.sleep(pruneStepMs, { signal });
+        step = outbox.prune({ after: step.next, keepMs });
       }
       if (events > 0) {
         tell({ kind: "pruned", events });
       }
-      await clock.sleep(pruneEveryMs, { signal });
+      await clock.sleep(Math.min(maxPruneEveryMs, keepMs), { signal });
     }
   }
 

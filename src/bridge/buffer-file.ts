@@ -30,13 +30,18 @@ const prunedSchema = `
     ) STRICT;
 `;
 
-const kind: Kind = {
+export const bufferKind: Kind = {
   name: "store buffer",
   applicationId: 0x42725362, // BrSb
   version: 2,
   upgrades: [
     `
+    ALTER TABLE outbox ADD COLUMN handed_over TEXT NOT NULL DEFAULT '';
     ALTER TABLE epochs ADD COLUMN gone INTEGER NOT NULL DEFAULT 0;
+    -- Version 1 removed events without counting them.
+    UPDATE epochs SET gone = max(0, (SELECT next_seq - 1 FROM outbox) -
+        (SELECT count(*) FROM events WHERE events.epoch = epochs.number))
+      WHERE number = (SELECT epoch FROM outbox);
     ${prunedSchema}
     ${commandsUpgrade}
     `,
@@ -51,7 +56,8 @@ const kind: Kind = {
       drainer_pid  INTEGER NOT NULL DEFAULT 0,
       ledger_id    TEXT NOT NULL DEFAULT '',  -- of the cloud's ledger, as it was met last
       alarm        TEXT NOT NULL DEFAULT '',  -- what a person should know of it
-      salvaged     TEXT NOT NULL DEFAULT ''  -- JSON; empty if the file was always whole
+      salvaged     TEXT NOT NULL DEFAULT '', -- JSON; empty if the file was always whole
+      handed_over  TEXT NOT NULL DEFAULT ''  -- JSON; empty if it is in use here
     ) STRICT;
 
     CREATE TABLE epochs (
@@ -100,7 +106,7 @@ export interface OpenOptions {
  */
 export function openOrSalvage(path: string, { storeId, now, probe }: OpenOptions): Database {
   try {
-    const database = new Database(path, kind);
+    const database = new Database(path, bufferKind);
     try {
       if (database.hasHotLog) {
         checkUnlessDrained(database);
@@ -121,15 +127,32 @@ export function openOrSalvage(path: string, { storeId, now, probe }: OpenOptions
   }
 }
 
-/** Nobody closed it, or somebody has it open: whoever drains it has checked it. */
+/**
+ * Nobody closed it, or somebody has it open: whoever drains it has checked it. The lock is not kept,
+ * since a check takes long, and must not be in the way of a daemon that comes back after a crash.
+ */
 function checkUnlessDrained(database: Database): void {
   const lock = takeLock(lockPath(database.path));
   if (lock !== undefined) {
-    try {
-      database.check();
-    } finally {
-      lock.release();
-    }
+    lock.release();
+    database.check();
+  }
+}
+
+/** Opens a buffer's file and reads all of it. Throws `DamagedError` for one that should be salvaged. */
+export function openWhole(path: string, probe: OpenOptions["probe"]): Database {
+  if (existsSync(salvagingPath(path))) {
+    throw new DamagedError(`${path} is damaged: its salvage was interrupted`);
+  }
+  const database = new Database(path, bufferKind);
+  try {
+    database.check();
+    storeOf(database);
+    probe(database);
+    return database;
+  } catch (error) {
+    database.close();
+    throw error;
   }
 }
 
@@ -141,9 +164,13 @@ function replaceDamaged(
 ): Database {
   if (!existsSync(lockPath(path))) {
     // Never drained by us, so nothing says that it is ours at all.
-    throw new StatusError("FAILED_PRECONDITION", `${path} is no ${kind.name}: ${damage.message}`, {
-      hint: "it stays as it is; choose another file, or move it away",
-    });
+    throw new StatusError(
+      "FAILED_PRECONDITION",
+      `${path} is no ${bufferKind.name}: ${damage.message}`,
+      {
+        hint: "it stays as it is; choose another file, or move it away",
+      },
+    );
   }
   const known = readable(path, "outbox", "one")[0]?.["store_id"];
   const owner = typeof known === "string" ? known : (storeId ?? "");
@@ -157,7 +184,7 @@ function replaceDamaged(
     throw new DamagedError(`${damage.message}; it is being drained, and is salvaged after that`);
   }
   try {
-    const mended = openWhole(path, probe);
+    const mended = openMended(path, probe);
     if (mended !== undefined) {
       return mended;
     }
@@ -174,10 +201,10 @@ function replaceDamaged(
 }
 
 /** The file, if another process has replaced the damaged one meanwhile. */
-function openWhole(path: string, probe: OpenOptions["probe"]): Database | undefined {
+function openMended(path: string, probe: OpenOptions["probe"]): Database | undefined {
   let database: Database | undefined;
   try {
-    database = new Database(path, kind);
+    database = new Database(path, bufferKind);
     database.check();
     probe(database);
     return database;
@@ -234,7 +261,7 @@ function finishSalvage(path: string, salvaging: Salvaging): Database {
       }
     }
   }
-  const database = new Database(path, kind);
+  const database = new Database(path, bufferKind);
   try {
     database.write(() => {
       if (storeOf(database) === undefined) {
@@ -258,13 +285,26 @@ function fillFrom(database: Database, damaged: string, owner: string, at: number
     readable(damaged, "events", "position").map((row) => ({ ...row, epoch: current })),
   );
   copy(database, "cursors", readable(damaged, "cursors", "rowid"));
-  copy(database, "commands", readable(damaged, "commands", "number"));
+  copy(
+    database,
+    "commands",
+    readable(damaged, "commands", "number").map((row) => ({ ...stateBefore2(row), ...row })),
+  );
   copy(database, "pruned", readable(damaged, "pruned", "number"));
   const salvaged: Salvaged = { at, setAside: damaged, events };
+  const [known] = readable(damaged, "outbox", "one");
   database
-    .prepare("INSERT INTO outbox (one, store_id, epoch, next_seq, salvaged) VALUES (1, ?, ?, 1, ?)")
-    .run(owner, current, JSON.stringify(salvaged));
+    .prepare(
+      `INSERT INTO outbox (one, store_id, epoch, next_seq, salvaged, handed_over)
+       VALUES (1, ?, ?, 1, ?, ?)`,
+    )
+    .run(owner, current, JSON.stringify(salvaged), String(known?.["handed_over"] ?? ""));
   renumber(database);
+}
+
+/** A command of version 1 had no state: one with a reason was parked. */
+function stateBefore2({ reason }: Record<string, unknown>): Record<string, unknown> {
+  return { state: reason === "" ? 1 : 2 };
 }
 
 /** What can be read of a damaged table. */

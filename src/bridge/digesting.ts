@@ -54,8 +54,10 @@ export async function* digestsOf(
     }
     return;
   }
+  const { fromDay, toDay, type } = range;
+  const removed = () => outbox.pruned({ fromDay, toDay, ...(type === "" ? {} : { type }) });
   for (let walks = 1; walks <= maxWalks; walks += 1) {
-    const pruned = outbox.pruned(range);
+    const pruned = removed();
     const cells = new DigestCells();
     for (const cell of pruned) {
       cells.addCell(cell);
@@ -64,7 +66,7 @@ export async function* digestsOf(
       cells.add(event);
     }
     // An event that was pruned on the way may have been counted twice, or not at all.
-    if (sumOf(outbox.pruned(range)) === sumOf(pruned)) {
+    if (sumOf(removed()) === sumOf(pruned)) {
       for (const cell of cells.all()) {
         const own = pruned.find(({ type, day }) => type === cell.type && day === cell.day);
         yield { kind: "cell", cell, pruned: own?.count ?? 0 };

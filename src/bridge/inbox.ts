@@ -7,6 +7,7 @@
 import { StatusError } from "../errors.ts";
 import type { Database } from "../sqlite.ts";
 import { faultOfName } from "../store-event.ts";
+import { insistOnOurs } from "./handed-over.ts";
 
 export interface Command {
   readonly commandId: string;
@@ -30,6 +31,10 @@ export type CommandState = (typeof commandStates)[number];
 export interface ReceivedCommand extends Command {
   /** The order in which they came, whatever the ledger. */
   readonly number: number;
+  /** Whose sequence it is. */
+  readonly ledgerId: string;
+  /** Unix milliseconds, by this store's clock. */
+  readonly receivedAt: number;
   readonly state: CommandState;
   /** How often it could not be applied. */
   readonly attempts: number;
@@ -52,6 +57,11 @@ export interface Cursor {
   readonly sequence: number;
   /** Of the command at that place; empty for none. */
   readonly commandId: string;
+}
+
+export interface KeptCursor extends Cursor {
+  /** Unix milliseconds of when it was moved last. */
+  readonly usedAt: number;
 }
 
 export type Received =
@@ -119,8 +129,8 @@ export const commandsUpgrade = `
     ${smallIndexes}
 `;
 
-const columns =
-  "number, command_id, type, payload, sequence, issued_at, state, attempts, not_before, reason";
+const columns = `number, command_id, type, payload, sequence, issued_at, ledger_id, received_at,
+  state, attempts, not_before, reason`;
 
 export class Inbox {
   readonly #database: Database;
@@ -134,23 +144,29 @@ export class Inbox {
 
   /** The cursor that was used last, of whichever ledger; undefined if there is none yet. */
   lastCursor(): Cursor | undefined {
-    const row = this.#database
-      .prepare("SELECT * FROM cursors ORDER BY used_at DESC, rowid DESC LIMIT 1")
-      .get();
-    return (
-      row && {
+    const last = this.cursors().at(-1);
+    return last && { ledgerId: last.ledgerId, sequence: last.sequence, commandId: last.commandId };
+  }
+
+  /** Those of all ledgers, in the order in which they were used last. */
+  cursors(): KeptCursor[] {
+    return this.#database
+      .prepare("SELECT * FROM cursors ORDER BY used_at, rowid")
+      .all()
+      .map((row) => ({
         ledgerId: String(row["ledger_id"]),
         sequence: Number(row["sequence"]),
         commandId: String(row["command_id"]),
-      }
-    );
+        usedAt: Number(row["used_at"]),
+      }));
   }
 
   /**
    * Keeps a command and moves the cursor behind it, in one transaction: on the disk when this
    * returns. One that has come before only moves the cursor. With `appliesLater` it waits for
    * `next`; else it is applied now, or parked if this store does not know what to do with it. Throws
-   * `StatusError` INTERNAL for one that names nothing, which only a broken cloud sends.
+   * `StatusError`: INTERNAL for one that names nothing, which only a broken cloud sends,
+   * FAILED_PRECONDITION when the buffer was handed over to another box.
    */
   receive(
     command: Command,
@@ -166,6 +182,7 @@ export class Inbox {
     const state: CommandState = appliesLater ? "received" : reason === "" ? "applied" : "parked";
     const at = this.#now();
     return this.#database.write(() => {
+      insistOnOurs(this.#database);
       // A ledger that was made anew may have another place for it.
       const known = this.#database
         .prepare("UPDATE commands SET sequence = ?, ledger_id = ? WHERE command_id = ?")
@@ -223,6 +240,7 @@ export class Inbox {
    */
   retry(commandIds: readonly string[] | "all"): string[] {
     return this.#database.write(() => {
+      insistOnOurs(this.#database);
       const parked = this.#read("state = 2 ORDER BY number").map(({ commandId }) => commandId);
       const chosen = commandIds === "all" ? parked : commandIds;
       for (const commandId of chosen) {
@@ -299,6 +317,8 @@ export class Inbox {
         payloadJson: String(row["payload"]),
         sequence: Number(row["sequence"]),
         issuedAt: Number(row["issued_at"]),
+        ledgerId: String(row["ledger_id"]),
+        receivedAt: Number(row["received_at"]),
         state: commandStates[Number(row["state"])] ?? "parked",
         attempts: Number(row["attempts"]),
         notBefore: Number(row["not_before"]),

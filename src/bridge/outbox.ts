@@ -18,7 +18,7 @@
 
 import { existsSync } from "node:fs";
 import { StatusError } from "../errors.ts";
-import type { DigestCell, DigestRange } from "../event-digest.ts";
+import { type DigestCell, DigestCells, dayOf, digestOf } from "../event-digest.ts";
 import {
   bytesOf,
   type Database,
@@ -38,12 +38,14 @@ import {
   lockPath,
   mintEpoch,
   openOrSalvage,
+  openWhole,
   renumber,
   resumeSalvage,
   type Salvaged,
   salvagingPath,
   storeOf,
 } from "./buffer-file.ts";
+import { type HandedOver, handedOver, insistOnOurs } from "./handed-over.ts";
 
 /**
  * `pending`: no final answer yet. `acked`: the cloud has it; kept for a while, for `replay`.
@@ -65,6 +67,8 @@ export interface Recorded extends StoreEvent {
   readonly notBefore: number;
   /** Why it was refused last; empty if it never was. */
   readonly reason: string;
+  /** Unix milliseconds of when it was acked or parked; 0 if it never was. */
+  readonly settledAt: number;
 }
 
 /** An event to be recorded. */
@@ -123,6 +127,30 @@ export interface OutboxOptions {
   readonly now: () => number;
   /** What the disk has left; a test has its own. */
   readonly free?: (path: string) => number;
+  /** False: a damaged file is refused with `DamagedError` and stays as it is. The check reads all of it. */
+  readonly salvages?: boolean;
+}
+
+/** Which of the acknowledged events are to go, and from where on to look for them. */
+export interface PruneOptions {
+  /** A position; those behind it are looked at. */
+  readonly after?: number;
+  /** How long ago an event must have been acknowledged, in milliseconds. */
+  readonly keepMs?: number;
+}
+
+export interface PruneStep {
+  readonly removed: number;
+  /** Where to go on: the `after` of the next step. */
+  readonly next: number;
+}
+
+/** Of what was pruned; left out: all of it. */
+export interface PrunedRange {
+  readonly type?: string;
+  /** The first and the last day, as `dayOf`. */
+  readonly fromDay?: string;
+  readonly toDay?: string;
 }
 
 /**
@@ -140,18 +168,26 @@ export const maxRetryWaitMs = 600_000;
 /** Of the payloads that are read at a time, in characters: four of the largest. */
 const maxPageSize = 4 * maxRecordedPayloadBytes;
 
-/** Removed at a time, so that nobody waits for it. */
-const pruneStep = 500;
+/**
+ * Of a step of pruning, so that no till waits for long: rows looked at, bytes of their payloads, and
+ * rows removed. Among a million the ids of a hundred are on as many pages, which takes about 5 ms.
+ */
+const maxLooked = 500;
+const maxLookedBytes = 1024 * 1024;
+const maxPruned = 100;
+
+/** How long the lock of the drainer is waited for, in milliseconds: others look whether it is free. */
+const lookedMs = 200;
 
 /** In the order in which `#read` takes them. */
 const columns =
-  "position, event_id, type, payload, timestamp, epoch, seq, state, attempts, not_before, reason";
+  "position, event_id, type, payload, timestamp, epoch, seq, state, attempts, not_before, reason, settled_at";
 
 /** A row as an array, which costs half of one as an object. */
 type EventRow = [
   ...[position: number, eventId: string, type: string, payload: Uint8Array, timestamp: number],
   ...[epoch: number, seq: number, state: number, attempts: number, notBefore: number],
-  reason: string,
+  ...[reason: string, settledAt: number],
 ];
 
 export class Outbox {
@@ -173,12 +209,12 @@ export class Outbox {
    * NOT_FOUND without a store id and a file, FAILED_PRECONDITION for another store's file, and what
    * `Database` throws.
    */
-  constructor({ path, storeId, now, free = freeBytes }: OutboxOptions) {
+  constructor({ path, storeId, now, free = freeBytes, salvages = true }: OutboxOptions) {
     const fault = storeId === undefined ? undefined : faultOfName("store_id", storeId);
     if (fault !== undefined) {
       throw new StatusError("INVALID_ARGUMENT", fault);
     }
-    if (existsSync(salvagingPath(path))) {
+    if (salvages && existsSync(salvagingPath(path))) {
       resumeSalvage(path);
     }
     if (storeId === undefined && !existsSync(path)) {
@@ -189,7 +225,9 @@ export class Outbox {
     this.path = path;
     this.#now = now;
     this.#free = path === inMemory ? () => Number.POSITIVE_INFINITY : free;
-    this.database = openOrSalvage(path, { storeId, now, probe: prepare });
+    this.database = salvages
+      ? openOrSalvage(path, { storeId, now, probe: prepare })
+      : openWhole(path, prepare);
     try {
       this.storeId = this.#belongTo(storeId);
     } catch (error) {
@@ -241,7 +279,8 @@ export class Outbox {
    * Records events, in order, in one transaction; on the disk when this returns. An event that is
    * refused costs no other, and says why: INVALID_ARGUMENT for one that the cloud would refuse,
    * ALREADY_EXISTS for an event_id that is there with another content. Throws, and nothing was
-   * recorded, what `Database` throws, and RESOURCE_EXHAUSTED when the disk is full.
+   * recorded, what `Database` throws, RESOURCE_EXHAUSTED when the disk is full, and
+   * FAILED_PRECONDITION when the buffer was handed over to another box.
    */
   append(events: readonly NewEvent[]): Appended[] {
     const free = this.#free(this.path);
@@ -254,6 +293,7 @@ export class Outbox {
     }
     const { insert, advance } = this.#statements;
     return this.database.write(() => {
+      this.insistOnOurs();
       const { epoch, name, next } = this.#numbering();
       let seq = next;
       const appended = events.map((event): Appended => {
@@ -279,7 +319,7 @@ export class Outbox {
           ...{ eventId, type, payload, timestamp },
           position: Number(lastInsertRowid),
           ...{ epoch: name, seq: seq - 1 },
-          ...{ state: "pending", attempts: 0, notBefore: 0, reason: "" },
+          ...{ state: "pending", attempts: 0, notBefore: 0, reason: "", settledAt: 0 },
         };
         return { kind: "recorded", event: recorded, isNew: true };
       });
@@ -421,6 +461,11 @@ export class Outbox {
     return why || undefined;
   }
 
+  /** Bytes that the disk has left; below `reserveBytes` nothing is recorded. */
+  freeBytes(): number {
+    return this.#free(this.path);
+  }
+
   /** What a person should know of the cloud's ledger; empty for nothing. */
   alarm(): string {
     return String(this.database.prepare("SELECT alarm FROM outbox").get()?.["alarm"]);
@@ -459,6 +504,7 @@ export class Outbox {
       attempts,
       notBefore,
       reason,
+      settledAt,
     ] = row as EventRow;
     if (!(payload instanceof Uint8Array) || typeof eventId !== "string") {
       throw this.database.damaged(`event ${position} makes no sense`);
@@ -475,6 +521,7 @@ export class Outbox {
       attempts,
       notBefore,
       reason,
+      settledAt,
     };
   };
 
@@ -505,8 +552,9 @@ export class Outbox {
    * already; then nothing has changed. Returns the new ids.
    */
   retry(eventIds: readonly string[] | "all", newIds?: () => string): string[] {
-    const { parked, unpark, remove, insert, advance } = this.#statements;
+    const { parked, unpark, remove, insert, advance, addGone } = this.#statements;
     return this.database.write(() => {
+      this.insistOnOurs();
       const chosen =
         eventIds === "all"
           ? Array.from(parked.iterate(0, Number.MAX_SAFE_INTEGER), this.#read)
@@ -519,7 +567,7 @@ export class Outbox {
               }
               return event;
             });
-      return chosen.map(({ position, eventId, type, payload, timestamp }) => {
+      return chosen.map(({ position, eventId, type, payload, timestamp, epoch: oldEpoch }) => {
         if (newIds === undefined) {
           unpark.run(position);
           return eventId;
@@ -532,6 +580,8 @@ export class Outbox {
           throw new StatusError("ALREADY_EXISTS", taken);
         }
         remove.run(position);
+        // Not summed up with what was pruned: the event lives on.
+        addGone.run(1, oldEpoch);
         advance.run(next + 1);
         return newId;
       });
@@ -544,37 +594,113 @@ export class Outbox {
    */
   replay(): number {
     return this.database.write(() => {
+      this.insistOnOurs();
       this.database.prepare("UPDATE outbox SET alarm = ''").run();
       return Number(this.#statements.replay.run().changes);
     });
   }
 
-  /** Removes some of the acknowledged events whose time is over. Returns how many. */
-  prune(): number {
-    const before = this.#now() - retentionMs;
-    return this.database.write(() => Number(this.#statements.prune.run(before, pruneStep).changes));
+  /**
+   * A step of pruning: looks at some of the events behind a position, removes those that were
+   * acknowledged longer than `keepMs` ago, and adds them to the sums of `pruned`. Pending and parked
+   * events stay, and are not in the way. Undefined: there is nothing behind that position. A step
+   * takes a few milliseconds, of which a till waits for the removal alone.
+   */
+  prune({ after = 0, keepMs = retentionMs }: PruneOptions = {}): PruneStep | undefined {
+    const { ages, byPosition, removeAcked, addGone } = this.#statements;
+    const before = this.#now() - keepMs;
+    const old: number[] = [];
+    let next = after;
+    let bytes = 0;
+    for (const row of ages.iterate(after, maxLooked)) {
+      const [position, payloadBytes, state, settledAt] = row as number[];
+      next = Number(position);
+      bytes += Number(payloadBytes);
+      if (eventStates[Number(state)] === "acked" && Number(settledAt) < before) {
+        old.push(next);
+      }
+      if (bytes >= maxLookedBytes || old.length === maxPruned) {
+        break;
+      }
+    }
+    if (next === after) {
+      return undefined;
+    }
+    if (old.length === 0) {
+      return { removed: 0, next };
+    }
+    // Digested before the write begins: an event never changes, and its position is never another's.
+    const events = old
+      .flatMap((position) => Array.from(byPosition.iterate(position), this.#read))
+      .map((event) => ({ ...event, day: dayOf(event.timestamp), digest: digestOf(event) }));
+    const removed = this.database.write(() => {
+      this.insistOnOurs();
+      const cells = new DigestCells();
+      const gone = new Map<string, number>();
+      let count = 0;
+      for (const { position, epoch, type, day, digest } of events) {
+        // A replay, or somebody else who prunes, may have been faster.
+        if (Number(removeAcked.run(position, before).changes) > 0) {
+          cells.addCell({ type, day, count: 1, digest });
+          gone.set(epoch, (gone.get(epoch) ?? 0) + 1);
+          count += 1;
+        }
+      }
+      addPruned(this.database, cells.all());
+      for (const [epoch, n] of gone) {
+        addGone.run(n, epoch);
+      }
+      return count;
+    });
+    return { removed, next };
   }
 
-  /** What was removed because its time was over, summed up: by day and type, of a range. */
-  pruned({ fromDay, toDay, type }: DigestRange): DigestCell[] {
-    return this.database
-      .prepare(
-        `SELECT type, day, count, digest FROM pruned
-         WHERE day BETWEEN ? AND ? AND (? = '' OR type = ?) ORDER BY day, type`,
-      )
-      .all(fromDay, toDay, type, type)
-      .map((row) => ({
-        type: String(row["type"]),
-        day: String(row["day"]),
-        count: Number(row["count"]),
-        digest: row["digest"] as Uint8Array,
-      }));
+  /** What was pruned, summed up by type and day, by day and then by type. */
+  pruned({ type, fromDay = "", toDay = "9999-12-31" }: PrunedRange = {}): DigestCell[] {
+    const { ofType, ofAll } = this.#statements;
+    const rows = type === undefined ? ofAll.all(fromDay, toDay) : ofType.all(fromDay, toDay, type);
+    const cells = new DigestCells();
+    for (const row of rows) {
+      cells.addCell(cellOf(row));
+    }
+    return cells.all();
+  }
+
+  /** Where the buffer was handed over to; undefined if it is in use here. */
+  handedOver(): HandedOver | undefined {
+    return handedOver(this.database);
+  }
+
+  /** Throws FAILED_PRECONDITION if it was handed over: two boxes must not be one store by accident. */
+  insistOnOurs(): void {
+    insistOnOurs(this.database);
   }
 
   /** What was done to a damaged file, if this one replaces one. */
   salvaged(): Salvaged | undefined {
     const text = String(this.database.prepare("SELECT salvaged FROM outbox").get()?.["salvaged"]);
     return text === "" ? undefined : JSON.parse(text);
+  }
+
+  /**
+   * Gives the room of what was removed back to the disk. Throws RESOURCE_EXHAUSTED, before anything is
+   * done, if the disk has too little for the way there; the drainer's lock must be held. Returns the
+   * bytes of before and after; not `isDone`: others still read, and the room is given back after that.
+   * Whoever records meanwhile waits.
+   */
+  compact(): { readonly before: number; readonly after: number; readonly isDone: boolean } {
+    const before = this.bytes();
+    const needed = 2 * this.database.usedBytes() + reserveBytes;
+    const free = this.#free(this.path);
+    if (free < needed) {
+      throw new StatusError(
+        "RESOURCE_EXHAUSTED",
+        `to compact ${this.path} takes ${needed} bytes of its disk for a while, and ${free} are left`,
+        { hint: "nothing was changed; make room, or remove more first: brewctl store-sync prune" },
+      );
+    }
+    const isDone = this.database.compact();
+    return { before, after: this.bytes(), isDone };
   }
 
   /** Of the file and its log. */
@@ -584,10 +710,22 @@ export class Outbox {
 
   /**
    * Makes this process the one that drains. Throws FAILED_PRECONDITION, with the process's id, while
-   * another one is.
+   * another one is, and when the buffer was handed over to another box.
    */
   drain(): Lock {
-    const lock = takeLock(lockPath(this.path));
+    const lock = this.lock();
+    try {
+      this.insistOnOurs();
+      return lock;
+    } catch (error) {
+      lock.release();
+      throw error;
+    }
+  }
+
+  /** The drainer's lock for something else that no drainer must run beside. Throws as `drain`. */
+  lock(): Lock {
+    const lock = takeLock(lockPath(this.path), { waitMs: lookedMs });
     if (lock === undefined) {
       const pid = this.database.prepare("SELECT drainer_pid FROM outbox").get()?.["drainer_pid"];
       throw new StatusError(
@@ -647,6 +785,35 @@ function again(event: NewEvent, known: Recorded): Appended {
       );
 }
 
+/** Adds to the sums of what was pruned; within a transaction. */
+export function addPruned(database: Database, cells: readonly DigestCell[]): void {
+  const known = database.prepare("SELECT * FROM pruned WHERE type = ? AND day = ?");
+  const keep = database.prepare(
+    `INSERT INTO pruned (type, day, count, digest) VALUES (?, ?, ?, ?)
+     ON CONFLICT (type, day) DO UPDATE SET count = excluded.count, digest = excluded.digest`,
+  );
+  for (const cell of cells) {
+    const sum = new DigestCells();
+    sum.addCell(cell);
+    const row = known.get(cell.type, cell.day);
+    if (row !== undefined) {
+      sum.addCell(cellOf(row));
+    }
+    for (const { type, day, count, digest } of sum.all()) {
+      keep.run(type, day, count, digest);
+    }
+  }
+}
+
+function cellOf(row: Record<string, unknown>): DigestCell {
+  return {
+    type: String(row["type"]),
+    day: String(row["day"]),
+    count: Number(row["count"]),
+    digest: row["digest"] as Uint8Array,
+  };
+}
+
 const behind = "position > ? ORDER BY position LIMIT ?";
 
 type Statements = ReturnType<typeof prepare>;
@@ -680,10 +847,16 @@ function prepare(database: Database) {
     unpark: sql(`UPDATE events SET state = 0, attempts = 0, not_before = 1, reason = ''
       WHERE position = ?`),
     remove: sql("DELETE FROM events WHERE position = ?"),
+    removeAcked: sql("DELETE FROM events WHERE position = ? AND state = 1 AND settled_at < ?"),
+    addGone: sql("UPDATE epochs SET gone = gone + ? WHERE epoch = ?"),
+    // length() is asked first: to find what stands behind a large payload takes reading it.
+    ages: sql(`SELECT position, length(payload), state, settled_at FROM events
+      WHERE position > ? ORDER BY position LIMIT ?`),
+    byPosition: events("position = ?"),
+    ofAll: sql("SELECT * FROM pruned WHERE day BETWEEN ? AND ?"),
+    ofType: sql("SELECT * FROM pruned WHERE day BETWEEN ? AND ? AND type = ?"),
     replay: sql(`UPDATE events SET state = 0, attempts = 0, not_before = 1, settled_at = 0
       WHERE state = 1`),
-    prune: sql(`DELETE FROM events WHERE position IN (
-      SELECT position FROM events WHERE state = 1 AND settled_at < ? ORDER BY position LIMIT ?)`),
     all: events(behind),
     // A literal state, since only so does SQLite see which of the small indexes fits.
     pending: events(`state = 0 AND ${behind}`),

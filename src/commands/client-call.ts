@@ -47,6 +47,8 @@ export interface ClientCallOptions<S extends DescService> {
   readonly context: CommandContext;
   /** `got 5 events`, for the verdict; asked at the end. */
   readonly tally: () => string;
+  /** Notices within seconds a connection that died without a word; see `dial`. */
+  readonly isWatchful?: boolean;
   /** A spinner would fight with the lines that a person types. */
   readonly readsTerminal?: boolean;
   /** What to do when a stop rule is met, if not to end the call. An unmet --expect always does. */
@@ -63,6 +65,7 @@ export async function makeClientCall<S extends DescService>(
   options: ClientCallOptions<S>,
 ): Promise<Exit> {
   const { service, flags, context, tally, readsTerminal = false, onRuleMet } = options;
+  const { isWatchful = false } = options;
   const { terminal, clock, interrupted } = context;
   await checkObserveFlags(flags);
 
@@ -71,7 +74,7 @@ export async function makeClientCall<S extends DescService>(
   const over = new AbortController();
   const stop = (reason: Stop) => over.abort(reason);
   const signal = AbortSignal.any([over.signal, interrupted, terminal.outputLost]);
-  const connection = dial(flags.addr);
+  const connection = dial(flags.addr, { isWatchful });
   let isConnected = false;
   const observing = await observeIfAsked(options);
   const progress = (text: string) =>

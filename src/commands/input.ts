@@ -53,7 +53,16 @@ export async function checkInput(path: string, stdin: typeof process.stdin): Pro
  */
 export async function* lines(
   path: string,
-  { stdin, signal }: { stdin: typeof process.stdin; signal: AbortSignal },
+  {
+    stdin,
+    signal,
+    maxBytes = maxLineBytes,
+  }: {
+    readonly stdin: typeof process.stdin;
+    readonly signal: AbortSignal;
+    /** Of a line. */
+    readonly maxBytes?: number;
+  },
 ): AsyncGenerator<Line, void> {
   const [source, name]: [Readable, string] =
     path === "-" ? [stdin, "stdin"] : [openFile(path, signal), path];
@@ -84,8 +93,8 @@ export async function* lines(
       }
       rest.push(chunk.subarray(from));
       restBytes += chunk.length - from;
-      if (restBytes > maxLineBytes) {
-        throw new UsageError(`${name}:${number + 1}: a line of more than ${maxLineBytes} bytes`);
+      if (restBytes > maxBytes) {
+        throw new UsageError(`${name}:${number + 1}: a line of more than ${maxBytes} bytes`);
       }
     }
     const last = restBytes > 0 ? take(Buffer.concat(rest)) : undefined;

@@ -17,6 +17,12 @@ export const verbs: CommandGroup["verbs"] = {
   events: () => import("./store-sync/events.ts"),
   retry: () => import("./store-sync/retry.ts"),
   replay: () => import("./store-sync/replay.ts"),
+  commands: () => import("./store-sync/commands.ts"),
+  prune: () => import("./store-sync/prune.ts"),
+  compact: () => import("./store-sync/compact.ts"),
+  verify: () => import("./store-sync/verify.ts"),
+  export: () => import("./store-sync/export.ts"),
+  import: () => import("./store-sync/import.ts"),
 };
 
 export const examples = `\

@@ -12,9 +12,7 @@
 
 import { timestampDate } from "@bufbuild/protobuf/wkt";
 import { Command } from "commander";
-import { backoffMs } from "../backoff.ts";
-import { formatElapsed } from "../duration.ts";
-import { isTransient, type StatusError } from "../errors.ts";
+import { isTransient } from "../errors.ts";
 import {
   type OrderEvent,
   OrderEventSchema,
@@ -26,6 +24,7 @@ import { type ClientCall, type CommandContext, makeClientCall } from "./client-c
 import { type ClientFlags, integer, maxInt32, withClientFlags } from "./flags.ts";
 import { type ObserveFlags, observeNotes, withObserveFlags } from "./observe/flags.ts";
 import { ndjson, printable } from "./output.ts";
+import { attemptsOf, describeNews, reconnecting } from "./reconnecting.ts";
 import { checkStopFlags, type StopFlags, withStopFlags } from "./stop-rules.ts";
 import { describeProgress } from "./terminal.ts";
 
@@ -43,9 +42,6 @@ const limitReached = new Stop("limit reached");
 
 /** How long a server may take to end a stream whose limit is reached, in milliseconds. */
 const maxLastWordsMs = 1_000;
-
-/** Of the waits between two attempts to reconnect. */
-const reconnectBackoff = { baseMs: 500, capMs: 10_000 };
 
 export const command = withStopFlags(
   withObserveFlags(
@@ -128,54 +124,25 @@ export async function run(flags: SubscribeFlags, context: CommandContext): Promi
     },
   });
 
-  /** The events of one call after another, if need be, until one of them is properly over. */
-  async function* events(call: ClientCall<typeof StreamingService>): AsyncGenerator<OrderEvent> {
-    const { terminal, clock, random } = context;
-    const maxAttempts =
-      flags.reconnect === true ? Number.POSITIVE_INFINITY : (flags.reconnect ?? 0);
-    let failures = 0;
-    let lostAt: number | undefined;
-    for (;;) {
-      try {
-        if (lostAt !== undefined) {
-          await call.reconnect();
-          const gap = formatElapsed(clock.monotonic() - lostAt);
-          terminal.say(
-            `reconnected after ${gap}; events of that time are lost, a stream has no replay`,
-          );
-          lostAt = undefined;
-        }
-        // What is left of the limit: the events before the loss need not come again.
-        const request = { customerId: flags.customer, limit: limit && limit - received };
-        for await (const event of call.client.subscribe(request, call)) {
-          // Not on connecting: a server that accepts and then fails would be asked without pause.
-          failures = 0;
-          yield event;
-        }
-        return;
-      } catch (error) {
-        // A stop of ours is no StatusError, so it is never retried.
-        if (isTransient(error) && limit > 0 && received === limit) {
+  /** Of one call after another, if need be. */
+  function events(call: ClientCall<typeof StreamingService>): AsyncIterable<OrderEvent> {
+    const lost = "events of that time are lost, a stream has no replay";
+    return reconnecting({
+      ...{ clock: context.clock, random: context.random },
+      ...{ deadline: call.deadline, signal: call.signal, reconnect: call.reconnect },
+      maxAttempts: attemptsOf(flags.reconnect),
+      tell: (news) => context.terminal.say(describeNews(news, lost)),
+      async *open() {
+        try {
+          // What is left of the limit: the events before the loss need not come again.
+          const request = { customerId: flags.customer, limit: limit && limit - received };
+          yield* call.client.subscribe(request, call);
+        } catch (error) {
           // All that was asked for has come; how the server said so does not matter.
-          throw limitReached;
+          throw isTransient(error) && limit > 0 && received === limit ? limitReached : error;
         }
-        if (!isTransient(error) || maxAttempts === 0) {
-          throw error;
-        }
-        if (failures >= maxAttempts) {
-          terminal.say(`gave up after ${failures} attempts to reconnect`);
-          throw error;
-        }
-        failures += 1;
-        lostAt ??= clock.monotonic();
-        const leftMs = (call.deadline ?? Number.POSITIVE_INFINITY) - clock.now();
-        const waitMs = Math.min(leftMs, backoffMs(failures, reconnectBackoff, random));
-        terminal.say(
-          `${plain((error as StatusError).message)}; attempt ${failures} to reconnect in ${formatElapsed(waitMs)}`,
-        );
-        await clock.sleep(waitMs, call);
-      }
-    }
+      },
+    });
   }
 }
 

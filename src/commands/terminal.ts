@@ -32,6 +32,7 @@ export interface Progress {
 /** Where a picture is drawn. */
 export interface Canvas {
   readonly columns: number;
+  readonly rows: number;
   /** Whether it shows more than ASCII. */
   readonly isUnicode: boolean;
 }
@@ -55,6 +56,10 @@ export interface Terminal {
   readonly outputLost: AbortSignal;
   /** Whether a person sees the data as it comes. */
   readonly showsData: boolean;
+  /** How many columns it has for data; without end where that is no terminal. */
+  readonly columns: number;
+  /** Whether a terminal for data shows more than ASCII. */
+  readonly isUnicode: boolean;
   /** For how long `print` has waited for a slow reader so far, in milliseconds. */
   readonly blockedMs: number;
   /** Whether talk is read more slowly than it is written, and piles up. */
@@ -127,6 +132,10 @@ export function openTerminal(
     err: chalkFor(supportsColorStderr),
     outputLost,
     showsData: isTerminal(stdout),
+    get columns() {
+      return isTerminal(stdout) ? columnsOf(stdout, env) : Number.POSITIVE_INFINITY;
+    },
+    isUnicode,
     get blockedMs() {
       return blocked.totalMs;
     },
@@ -164,7 +173,8 @@ export function openTerminal(
       return spinner(text, { stderr, clock });
     },
     picture(draw, { isLive }) {
-      const drawNow = () => draw({ columns: columnsOf(stderr, env), isUnicode });
+      const drawNow = () =>
+        draw({ columns: columnsOf(stderr, env), rows: rowsOf(stderr), isUnicode });
       if (!isLive || !canRedraw) {
         return {
           isLive: false,
@@ -225,9 +235,9 @@ function isSameDevice(fd: number, other: number): boolean {
 }
 
 /** A terminal that does not know its own width says 0. */
-function columnsOf(stderr: NodeJS.WriteStream, env: NodeJS.ProcessEnv): number {
+function columnsOf(stream: NodeJS.WriteStream, env: NodeJS.ProcessEnv): number {
   const told = env["COLUMNS"] ?? "";
-  return stderr.columns || (/^[1-9]\d{0,3}$/.test(told) ? Number(told) : defaultColumns);
+  return stream.columns || (/^[1-9]\d{0,3}$/.test(told) ? Number(told) : defaultColumns);
 }
 
 function rowsOf(stderr: NodeJS.WriteStream): number {

@@ -30,6 +30,16 @@ export interface StoreCursor {
   readonly commandId: string;
 }
 
+/** What has become of a command. Of a store that parks many, the older ones count as applied. */
+export interface CommandFate extends QueuedCommand {
+  readonly state: "queued" | "received" | "applied" | "parked";
+  /** Why it is parked, as the store says. */
+  readonly reason: string;
+}
+
+/** Of stores that a command may be for: one transaction, in which the cloud does nothing else. */
+const maxStores = 10_000;
+
 /** In bytes of UTF-8. */
 const maxPayloadBytes = 1024 * 1024;
 
@@ -103,7 +113,7 @@ export class Dispatch {
   ): QueuedCommand[] {
     const commandId = wantedId || `cmd-${randomBytes(6).toString("hex")}`;
     const fault =
-      storeIds.map((storeId) => faultOfName("store_id", storeId)).find(Boolean) ??
+      faultOfStores(storeIds) ??
       faultOfName("command_id", commandId) ??
       faultOfName("type", type) ??
       faultOfPayload(payloadJson);
@@ -111,6 +121,10 @@ export class Dispatch {
       throw new StatusError("INVALID_ARGUMENT", fault);
     }
     const issuedAt = this.#now();
+    const insert = this.#database.prepare(
+      `INSERT INTO commands (store_id, sequence, command_id, type, payload, issued_at)
+       VALUES (?, ?, ?, ?, ?, ?)`,
+    );
     const queued = this.#database.write(() =>
       [...new Set(storeIds)].map((storeId): QueuedCommand => {
         const known = this.#byId(storeId, commandId);
@@ -124,17 +138,35 @@ export class Dispatch {
           return known;
         }
         const sequence = this.highest(storeId) + 1;
-        this.#database
-          .prepare(
-            `INSERT INTO commands (store_id, sequence, command_id, type, payload, issued_at)
-             VALUES (?, ?, ?, ?, ?, ?)`,
-          )
-          .run(storeId, sequence, commandId, type, payloadJson, issuedAt);
+        insert.run(storeId, sequence, commandId, type, payloadJson, issuedAt);
         return { storeId, commandId, type, payloadJson, sequence, issuedAt };
       }),
     );
     this.#news.ring();
     return queued;
+  }
+
+  /** Commands of a store, or of all, behind a place, by store and sequence. */
+  commands({
+    storeId = "",
+    after,
+    limit = pageSize,
+  }: {
+    readonly storeId?: string;
+    readonly after: { readonly storeId: string; readonly sequence: number };
+    readonly limit?: number;
+  }): CommandFate[] {
+    const ofOne = storeId === "" ? "" : "commands.store_id = ? AND";
+    return this.#database
+      .prepare(
+        `SELECT commands.*, coalesce(received, 0) AS received, coalesce(applied, 0) AS applied, reason
+         FROM commands LEFT JOIN progress USING (store_id)
+           LEFT JOIN parked_commands USING (store_id, command_id)
+         WHERE ${ofOne} (commands.store_id, sequence) > (?, ?)
+         ORDER BY commands.store_id, sequence LIMIT ?`,
+      )
+      .all(...(storeId === "" ? [] : [storeId]), after.storeId, after.sequence, limit)
+      .map(readFate);
   }
 
   isWatching(storeId: string): boolean {
@@ -228,6 +260,16 @@ export class Dispatch {
   }
 }
 
+function faultOfStores(storeIds: readonly string[]): string | undefined {
+  if (storeIds.length === 0) {
+    return "store_ids is empty; expected at least one store, or all_stores";
+  }
+  if (storeIds.length > maxStores) {
+    return `a command for ${storeIds.length} stores; at most ${maxStores} are allowed`;
+  }
+  return storeIds.map((storeId) => faultOfName("store_id", storeId)).find(Boolean);
+}
+
 function faultOfPayload(json: string): string | undefined {
   const bytes = Buffer.byteLength(json);
   if (bytes > maxPayloadBytes) {
@@ -249,5 +291,20 @@ function readCommand(row: Record<string, unknown>): QueuedCommand {
     type: String(row["type"]),
     payloadJson: String(row["payload"]),
     issuedAt: Number(row["issued_at"]),
+  };
+}
+
+function readFate(row: Record<string, unknown>): CommandFate {
+  const command = readCommand(row);
+  const { sequence } = command;
+  if (row["reason"] !== null) {
+    return { ...command, state: "parked", reason: String(row["reason"]) };
+  }
+  const isApplied = sequence <= Number(row["applied"]);
+  const isReceived = sequence <= Number(row["received"]);
+  return {
+    ...command,
+    state: isApplied ? "applied" : isReceived ? "received" : "queued",
+    reason: "",
   };
 }

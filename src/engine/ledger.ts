@@ -23,6 +23,7 @@ import {
   type StoreEvent,
 } from "../store-event.ts";
 import { dispatchSchema, receiptsSchema } from "./dispatch.ts";
+import { Presence } from "./presence.ts";
 
 export interface OfferedEvent extends StoreEvent {
   readonly storeId: string;
@@ -56,6 +57,8 @@ export interface Gaps {
 
 export interface StatusReport {
   readonly storeId: string;
+  /** When it came, by the cloud's clock. */
+  readonly cameAt: number;
   readonly depth: number;
   readonly bytes: number;
   readonly oldestUnacked: number;
@@ -63,6 +66,45 @@ export interface StatusReport {
   readonly epoch: string;
   readonly sentAt: number;
   readonly version: string;
+  /** Of the ledger whose commands the two numbers below count. */
+  readonly ledgerId: string;
+  readonly receivedSequence: number;
+  readonly appliedSequence: number;
+  readonly commandsParked: number;
+  /** Those of them that came last. */
+  readonly parkedCommands: readonly { readonly commandId: string; readonly reason: string }[];
+  readonly alarms: readonly string[];
+}
+
+/** What the cloud knows of a store. Times in Unix milliseconds; 0 for never. */
+export interface StoreState
+  extends Omit<
+    StatusReport,
+    "cameAt" | "epoch" | "sentAt" | "version" | "ledgerId" | "parkedCommands" | "alarms"
+  > {
+  readonly isConnected: boolean;
+  readonly lastSeen: number;
+  readonly reportedAt: number;
+  /** Numbers below the highest of each epoch that were never seen. */
+  readonly gaps: number;
+  /** Numbers that were seen, of all epochs. */
+  readonly seen: number;
+  /** Events that were refused because another one has their id. */
+  readonly conflicts: number;
+  readonly clockOffsetMs: number;
+  readonly queuedSequence: number;
+  readonly epoch: string;
+  readonly epochs: number;
+  readonly version: string;
+  readonly alarms: readonly string[];
+}
+
+/** A stretch of the ledger, looked through for one store. */
+export interface Stretch {
+  readonly events: readonly TakenEvent[];
+  /** Up to which position there is nothing else. */
+  readonly through: number;
+  readonly isAtEnd: boolean;
 }
 
 export interface LedgerOptions {
@@ -71,6 +113,23 @@ export interface LedgerOptions {
   /** Unix milliseconds. */
   readonly now: () => number;
 }
+
+/** Between two times that it is written down when stores were seen, in milliseconds. */
+const saveSeenEveryMs = 10_000;
+
+/** Of those, in one transaction: some milliseconds' worth. */
+const maxSeenSaved = 200;
+
+/**
+ * Positions that are looked at in one call for one store: a few milliseconds, in which nothing else
+ * goes on, however few of them are the store's.
+ */
+const maxLooked = 5_000;
+
+/** Of what a report says, and of how long each text may be, in characters. */
+const maxAlarms = 10;
+const maxParkedCommands = 20;
+const maxTextLength = 1_024;
 
 const conflictsSchema = `
     -- Events that were refused because another one has their id.
@@ -157,11 +216,14 @@ export class Ledger {
   readonly id: string;
   /** The queues of commands share the file. */
   readonly database: Database;
+  /** Which stores are there now. */
+  readonly presence: Presence;
   readonly #now: () => number;
   readonly #lock: Lock | undefined;
   readonly #statements: Statements;
   readonly #stores = new Map<string, number>();
   readonly #epochs = new Map<string, Epoch>();
+  #seenSavedAt = 0;
 
   /**
    * Opens the ledger, making it if it is not there. Throws `StatusError`: FAILED_PRECONDITION, with
@@ -170,6 +232,7 @@ export class Ledger {
   constructor({ folder, now }: LedgerOptions) {
     const path = folder === inMemory ? inMemory : join(folder, "ledger.db");
     this.#now = now;
+    this.presence = new Presence({ now });
     this.#lock = path === inMemory ? undefined : lockFor(path);
     let database: Database | undefined;
     try {
@@ -212,6 +275,7 @@ export class Ledger {
             epoch.isChanged = false;
           }
         }
+        this.#hear(events, at);
         return outcomes;
       });
     } catch (error) {
@@ -219,6 +283,35 @@ export class Ledger {
       this.#epochs.clear();
       this.#stores.clear();
       throw error;
+    }
+  }
+
+  /** Whose events these are was heard of now. Within a transaction. */
+  #hear(events: readonly OfferedEvent[], at: number): void {
+    let last: string | undefined;
+    for (const { storeId } of events) {
+      // Most of a batch are one store's. A name that cannot be one has no number.
+      if (storeId !== last && this.#stores.has(storeId)) {
+        this.presence.hear(storeId, at);
+      }
+      last = storeId;
+    }
+    this.presence.changed.ring();
+    this.#saveSeen(at);
+  }
+
+  /** Writes down when stores were seen, now and then, in a transaction that happens anyway. */
+  #saveSeen(at: number): void {
+    if (Math.abs(at - this.#seenSavedAt) < saveSeenEveryMs) {
+      return;
+    }
+    let saved = 0;
+    for (const { storeId, seenAt } of this.presence.unsaved(maxSeenSaved)) {
+      this.#statements.see.run(seenAt, storeId);
+      saved += 1;
+    }
+    if (saved < maxSeenSaved) {
+      this.#seenSavedAt = at;
     }
   }
 
@@ -276,6 +369,9 @@ export class Ledger {
     ];
     const conflict = `event_id is taken by an event with another ${differs.join(" and ")}`;
     this.#see(epoch, seq, eventId, differs.length === 0 ? "duplicate" : conflict);
+    if (differs.length > 0) {
+      this.#statements.insertConflict.run(store, eventId, at, conflict);
+    }
     return differs.length === 0 ? { kind: "duplicate" } : refused("conflict", conflict);
   }
 
@@ -341,23 +437,35 @@ export class Ledger {
     }));
   }
 
-  /** Events of a store, or of all, behind a position, in the order in which they were taken. */
-  events({ storeId = "", after, limit }: { storeId?: string; after: number; limit: number }) {
-    const { all, ofStore } = this.#statements;
-    const rows = storeId === "" ? all.all(after, limit) : ofStore.all(after, storeId, limit);
-    return rows.map(
-      (row): TakenEvent => ({
-        position: Number(row["position"]),
-        storeId: String(row["store_id"]),
-        eventId: String(row["event_id"]),
-        type: String(row["type"]),
-        payload: textOf(row["payload"]),
-        timestamp: Number(row["timestamp"]),
-        epoch: String(row["epoch"]),
-        seq: Number(row["seq"]),
-        receivedAt: Number(row["received_at"]),
-      }),
-    );
+  /** Events behind a position, in the order in which they were taken. */
+  events({ after, limit }: { readonly after: number; readonly limit: number }): TakenEvent[] {
+    return this.#statements.all.all(after, limit).map(readEvent);
+  }
+
+  /**
+   * The same of one store. They may lie far apart, so a call looks at a bounded stretch behind the
+   * position: whoever asks goes on from `through` until it `isAtEnd`.
+   */
+  eventsOf({
+    storeId,
+    after,
+    limit,
+  }: {
+    readonly storeId: string;
+    readonly after: number;
+    readonly limit: number;
+  }): Stretch {
+    const from = Math.max(0, after);
+    const end = Number(this.#statements.end.get()?.["position"] ?? 0);
+    const store = this.#statements.store.get(storeId)?.["number"];
+    if (store === undefined || from >= end) {
+      return { events: [], through: Math.max(from, end), isAtEnd: true };
+    }
+    const through = Math.min(from + maxLooked, end);
+    const events = this.#statements.ofStore.all(from, through, Number(store), limit).map(readEvent);
+    const last = events.length === limit ? events.at(-1) : undefined;
+    const got = last?.position ?? through;
+    return { events, through: got, isAtEnd: got >= end };
   }
 
   /**
@@ -389,20 +497,102 @@ export class Ledger {
     return Number(this.database.prepare("SELECT count(*) AS n FROM events").get()?.["n"]);
   }
 
-  /** Keeps a store's report. Returns its clock minus ours, in milliseconds. */
-  report(report: StatusReport): number {
-    const at = this.#now();
-    const offsetMs = report.sentAt - at;
+  /** Makes a store known that has asked for something and sent nothing yet. */
+  know(storeId: string): void {
+    if (!this.isKnown(storeId)) {
+      this.database.write(() => {
+        this.#statements.insertStore.run(storeId);
+        this.#statements.see.run(this.#now(), storeId);
+      });
+    }
+  }
+
+  /** Whether the cloud has ever heard of a store. */
+  isKnown(storeId: string): boolean {
+    return this.#stores.has(storeId) || this.#statements.store.get(storeId) !== undefined;
+  }
+
+  /** All stores that it has ever heard of, in the order of their ids. */
+  storeIds(): string[] {
+    return this.#statements.storeIds.all().map((row) => String(row["store_id"]));
+  }
+
+  /** What is known of a store; undefined for one that was never heard of. */
+  store(storeId: string): StoreState | undefined {
+    const row = this.#statements.state.get(storeId);
+    if (row === undefined) {
+      return undefined;
+    }
+    const status = String(row["status"]);
+    const report = status === "" ? {} : (JSON.parse(status) as Partial<StatusReport>);
+    const isConnected = this.presence.isConnected(storeId);
+    return {
+      storeId,
+      isConnected,
+      // Of what is on the disk it may be that it is from a clock which has been set back since.
+      lastSeen: this.presence.seenAt(storeId) || Number(row["seen_at"]),
+      reportedAt: Number(row["reported_at"]),
+      depth: report.depth ?? 0,
+      bytes: report.bytes ?? 0,
+      oldestUnacked: report.oldestUnacked ?? 0,
+      parked: report.parked ?? 0,
+      gaps: Number(row["gaps"]),
+      seen: Number(row["seen"]),
+      conflicts: Number(row["conflicts"]),
+      clockOffsetMs: Number(row["clock_offset_ms"]),
+      queuedSequence: Number(row["queued"]),
+      receivedSequence: Number(row["received"]),
+      appliedSequence: Number(row["applied"]),
+      commandsParked: report.commandsParked ?? 0,
+      epoch: report.epoch || String(row["epoch"]),
+      epochs: Number(row["epochs"]),
+      version: report.version ?? "",
+      alarms: report.alarms ?? [],
+    };
+  }
+
+  /**
+   * Keeps reports of stores, each in place of the one before, in one transaction. Returns how far each
+   * store's clock is ahead of ours, in milliseconds. How far it is with its commands counts only if
+   * they are this ledger's.
+   */
+  report(reports: readonly StatusReport[]): number[] {
+    const offsets = reports.map(({ sentAt, cameAt }) => sentAt - cameAt);
     this.database.write(() => {
-      this.#statements.insertStore.run(report.storeId);
-      this.#statements.report.run(JSON.stringify(report), at, offsetMs, report.storeId);
+      for (const [i, report] of reports.entries()) {
+        this.#keepReport(report, offsets[i] ?? 0);
+      }
+      this.#saveSeen(this.#now());
     });
-    return offsetMs;
+    for (const { storeId, cameAt } of reports) {
+      this.presence.hear(storeId, cameAt);
+    }
+    this.presence.changed.ring();
+    return offsets;
+  }
+
+  #keepReport({ cameAt, parkedCommands, ...report }: StatusReport, offsetMs: number): void {
+    const { storeId } = report;
+    const { insertStore, progress, unpark, park } = this.#statements;
+    insertStore.run(storeId);
+    const alarms = report.alarms.slice(0, maxAlarms).map(shortened);
+    const status = JSON.stringify({ ...report, alarms });
+    this.#statements.report.run(status, cameAt, offsetMs, cameAt, storeId);
+    if (report.ledgerId === this.id) {
+      progress.run(storeId, report.receivedSequence, report.appliedSequence);
+    }
+    unpark.run(storeId);
+    for (const { commandId, reason } of parkedCommands.slice(0, maxParkedCommands)) {
+      park.run(storeId, shortened(commandId), shortened(reason));
+    }
   }
 
   close(): void {
     try {
       this.database.write(() => {
+        for (const { storeId, seenAt } of this.presence.unsaved(Number.POSITIVE_INFINITY)) {
+          this.#statements.see.run(seenAt, storeId);
+        }
         this.database.prepare("UPDATE ledger SET server_pid = 0").run();
       });
     } catch {
@@ -447,6 +637,25 @@ function faultOfNumber({ epoch, seq }: OfferedEvent): string | undefined {
 function textOf(blob: unknown): string {
   const { buffer, byteOffset, byteLength } = blob as Uint8Array;
   return Buffer.from(buffer, byteOffset, byteLength).toString();
+}
+
+/** Not in the middle of a character. */
+function shortened(text: string): string {
+  return text.slice(0, maxTextLength).toWellFormed();
+}
+
+function readEvent(row: Record<string, unknown>): TakenEvent {
+  return {
+    position: Number(row["position"]),
+    storeId: String(row["store_id"]),
+    eventId: String(row["event_id"]),
+    type: String(row["type"]),
+    payload: textOf(row["payload"]),
+    timestamp: Number(row["timestamp"]),
+    epoch: String(row["epoch"]),
+    seq: Number(row["seq"]),
+    receivedAt: Number(row["received_at"]),
+  };
 }
 
 function lockFor(path: string): Lock {
@@ -496,9 +705,30 @@ function prepare(database: Database) {
       WHERE store = (SELECT number FROM stores WHERE store_id = ?) AND event_id > ?
       ORDER BY event_id LIMIT ?`),
     all: sql(`SELECT ${event} ${fromEvents} WHERE position > ? ORDER BY position LIMIT ?`),
-    ofStore: sql(`SELECT ${event} ${fromEvents}
-      WHERE position > ? AND store_id = ? ORDER BY position LIMIT ?`),
-    report: sql(`UPDATE stores SET status = ?, reported_at = ?, clock_offset_ms = ?
+    // By position: an index would give all of a store's events in another order.
+    ofStore: sql(`SELECT ${event} ${fromEvents.replace("events", "events NOT INDEXED")}
+      WHERE position > ? AND position <= ? AND events.store = ? ORDER BY position LIMIT ?`),
+    end: sql("SELECT max(position) AS position FROM events"),
+    storeIds: sql("SELECT store_id FROM stores ORDER BY store_id"),
+    state: sql(`SELECT stores.*, coalesce(received, 0) AS received, coalesce(applied, 0) AS applied,
+        (SELECT coalesce(max(sequence), 0) FROM commands WHERE commands.store_id = stores.store_id)
+          AS queued,
+        (SELECT count(*) FROM conflicts WHERE store = stores.number) AS conflicts,
+        count(epochs.number) AS epochs, coalesce(sum(seen), 0) AS seen,
+        coalesce(sum(highest - seen), 0) AS gaps,
+        coalesce((SELECT epoch FROM epochs WHERE store = stores.number
+          ORDER BY number DESC LIMIT 1), '') AS epoch
+      FROM stores LEFT JOIN progress USING (store_id) LEFT JOIN epochs ON epochs.store = stores.number
+      WHERE store_id = ? GROUP BY stores.number`),
+    insertConflict: sql(`INSERT INTO conflicts (store, event_id, at, reason) VALUES (?, ?, ?, ?)
+      ON CONFLICT DO NOTHING`),
+    see: sql("UPDATE stores SET seen_at = ? WHERE store_id = ?"),
+    progress: sql(`INSERT INTO progress (store_id, received, applied) VALUES (?, ?, ?)
+      ON CONFLICT (store_id) DO UPDATE SET received = excluded.received, applied = excluded.applied`),
+    unpark: sql("DELETE FROM parked_commands WHERE store_id = ?"),
+    park: sql(`INSERT INTO parked_commands (store_id, command_id, reason) VALUES (?, ?, ?)
+      ON CONFLICT DO NOTHING`),
+    report: sql(`UPDATE stores SET status = ?, reported_at = ?, clock_offset_ms = ?, seen_at = ?
       WHERE store_id = ?`),
   };
 }

@@ -36,6 +36,10 @@ export async function* digest(
     throw new StatusError("INVALID_ARGUMENT", fault);
   }
   const { ledger } = cloud.forCall();
+  if (!ledger.isKnown(storeId)) {
+    const message = `the cloud has never heard of a store ${JSON.stringify(storeId)}`;
+    throw new StatusError("NOT_FOUND", message);
+  }
   switch (side) {
     case DigestSide.LEDGER: {
       const events = eventsIn(range, {

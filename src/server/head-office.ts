@@ -1,13 +1,15 @@
 /**
  * HeadOffice (proto/sync/v1/head_office.proto): what an operator asks of the cloud. The clients are
- * commands/head-office/{command,events}.ts.
+ * commands/head-office/{command,commands,events,stores}.ts.
  */
 
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { create } from "@bufbuild/protobuf";
 import type { Clock } from "../clock.ts";
+import type { StoreState, Stretch, TakenEvent } from "../engine/ledger.ts";
 import { StatusError } from "../errors.ts";
 import { DigestRangeSchema } from "../gen/sync/v1/digest_pb.ts";
-import { HeadOffice } from "../gen/sync/v1/head_office_pb.ts";
+import { CommandState, HeadOffice } from "../gen/sync/v1/head_office_pb.ts";
 import { type Handlers, type Implementation, implement } from "../grpc/serve.ts";
 import type { Logger } from "../log.ts";
 import { faultOfName } from "../store-event.ts";
@@ -25,39 +27,98 @@ export interface HeadOfficeOptions {
 /** Read from the ledger at a time. */
 const pageSize = 200;
 
+/** The same of commands, which may be large. */
+const commandsPageSize = 50;
+
+/** Between two looks at which stores have changed, in milliseconds. */
+const followEveryMs = 1_000;
+
 export function headOffice({ cloud, questions, clock, log }: HeadOfficeOptions): Implementation {
   const handlers: Handlers<typeof HeadOffice> = {
-    async issueCommand({ storeIds, commandId, type, payloadJson }) {
-      const { dispatch } = cloud.forCall();
-      const queued = dispatch.issue(storeIds, { commandId, type, payloadJson });
-      for (const { storeId, commandId, sequence } of queued) {
-        const watching = dispatch.isWatching(storeId);
-        log.info("command queued", {
-          store: storeId,
-          command_id: commandId,
-          type,
-          sequence,
-          watching,
-        });
+    async issueCommand({ storeIds, allStores, commandId, type, payloadJson }) {
+      const { dispatch, ledger } = cloud.forCall();
+      if (allStores && storeIds.length > 0) {
+        const message = "store_ids and all_stores; expected one of them";
+        throw new StatusError("INVALID_ARGUMENT", message);
       }
+      const wanted = allStores ? ledger.storeIds() : storeIds;
+      if (allStores && wanted.length === 0) {
+        throw new StatusError("FAILED_PRECONDITION", "the cloud has heard of no store yet");
+      }
+      const queued = dispatch.issue(wanted, { commandId, type, payloadJson });
+      ledger.presence.touch(wanted);
+      const [first] = queued;
+      log.info("command queued", {
+        store: queued.length === 1 ? first?.storeId : `${queued.length} stores`,
+        ...{ command_id: first?.commandId, type },
+        sequence: queued.length === 1 ? first?.sequence : undefined,
+        watching: queued.filter(({ storeId }) => dispatch.isWatching(storeId)).length,
+      });
       return {
-        commandId: queued[0]?.commandId ?? commandId,
+        commandId: first?.commandId ?? commandId,
         queued: queued.map(({ storeId, sequence }) => ({
           storeId,
           sequence: BigInt(sequence),
           isWatching: dispatch.isWatching(storeId),
+          isKnown: ledger.isKnown(storeId),
         })),
       };
     },
 
-    // biome-ignore lint/correctness/useYield: to come
-    async *listStores() {
-      throw new StatusError("UNIMPLEMENTED", "not yet");
+    async *listStores({ storeIds, follow }, { signal }) {
+      const { ledger } = cloud.forCall();
+      const wanted = new Set(storeIds);
+      for (const storeId of wanted) {
+        checkStore(storeId);
+        if (!ledger.isKnown(storeId)) {
+          const message = `the cloud has never heard of a store ${JSON.stringify(storeId)}`;
+          throw new StatusError("NOT_FOUND", message);
+        }
+      }
+      const { presence } = ledger;
+      let revision = presence.revision;
+      let changed = wanted.size > 0 ? Array.from(wanted).sort() : ledger.storeIds();
+      for (;;) {
+        for (const storeId of changed) {
+          // As it is now, when the reader has room for it, and not as it was when it changed.
+          const state =
+            wanted.size === 0 || wanted.has(storeId) ? ledger.store(storeId) : undefined;
+          if (state !== undefined) {
+            yield storeOf(state, clock.now());
+          }
+        }
+        if (!follow) {
+          return;
+        }
+        await clock.sleep(followEveryMs, { signal });
+        const news = presence.changed.next({ signal });
+        if (presence.revision === revision) {
+          await news;
+        }
+        changed = presence.changedSince(revision).sort();
+        revision = presence.revision;
+      }
     },
 
-    // biome-ignore lint/correctness/useYield: to come
-    async *listCommands() {
-      throw new StatusError("UNIMPLEMENTED", "not yet");
+    async *listCommands({ storeId }) {
+      checkStoreIfAny(storeId);
+      const { dispatch } = cloud.forCall();
+      let after = { storeId: "", sequence: 0 };
+      for (;;) {
+        const page = dispatch.commands({ storeId, after, limit: commandsPageSize });
+        for (const { sequence, issuedAt, state, ...command } of page) {
+          yield {
+            ...command,
+            sequence: BigInt(sequence),
+            issuedAt: BigInt(issuedAt),
+            state: commandStates[state],
+          };
+          after = { storeId: command.storeId, sequence };
+        }
+        if (page.length < commandsPageSize) {
+          return;
+        }
+      }
     },
 
     digest({ storeId, side, range = create(DigestRangeSchema) }, { signal }) {
@@ -65,34 +126,89 @@ export function headOffice({ cloud, questions, clock, log }: HeadOfficeOptions):
     },
 
     async *listEvents({ storeId, after, follow }, { signal }) {
-      const fault = storeId === "" ? undefined : faultOfName("store_id", storeId);
-      if (fault !== undefined) {
-        throw new StatusError("INVALID_ARGUMENT", fault);
-      }
+      checkStoreIfAny(storeId);
       const { ledger, taken } = cloud.forCall();
       let position = Number(after);
       for (;;) {
         const news = taken.next({ signal });
-        const page = ledger.events({ storeId, after: position, limit: pageSize });
-        for (const event of page) {
-          const { timestamp, seq, receivedAt, ...rest } = event;
-          yield {
-            ...rest,
-            position: BigInt(event.position),
-            timestamp: BigInt(timestamp),
-            seq: BigInt(seq),
-            receivedAt: BigInt(receivedAt),
-          };
-          position = event.position;
+        const { events, through, isAtEnd } =
+          storeId === ""
+            ? pageOf(ledger.events({ after: position, limit: pageSize }), position)
+            : ledger.eventsOf({ storeId, after: position, limit: pageSize });
+        for (const event of events) {
+          yield eventOf(event);
         }
-        if (page.length < pageSize) {
+        position = through;
+        if (isAtEnd) {
           if (!follow) {
             return;
           }
           await news;
+        } else if (events.length === 0) {
+          // A long way to the store's next event: others have their turn.
+          await nextTurn();
+          signal.throwIfAborted();
         }
       }
     },
   };
   return implement(HeadOffice, handlers);
+}
+
+function checkStore(storeId: string): void {
+  const fault = faultOfName("store_id", storeId);
+  if (fault !== undefined) {
+    throw new StatusError("INVALID_ARGUMENT", fault);
+  }
+}
+
+/** Where an empty one means all of them. */
+function checkStoreIfAny(storeId: string): void {
+  if (storeId !== "") {
+    checkStore(storeId);
+  }
+}
+
+function pageOf(events: readonly TakenEvent[], after: number): Stretch {
+  const through = events.at(-1)?.position ?? after;
+  return { events, through, isAtEnd: events.length < pageSize };
+}
+
+const commandStates = {
+  queued: CommandState.QUEUED,
+  received: CommandState.RECEIVED,
+  applied: CommandState.APPLIED,
+  parked: CommandState.PARKED,
+} as const;
+
+function eventOf({ position, timestamp, seq, receivedAt, ...rest }: TakenEvent) {
+  return {
+    ...rest,
+    position: BigInt(position),
+    timestamp: BigInt(timestamp),
+    seq: BigInt(seq),
+    receivedAt: BigInt(receivedAt),
+  };
+}
+
+function storeOf(state: StoreState, asOf: number) {
+  const { storeId, isConnected, epoch, epochs, version } = state;
+  return {
+    ...{ storeId, isConnected, epoch, epochs, version, alarms: [...state.alarms] },
+    lastSeen: BigInt(state.lastSeen),
+    reportedAt: BigInt(state.reportedAt),
+    depth: BigInt(state.depth),
+    bytes: BigInt(state.bytes),
+    oldestUnacked: BigInt(state.oldestUnacked),
+    parked: BigInt(state.parked),
+    gaps: BigInt(state.gaps),
+    conflicts: BigInt(state.conflicts),
+    clockOffsetMs: BigInt(state.clockOffsetMs),
+    queuedSequence: BigInt(state.queuedSequence),
+    receivedSequence: BigInt(state.receivedSequence),
+    appliedSequence: BigInt(state.appliedSequence),
+    commandsParked: BigInt(state.commandsParked),
+    seen: BigInt(state.seen),
+    asOf: BigInt(asOf),
+  };
 }

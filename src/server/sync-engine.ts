@@ -16,6 +16,7 @@ import {
   EventAckSchema,
   RefusalCode,
   RefusalSchema,
+  type ReportStatusRequest,
   type StoreEvent,
   SyncEngine,
   UploadSummarySchema,
@@ -68,14 +69,17 @@ interface Offered {
 
 export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions): Implementation {
   /** Offers a call's events to the ledger as they come, and tells the log what became of them. */
-  function taking(events: AsyncIterable<StoreEvent>, context: CallContext, { commits }: OpenCloud) {
+  function taking(events: AsyncIterable<StoreEvent>, context: CallContext, open: OpenCloud) {
+    const { commits, ledger } = open;
     const tally = { accepted: 0, duplicates: 0, refused: 0 };
     let store = storeOfCall(context);
+    let leave = store === undefined ? undefined : ledger.presence.enter(store);
     let came = 0;
 
     const offer = (event: StoreEvent): Offered["answer"] => {
       if (store === undefined && faultOfName("store_id", event.storeId) === undefined) {
         store = event.storeId;
+        leave = ledger.presence.enter(store);
       }
       if (store !== undefined && event.storeId !== store) {
         const reason = `store_id is not ${JSON.stringify(store)}, whose stream this is`;
@@ -115,6 +119,7 @@ export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions)
     };
 
     const ended = (what: string, { signal }: CallContext, own = "") => {
+      leave?.();
       const why = signal.aborted ? (signal.reason as StatusError).message : own;
       log.info(`${what} ended${why && ": "}${why}`, { store: store ?? "unknown", ...tally });
     };
@@ -141,6 +146,8 @@ export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions)
       const open = cloud.forCall();
       const { signal } = context;
       introduce(open, context);
+      open.ledger.know(storeId);
+      const leave = open.ledger.presence.enter(storeId);
       log.info(`Store ${plain(storeId)} connected. Streaming commands...`);
       const cursor =
         lastAppliedSequence === undefined
@@ -158,6 +165,7 @@ export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions)
           sent += message.question === undefined ? 1 : 0;
         }
       } finally {
+        leave();
         const why = (signal.reason as StatusError | undefined)?.message ?? "";
         log.info(`Store ${plain(storeId)} disconnected: ${why}`, { sent });
       }
@@ -222,18 +230,12 @@ export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions)
           throw new StatusError("INVALID_ARGUMENT", fault);
         }
       }
-      if (!Number.isSafeInteger(Number(report.sentAt))) {
-        throw new StatusError("INVALID_ARGUMENT", `sent_at is ${report.sentAt}`);
-      }
-      const { ledger } = cloud.forCall();
-      const { storeId, epoch, version } = report;
-      const clockOffsetMs = ledger.report({
-        ...{ storeId, epoch, version },
-        depth: Number(report.depth),
-        bytes: Number(report.bytes),
-        oldestUnacked: Number(report.oldestUnacked),
-        parked: Number(report.parked),
-        sentAt: Number(report.sentAt),
+      const numbers = numbersOf(report);
+      const { ledger, report: keep } = cloud.forCall();
+      const { storeId, epoch, version, ledgerId, parkedCommands, alarms } = report;
+      const clockOffsetMs = await keep({
+        ...{ storeId, epoch, version, ledgerId, parkedCommands, alarms },
+        ...numbers,
       });
       return { ledgerId: ledger.id, clockOffsetMs: BigInt(clockOffsetMs) };
     },
@@ -251,6 +253,22 @@ function checkStore(storeId: string): void {
   if (fault !== undefined) {
     throw new StatusError("INVALID_ARGUMENT", fault);
   }
+}
+
+/** Throws for what no store can mean, and the ledger could not keep. */
+function numbersOf(report: ReportStatusRequest) {
+  const { depth, bytes, oldestUnacked, parked, sentAt } = report;
+  const { receivedSequence, appliedSequence, commandsParked } = report;
+  const given = { depth, bytes, oldestUnacked, parked, sentAt };
+  const numbers = { ...given, receivedSequence, appliedSequence, commandsParked };
+  for (const [name, number] of Object.entries(numbers)) {
+    if (number < 0n || number > Number.MAX_SAFE_INTEGER) {
+      const field = name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+      throw new StatusError("INVALID_ARGUMENT", `${field} is ${number}; expected 0 to 2^53 - 1`);
+    }
+  }
+  const pairs = Object.entries(numbers).map(([name, number]) => [name, Number(number)]);
+  return Object.fromEntries(pairs) as Record<keyof typeof numbers, number>;
 }
 
 /** The store that the client says it is; undefined if it does not. */

@@ -37,7 +37,7 @@ test("a command is applied once, and the cursor is behind it, also after a crash
     ...{ ledgerId: "ledger-1", sequence: 1, commandId: "cmd-1" },
   });
   expect(again.inbox.receive(command(1), "ledger-1")).toEqual({ kind: "known" });
-  expect(again.inbox.counts()).toEqual({ applied: 1, parked: 0 });
+  expect(again.inbox.counts()).toEqual({ received: 0, applied: 1, parked: 0 });
   outbox.close();
   again.outbox.close();
 });
@@ -49,7 +49,7 @@ test.each<[string, Partial<Command>, string]>([
   const { inbox } = open();
   expect(inbox.receive(command(1, broken), "ledger-1")).toEqual({ kind: "parked", reason });
   expect(inbox.receive(command(2), "ledger-1")).toEqual({ kind: "applied" });
-  expect(inbox.counts()).toEqual({ applied: 1, parked: 1 });
+  expect(inbox.counts()).toEqual({ received: 0, applied: 1, parked: 1 });
   expect(inbox.lastCursor()?.sequence).toBe(2);
 });
 

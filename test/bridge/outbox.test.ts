@@ -2,12 +2,13 @@
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { statSync } from "node:fs";
+import { readdirSync, statSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { type Appended, Outbox, reserveBytes, retentionMs } from "../../src/bridge/outbox.ts";
 import { StatusError } from "../../src/errors.ts";
-import { inMemory } from "../../src/sqlite.ts";
+import { DigestCells, dayOf } from "../../src/event-digest.ts";
+import { Database, inMemory } from "../../src/sqlite.ts";
 import { maxRecordedPayloadBytes, type StoreEvent } from "../../src/store-event.ts";
 import { tempFolder } from "../support/temp.ts";
 
@@ -234,22 +235,197 @@ describe("settling", () => {
     expect(ids([...outbox.pending(0, 9), ...outbox.retries(9)]).sort()).toEqual(["a", "b", "d"]);
     expect(outbox.replay()).toBe(0);
   });
+});
 
-  test("acked events are kept for a week, and pruned step by step", () => {
+/** Through all of the buffer; what each step removed. */
+function pruneAll(outbox: Outbox, keepMs?: number): number[] {
+  const removed: number[] = [];
+  for (let after = 0; ; ) {
+    const step = outbox.prune({ after, ...(keepMs === undefined ? {} : { keepMs }) });
+    if (step === undefined) {
+      return removed;
+    }
+    removed.push(step.removed);
+    after = step.next;
+  }
+}
+
+const goneOf = (outbox: Outbox, epoch: string) =>
+  outbox.database.prepare("SELECT gone FROM epochs WHERE epoch = ?").get(epoch)?.["gone"];
+
+describe("pruning", () => {
+  test("acked events are kept for a week, and go step by step", () => {
     const { outbox, time } = opened();
-    outbox.append(Array.from({ length: 700 }, (_, i) => sale(`e${i}`)));
-    outbox.settle([
-      ...Array.from({ length: 650 }, (_, i) => ack(i + 1)),
-      ...Array.from({ length: 20 }, (_, i) => park(651 + i)),
-    ]);
+    outbox.append(Array.from({ length: 1200 }, (_, i) => sale(`e${i}`)));
+    outbox.settle(Array.from({ length: 1150 }, (_, i) => ack(i + 1)));
     time.now += retentionMs;
-    expect(outbox.prune()).toBe(0);
+    expect(pruneAll(outbox)).toEqual([0, 0, 0]);
     time.now += 1;
-    expect([outbox.prune(), outbox.prune(), outbox.prune()]).toEqual([500, 150, 0]);
-    expect(outbox.counts()).toMatchObject({ pending: 30, parked: 20, acked: 0 });
+    expect(pruneAll(outbox)).toEqual([...Array(11).fill(100), 50]);
+    expect(pruneAll(outbox)).toEqual([0]);
+    expect(outbox.counts()).toMatchObject({ pending: 50, parked: 0, acked: 0 });
     // Positions and numbers are not used twice.
-    expect(outbox.append(sales("new"))[0]).toMatchObject({ event: { seq: 701, position: 701 } });
+    expect(outbox.append(sales("new"))[0]).toMatchObject({ event: { seq: 1201, position: 1201 } });
   });
+
+  test("what is pending or parked stays, and is not in the way of what is behind it", () => {
+    const { outbox, time } = opened();
+    outbox.append(Array.from({ length: 1300 }, (_, i) => sale(`e${i}`)));
+    outbox.settle([
+      ...Array.from({ length: 600 }, (_, i) => park(i + 1)),
+      ...Array.from({ length: 100 }, (_, i) => ack(i + 1201)),
+    ]);
+    time.now += 11;
+    expect(pruneAll(outbox, 11)).toEqual([0, 0, 0]);
+    expect(pruneAll(outbox, 10)).toEqual([0, 0, 100]);
+    expect(outbox.counts()).toMatchObject({ pending: 600, parked: 600, acked: 0 });
+  });
+
+  test("a step reads no more than some payloads, and always gets on", () => {
+    const { outbox, time } = opened();
+    const payload = "x".repeat(maxRecordedPayloadBytes);
+    outbox.append(["a", "b"].map((id) => sale(id, { payload })));
+    outbox.append(sales("c"));
+    outbox.settle([ack(1), ack(2), ack(3)]);
+    time.now += 1;
+    expect(pruneAll(outbox, 0)).toEqual([1, 1, 1]);
+    expect(outbox.prune()).toBeUndefined();
+  });
+
+  test("the sums of what is gone are those of the events, whatever the steps", () => {
+    const day = 86_400_000;
+    const events = Array.from({ length: 700 }, (_, i) =>
+      sale(`e${i}`, { type: i % 3 === 0 ? "Return" : "Sale", timestamp: start + (i % 2) * day }),
+    );
+    const cells = new DigestCells();
+    const { outbox, time } = opened();
+    outbox.append(events);
+    outbox.settle(events.map((_, i) => ack(i + 1)));
+    for (const event of events) {
+      cells.add(event);
+    }
+    time.now += 1;
+    expect(pruneAll(outbox, 0)).toEqual(Array(7).fill(100));
+    expect(outbox.pruned()).toEqual(cells.all());
+    expect(outbox.pruned()).toHaveLength(4);
+    // What comes later is added.
+    outbox.append([sale("late", { timestamp: start })]);
+    outbox.settle([ack(701)]);
+    cells.add(sale("late", { timestamp: start }));
+    time.now += 1;
+    pruneAll(outbox, 0);
+    expect(outbox.pruned()).toEqual(cells.all());
+    const [first] = cells.all().filter(({ type }) => type === "Sale");
+    expect(outbox.pruned({ type: "Sale", toDay: dayOf(start) })).toEqual([first]);
+    expect(outbox.pruned({ fromDay: dayOf(start + day) })).toEqual(cells.all().slice(2));
+  });
+
+  test("is counted with the epoch whose numbers are gone", () => {
+    const { outbox, time } = opened();
+    outbox.append(sales("a", "b", "c", "d"));
+    outbox.settle([ack(1), ack(2)]);
+    const old = outbox.epoch();
+    outbox.renumber();
+    outbox.settle([ack(3)]);
+    time.now += 1;
+    expect(pruneAll(outbox, 0)).toEqual([3]);
+    expect([goneOf(outbox, old), goneOf(outbox, outbox.epoch())]).toEqual([2, 1]);
+    // An event that goes on under a new id leaves its number, and is no part of the sums.
+    const sums = outbox.pruned();
+    outbox.settle([park(4)]);
+    outbox.retry(["d"], () => "d-anew");
+    expect(goneOf(outbox, outbox.epoch())).toBe(2);
+    expect(outbox.pruned()).toEqual(sums);
+  });
+
+  test("leaves what a replay has made pending between the look and the removal", () => {
+    using folder = tempFolder();
+    const { outbox, time } = opened(folder.file("buffer.db"));
+    const other = opened(folder.file("buffer.db")).outbox;
+    outbox.append(sales("a", "b"));
+    outbox.settle([ack(1), ack(2)]);
+    time.now += 1;
+    // Just before the write begins.
+    const write = outbox.database.write.bind(outbox.database);
+    vi.spyOn(outbox.database, "write").mockImplementationOnce((work) => {
+      other.replay();
+      return write(work);
+    });
+    expect(outbox.prune({ keepMs: 0 })).toEqual({ removed: 0, next: 2 });
+    expect(outbox.counts()).toMatchObject({ pending: 2, acked: 0 });
+    expect(outbox.pruned()).toEqual([]);
+    outbox.close();
+    other.close();
+  });
+});
+
+describe("compacting", () => {
+  /** Two megabytes, of which nearly nothing is still needed. */
+  const pruned = (path: string, free?: () => number) => {
+    const time = { now: start };
+    const outbox = new Outbox({
+      ...{ path, storeId: "store-01", now: () => time.now },
+      ...(free === undefined ? {} : { free }),
+    });
+    const payload = "x".repeat(1000);
+    outbox.append(Array.from({ length: 2000 }, (_, i) => sale(`e${i + 1}`, { payload })));
+    outbox.settle(Array.from({ length: 1990 }, (_, i) => ack(i + 1)));
+    time.now += 1;
+    pruneAll(outbox, 0);
+    return outbox;
+  };
+
+  test("gives back the room of what is gone, and keeps the rest as it was", () => {
+    using folder = tempFolder();
+    const outbox = pruned(folder.file("buffer.db"));
+    const events = outbox.events({ limit: 99 });
+    const { before, after, isDone } = outbox.compact();
+    expect(isDone).toBe(true);
+    expect(before).toBeGreaterThan(2_000_000);
+    expect(after).toBeLessThan(200_000);
+    expect(outbox.bytes()).toBe(after);
+    expect(outbox.events({ limit: 99 })).toEqual(events);
+    expect(outbox.append(sales("next"))[0]).toMatchObject({ event: { seq: 2001, position: 2001 } });
+    outbox.close();
+  });
+
+  test("is refused before it begins when the disk has too little for the way there", () => {
+    using folder = tempFolder();
+    let free = Number.POSITIVE_INFINITY;
+    const outbox = pruned(folder.file("buffer.db"), () => free);
+    const needed = 2 * outbox.database.usedBytes() + reserveBytes;
+    const size = outbox.bytes();
+    free = needed - 1;
+    expect(refusal(() => outbox.compact())).toMatchObject({
+      code: "RESOURCE_EXHAUSTED",
+      message: expect.stringContaining(
+        `takes ${needed} bytes of its disk for a while, and ${free} a`,
+      ),
+    });
+    expect(outbox.bytes()).toBe(size);
+    // What is gone already takes no room on the way.
+    expect(needed).toBeLessThan(size + reserveBytes);
+    free = needed;
+    outbox.compact();
+    expect(outbox.bytes()).toBeLessThan(size / 10);
+    outbox.close();
+  });
+
+  test("says so when somebody still reads what it was, and the room comes later", () => {
+    using folder = tempFolder();
+    const outbox = pruned(folder.file("buffer.db"));
+    const other = opened(folder.file("buffer.db")).outbox;
+    const snapshot = other.database.snapshot();
+    const seen = other.events({ limit: 99 });
+    expect(outbox.compact().isDone).toBe(false);
+    expect(other.events({ limit: 99 })).toEqual(seen);
+    snapshot[Symbol.dispose]();
+    other.close();
+    outbox.close();
+    expect(readdirSync(folder.path).sort()).toEqual(["buffer.db", "buffer.db-drainer"]);
+    expect(statSync(folder.file("buffer.db")).size).toBeLessThan(200_000);
+    // SQLite waits for the other one for 5 s.
+  }, 20_000);
 });
 
 describe("numbering anew", () => {
@@ -421,6 +597,46 @@ describe("draining", () => {
     other.drain().release();
     one.close();
     other.close();
+  });
+
+  test("can begin while somebody else checks a file that was not closed", () => {
+    using folder = tempFolder();
+    const { outbox } = opened(folder.file("buffer.db"));
+    outbox.append(sales("a"));
+    const check = vi.spyOn(Database.prototype, "check").mockImplementation(() => {
+      outbox.drain().release();
+    });
+    try {
+      opened(folder.file("buffer.db")).outbox.close();
+      expect(check).toHaveBeenCalledOnce();
+    } finally {
+      check.mockRestore();
+      outbox.close();
+    }
+  });
+
+  test("waits a moment for somebody who only looks whether it is drained", async () => {
+    using folder = tempFolder();
+    const { outbox } = opened(folder.file("buffer.db"));
+    const script = `
+      const { takeLock } = await import(process.argv[1]);
+      const lock = takeLock(process.argv[2]);
+      process.stdout.write("taken");
+      setTimeout(() => lock.release(), 20);`;
+    const source = fileURLToPath(new URL("../../src/sqlite.ts", import.meta.url));
+    const child = spawn(
+      process.execPath,
+      ["--input-type=module", "-e", script, source, folder.file("buffer.db-drainer")],
+      { stdio: ["ignore", "pipe", "inherit"] },
+    );
+    try {
+      await once(child.stdout, "data");
+      outbox.drain().release();
+    } finally {
+      child.kill("SIGKILL");
+      await once(child, "close");
+      outbox.close();
+    }
   });
 
   test("ends with the process, however it dies", async () => {

@@ -17,7 +17,7 @@ import { testClock } from "../support/test-clock.ts";
 const command: ReceivedCommand = {
   ...{ commandId: "cmd-1", type: "PriceUpdate", payloadJson: '{"sku":"☕","newPrice":299}' },
   ...{ sequence: 7, issuedAt: 1_700_000_000_000, number: 1, state: "received" },
-  ...{ attempts: 2, notBefore: 0, reason: "" },
+  ...{ attempts: 2, notBefore: 0, reason: "", ledgerId: "", receivedAt: 0 },
 };
 
 /** Runs a program on the command, and tells how it ended and what it said. */

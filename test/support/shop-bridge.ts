@@ -33,6 +33,7 @@ export function shopBridge(
   const waiting = new Set<() => void>();
   const bridge = new Bridge({
     ...{ outbox, inbox, events, control, clock, random: () => 0.01, maxAttempts: 5 },
+    keepMs: 3_600_000,
     alarms: () => [],
     tell(one) {
       news.push(one);

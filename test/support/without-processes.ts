@@ -10,7 +10,15 @@ const apply = exec({
 });
 const command = {
   ...{ commandId: "cmd-1", type: "PriceUpdate", payloadJson: "{}", sequence: 1, issuedAt: 1 },
-  ...{ number: 1, state: "received" as const, attempts: 0, notBefore: 0, reason: "" },
+  ...{
+    number: 1,
+    state: "received" as const,
+    attempts: 0,
+    notBefore: 0,
+    reason: "",
+    ledgerId: "",
+    receivedAt: 0,
+  },
 };
 try {
   for (;;) {

@@ -93,7 +93,10 @@ export async function storeMorning(options: MorningOptions): Promise<Exit> {
       `$ brewctl head-office command --store ${store} --type PriceUpdate ...`,
     );
     const payload = JSON.stringify({ sku: "ITEM-42", newPrice: 299 });
-    await command({ ...flags, type: "PriceUpdate", payload, id: "cmd-101" }, context);
+    await command(
+      { ...flags, store: [store], type: "PriceUpdate", payload, id: "cmd-101" },
+      context,
+    );
     await links[1];
 
     step(

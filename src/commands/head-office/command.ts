@@ -1,6 +1,6 @@
 /**
- * `brewctl head-office command`: queues a command for a store, which gets it at once if it is
- * watching, and else when it comes back.
+ * `brewctl head-office command`: queues a command for one store, several or all; each gets it at once
+ * if it is watching, and else when it comes back.
  *
  * rpc: sync.v1.HeadOffice/IssueCommand (proto/sync/v1/head_office.proto)
  * handler: `issueCommand` in server/head-office.ts
@@ -16,9 +16,11 @@ import type { CommandContext } from "../client-call.ts";
 import { type ClientFlags, nonEmpty, withClientFlags } from "../flags.ts";
 import { ndjson } from "../output.ts";
 import { ask } from "./ask.ts";
+import { storeFlag } from "./store-flag.ts";
 
 export interface CommandFlags extends ClientFlags {
-  readonly store: string;
+  readonly store?: readonly string[];
+  readonly allStores?: boolean;
   readonly type: string;
   readonly payload: string;
   readonly id: string;
@@ -26,8 +28,9 @@ export interface CommandFlags extends ClientFlags {
 
 export const command = withClientFlags(
   new Command("command")
-    .description("queue a command for a store")
-    .requiredOption("--store <id>", "the store that it is for", nonEmpty)
+    .description("queue a command for one store, several, or all")
+    .addOption(storeFlag("the store that it is for; may be given several times"))
+    .option("--all-stores", "for all that the cloud has heard of")
     .requiredOption("--type <type>", `what to do: ${commandTypes.join(", ")}`, nonEmpty)
     .option("--payload <json>", "what belongs to it", "{}")
     .option("--id <id>", "its id; the same command again is then safe (default: a random one)", ""),
@@ -35,11 +38,21 @@ export const command = withClientFlags(
 
 export const examples = `\
   brewctl head-office command --store store-01 --type PriceUpdate --payload '{"sku":"ITEM-42","newPrice":299}'
-  brewctl head-office command --store store-01 --type PromoActivate --id cmd-102 --payload '{"promoCode":"SUMMER10"}'`;
+  brewctl head-office command --store store-01 --type PromoActivate --id cmd-102 --payload '{"promoCode":"SUMMER10"}'
+  brewctl head-office command --store store-01 --store store-02 --type StockAlert
+  brewctl head-office command --all-stores --type PriceUpdate --id price-7 --payload '{"newPrice":299}'`;
+
+export const notes = `\
+It is queued for all of them or for none. With --id the same command again is safe, also with more
+stores: a store that has it keeps the one that is there.`;
 
 export async function run(flags: CommandFlags, context: CommandContext): Promise<Exit> {
   const { terminal } = context;
-  const { store: storeId, type, payload: payloadJson, id: commandId } = flags;
+  const { store: storeIds = [], allStores = false, output } = flags;
+  const { type, payload: payloadJson, id: commandId } = flags;
+  if (allStores === storeIds.length > 0) {
+    throw new UsageError("expected --store, once or several times, or --all-stores");
+  }
   try {
     JSON.parse(payloadJson);
   } catch (error) {
@@ -48,16 +61,22 @@ export async function run(flags: CommandFlags, context: CommandContext): Promise
     });
   }
   return ask(HeadOffice, flags, context, async (client, call) => {
-    const response = await client.issueCommand(
-      { storeIds: [storeId], commandId, type, payloadJson },
-      call,
-    );
-    const { sequence = 0n, isWatching = false } = response.queued[0] ?? {};
-    await terminal.print(
-      flags.output === "ndjson"
-        ? ndjson(IssueCommandResponseSchema, response)
-        : `queued ${plain(response.commandId)} as #${sequence} for ${plain(storeId)}: ${isWatching ? "it is watching" : "it gets it when it comes back"}`,
-    );
+    const request = { storeIds: [...storeIds], allStores, commandId, type, payloadJson };
+    const response = await client.issueCommand(request, call);
+    if (output === "ndjson") {
+      await terminal.print(ndjson(IssueCommandResponseSchema, response));
+    } else {
+      const id = plain(response.commandId);
+      for (const { storeId, sequence, isWatching } of response.queued) {
+        const when = isWatching ? "it is watching" : "it gets it when it comes back";
+        await terminal.print(`queued ${id} as #${sequence} for ${plain(storeId)}: ${when}`);
+      }
+    }
+    for (const { storeId, isKnown } of response.queued) {
+      if (!isKnown) {
+        terminal.say(`the cloud has never heard of ${plain(storeId)}; is that a typing error?`);
+      }
+    }
     if (!commandTypes.includes(type)) {
       terminal.say(`a store knows ${commandTypes.join(", ")}; it will park ${plain(type)}`);
     }

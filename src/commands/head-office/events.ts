@@ -12,56 +12,90 @@ import {
   ListEventsResponseSchema,
 } from "../../gen/sync/v1/head_office_pb.ts";
 import { plain } from "../../plain.ts";
-import type { Exit } from "../../shutdown.ts";
-import type { CommandContext } from "../client-call.ts";
+import { type Exit, Stop } from "../../shutdown.ts";
+import { type CommandContext, makeClientCall } from "../client-call.ts";
 import { type ClientFlags, integer, nonEmpty, withClientFlags } from "../flags.ts";
 import { ndjson, printable } from "../output.ts";
-import { ask } from "./ask.ts";
+import { attemptsOf, describeNews, reconnecting } from "../reconnecting.ts";
+import { checkStopFlags, type StopFlags, withStopFlags } from "../stop-rules.ts";
 
-export interface EventsFlags extends ClientFlags {
+export interface EventsFlags extends ClientFlags, StopFlags {
   readonly store?: string;
   readonly after: number;
   readonly follow?: boolean;
   readonly limit?: number;
+  /** How many times in a row to dial anew; `true`: without end. */
+  readonly reconnect?: number | true;
 }
 
-export const command = withClientFlags(
-  new Command("events")
-    .description("the events that the cloud has taken, in that order")
-    .option("--store <id>", "only those of this store", nonEmpty)
-    .option(
-      "--after <position>",
-      "only those behind this position",
-      integer(0, Number.MAX_SAFE_INTEGER),
-      0,
-    )
-    .option("--follow", "go on with those still to come")
-    .option("--limit <n>", "stop after n events", integer(1)),
+const limitReached = new Stop("limit reached");
+
+export const command = withStopFlags(
+  withClientFlags(
+    new Command("events")
+      .description("the events that the cloud has taken, in that order")
+      .option("--store <id>", "only those of this store", nonEmpty)
+      .option(
+        "--after <position>",
+        "only those behind this position",
+        integer(0, Number.MAX_SAFE_INTEGER),
+        0,
+      )
+      .option("--follow", "go on with those still to come")
+      .option("--limit <n>", "stop after n events", integer(1))
+      .option(
+        "--reconnect [max]",
+        "dial anew when the server is lost, at most max times in a row, and go on there",
+        integer(1),
+      ),
+  ),
+  "events",
 );
 
 export const examples = `\
   brewctl head-office events
   brewctl head-office events --store store-01 -o ndjson | jq -r .payload
-  brewctl head-office events --follow --after 1200`;
+  brewctl head-office events --follow --after 1200
+  brewctl head-office events --follow --reconnect -o ndjson >>all.ndjson`;
 
 export async function run(flags: EventsFlags, context: CommandContext): Promise<Exit> {
-  const { terminal } = context;
+  const { terminal, clock, random } = context;
   const { store: storeId = "", follow = false, limit, output } = flags;
-  return ask(HeadOffice, flags, context, async (client, call) => {
-    const request = { storeId, after: BigInt(flags.after), follow };
-    let shown = 0;
-    for await (const event of client.listEvents(request, call)) {
-      await terminal.print(
-        output === "ndjson"
-          ? ndjson(ListEventsResponseSchema, event)
-          : printable(() => text(event)),
-      );
-      shown += 1;
-      if (shown === limit) {
-        break;
+  checkStopFlags(flags, limit);
+  let position = BigInt(flags.after);
+  let shown = 0;
+
+  return makeClientCall({
+    ...{ service: HeadOffice, method: "listEvents", flags, context, isWatchful: follow },
+    tally: () => `got ${shown} ${shown === 1 ? "event" : "events"}`,
+    async run(call) {
+      const events = reconnecting({
+        ...{ clock, random, deadline: call.deadline, signal: call.signal },
+        reconnect: call.reconnect,
+        maxAttempts: attemptsOf(flags.reconnect),
+        tell: (news) => terminal.say(describeNews(news, `going on behind ${position}`)),
+        open: () => call.client.listEvents({ storeId, after: position, follow }, call),
+      });
+      try {
+        for await (const event of events) {
+          await terminal.print(
+            output === "ndjson"
+              ? ndjson(ListEventsResponseSchema, event)
+              : printable(() => text(event)),
+          );
+          position = event.position;
+          shown += 1;
+          call.count();
+          if (shown === limit) {
+            throw limitReached;
+          }
+        }
+      } catch (error) {
+        terminal.say(`to go on: --after ${position}`);
+        throw error;
       }
-    }
-    return 0;
+      return { why: "end of the ledger" };
+    },
   });
 }
 

@@ -4,7 +4,8 @@ import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { type Command, Option } from "commander";
 import type { Salvaged } from "../../bridge/buffer-file.ts";
-import { Outbox } from "../../bridge/outbox.ts";
+import { tellHandedOver } from "../../bridge/handed-over.ts";
+import { Outbox, reserveBytes } from "../../bridge/outbox.ts";
 import { UsageError } from "../../errors.ts";
 import { plain } from "../../plain.ts";
 import type { Lock } from "../../sqlite.ts";
@@ -12,6 +13,11 @@ import type { CommandContext } from "../client-call.ts";
 import { databasePath, nonEmpty, outputOption, type outputs, withTerminalFlags } from "../flags.ts";
 import { stateFolder } from "../state-folder.ts";
 import type { Terminal, TerminalFlags } from "../terminal.ts";
+
+const mebibyte = 1024 * 1024;
+
+/** A disk with less room left wants somebody to look at it, in bytes. */
+const lowBytes = 256 * mebibyte;
 
 export interface BufferFlags {
   readonly store?: string;
@@ -50,16 +56,9 @@ export function openBuffer(
   { terminal, clock }: Pick<CommandContext, "terminal" | "clock">,
   { makes = false }: { readonly makes?: boolean } = {},
 ): Outbox {
-  const folder = join(stateFolder(process.env), "stores");
-  const storeId = flags.store ?? (flags.buffer === undefined ? onlyStore(folder) : undefined);
-  const path = flags.buffer ?? join(folder, folderName(storeId ?? ""), "buffer.db");
+  const { path, storeId } = placeOf(flags);
   if (!makes && !existsSync(path)) {
-    throw new UsageError(
-      flags.buffer === undefined
-        ? `store ${plain(storeId ?? "")} has no buffer here`
-        : `--buffer ${path}: no such file`,
-      { hint: "the first event makes it: brewctl store-sync record --store ID --type Sale" },
-    );
+    throw noBuffer({ ...flags, ...(storeId === undefined ? {} : { store: storeId }) });
   }
   const outbox = new Outbox({ path, storeId, now: () => clock.now() });
   const salvaged = outbox.salvaged();
@@ -67,6 +66,28 @@ export function openBuffer(
     terminal.complain(tellSalvaged(salvaged));
   }
   return outbox;
+}
+
+export function noBuffer({ store = "", buffer }: BufferFlags): UsageError {
+  return new UsageError(
+    buffer === undefined
+      ? `store ${plain(store)} has no buffer here`
+      : `--buffer ${buffer}: no such file`,
+    { hint: "the first event makes it: brewctl store-sync record --store ID --type Sale" },
+  );
+}
+
+/** Where the buffer is, or would be. Throws `UsageError` if it is not clear which one is meant. */
+export function placeOf(flags: BufferFlags): {
+  readonly path: string;
+  readonly storeId: string | undefined;
+} {
+  const folder = join(stateFolder(process.env), "stores");
+  const storeId = flags.store ?? (flags.buffer === undefined ? onlyStore(folder) : undefined);
+  return {
+    path: flags.buffer ?? join(folder, folderName(storeId ?? ""), "buffer.db"),
+    storeId,
+  };
 }
 
 /** Throws, with the buffer closed, if another process drains it. */
@@ -79,8 +100,47 @@ export function becomeDrainer(outbox: Outbox): Lock {
   }
 }
 
-export function tellSalvaged({ events, setAside }: Salvaged): string {
+/** Throws, with the buffer closed, if another box has taken over: its commands are not for this one. */
+export function refuseHandedOver(outbox: Outbox): void {
+  try {
+    outbox.insistOnOurs();
+  } catch (error) {
+    outbox.close();
+    throw error;
+  }
+}
+
+/** Steps of pruning by who drains and ends: the daemon and `prune` go through all of the buffer. */
+const maxTidySteps = 100;
+
+/** Removes what is over of the oldest events. */
+export function tidy(outbox: Outbox): void {
+  let after = 0;
+  for (let i = 0; i < maxTidySteps; i++) {
+    const step = outbox.prune({ after });
+    if (step === undefined) {
+      return;
+    }
+    after = step.next;
+  }
+}
+
+function tellSalvaged({ events, setAside }: Salvaged): string {
   return `the buffer was damaged: ${events} events could be read and go on; the file is kept as ${setAside}`;
+}
+
+/** What a person should look at; nothing, if all is well. */
+export function alarmsOf(outbox: Outbox): string[] {
+  const salvaged = outbox.salvaged();
+  const gone = outbox.handedOver();
+  const free = outbox.freeBytes();
+  const left = `${Math.floor(free / mebibyte)} MiB are left on the disk of ${outbox.path}`;
+  return [
+    outbox.alarm(),
+    salvaged === undefined ? "" : tellSalvaged(salvaged),
+    gone === undefined ? "" : `handed over: ${tellHandedOver(gone)}`,
+    free < reserveBytes ? `nothing can be recorded: ${left}` : free < lowBytes ? left : "",
+  ].filter(Boolean);
 }
 
 /** What is said of the cloud's ledger when it has forgotten something. */

@@ -21,7 +21,7 @@ import { type Exit, Stop } from "../../shutdown.ts";
 import type { CommandContext } from "../client-call.ts";
 import { positiveDuration } from "../flags.ts";
 import { ndjson } from "../output.ts";
-import { becomeDrainer, complainOfLedger, openBuffer } from "./buffer.ts";
+import { becomeDrainer, complainOfLedger, openBuffer, tidy } from "./buffer.ts";
 import {
   describeLeft,
   type LinkFlags,
@@ -92,7 +92,7 @@ export async function run(flags: ChannelFlags, context: CommandContext): Promise
         tell(state);
         if (state.kind === "live") {
           terminal.say("live: everything recorded so far is in the cloud");
-          outbox.prune();
+          tidy(outbox);
         }
       },
       onAnswer(answer, settlement) {

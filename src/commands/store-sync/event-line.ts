@@ -6,15 +6,17 @@ import { StoreEventSchema } from "../../gen/sync/v1/sync_engine_pb.ts";
 import { plain } from "../../plain.ts";
 
 /** ProtoJSON of sync.v1.StoreEvent, with what the buffer knows of it beside. */
-export function eventJson(event: Recorded, storeId: string): string {
-  const { eventId, type, payload, timestamp, seq, epoch, state, attempts, reason } = event;
+export function eventJson(event: Omit<Recorded, "position">, storeId: string): string {
+  const { eventId, type, payload, timestamp, seq, epoch } = event;
+  const { state, attempts, reason, notBefore, settledAt } = event;
   const message = create(StoreEventSchema, {
     ...{ eventId, storeId, type, payload, epoch },
     timestamp: BigInt(timestamp),
     seq: BigInt(seq),
   });
   const json = toJson(StoreEventSchema, message, { alwaysEmitImplicit: true });
-  return plain(JSON.stringify({ ...(json as object), state, attempts, reason }));
+  const beside = { state, attempts, reason, notBefore, settledAt };
+  return plain(JSON.stringify({ ...(json as object), ...beside }));
 }
 
 /** The time of day where we are, as the original prints it. */

@@ -21,7 +21,7 @@ import { type Exit, Stop } from "../../shutdown.ts";
 import type { CommandContext } from "../client-call.ts";
 import { ndjson } from "../output.ts";
 import { describeProgress } from "../terminal.ts";
-import { becomeDrainer, complainOfLedger, openBuffer } from "./buffer.ts";
+import { becomeDrainer, complainOfLedger, openBuffer, tidy } from "./buffer.ts";
 import { localTime } from "./event-line.ts";
 import {
   describeLeft,
@@ -104,7 +104,7 @@ export async function run(flags: LinkFlags, context: CommandContext): Promise<Ex
     } finally {
       progress?.stop();
     }
-    outbox.prune();
+    tidy(outbox);
   } catch (error) {
     if (!(error instanceof Stop)) {
       throw withBacklog(error, outbox.counts().pending);

@@ -13,7 +13,7 @@ import { Command, Option } from "commander";
 import { type Address, formatAddress, parseAddress } from "../../address.ts";
 import { Bridge, type BridgeNews } from "../../bridge/bridge.ts";
 import { Inbox } from "../../bridge/inbox.ts";
-import type { Appended, NewEvent } from "../../bridge/outbox.ts";
+import { type Appended, type NewEvent, retentionMs } from "../../bridge/outbox.ts";
 import { reportOf } from "../../bridge/reporting.ts";
 import { formatDuration, formatElapsed } from "../../duration.ts";
 import { messageOf, StatusError, UsageError } from "../../errors.ts";
@@ -36,10 +36,10 @@ import {
   withLogFlags,
 } from "../flags.ts";
 import {
+  alarmsOf,
   type BufferFlags,
   becomeDrainer,
   openBuffer,
-  tellSalvaged,
   withBufferFlags,
 } from "./buffer.ts";
 import { exec } from "./exec.ts";
@@ -49,6 +49,7 @@ export interface RunFlags extends BufferFlags, LogFlags {
   readonly addr: Address;
   readonly listen: readonly Address[];
   readonly grace: number;
+  readonly keep: number;
   readonly exec?: string;
   readonly execTimeout: number;
   readonly execAttempts: number;
@@ -73,6 +74,14 @@ export const command = withLogFlags(
       new Option("--grace <duration>", "how long a stop lets events go up that are still pending")
         .default(5000, "5s")
         .argParser(duration),
+    )
+    .addOption(
+      new Option(
+        "--keep <duration>",
+        "how long acknowledged events are kept, for replay and reconcile",
+      )
+        .default(retentionMs, "168h")
+        .argParser(positiveDuration),
     )
     .addOption(
       new Option(
@@ -148,11 +157,7 @@ export async function run(flags: RunFlags, context: CommandContext): Promise<Exi
       }
     },
   });
-  const alarms = () => {
-    const salvaged = outbox.salvaged();
-    const own = [outbox.alarm(), salvaged === undefined ? "" : tellSalvaged(salvaged)];
-    return own.filter(Boolean);
-  };
+  const alarms = () => alarmsOf(outbox);
   let bridge: Bridge | undefined;
   const status = () => {
     const report = reportOf({ outbox, inbox, clock, alarms });
@@ -192,6 +197,7 @@ export async function run(flags: RunFlags, context: CommandContext): Promise<Exi
     bridge = new Bridge({
       ...{ outbox, inbox, events, control, clock, random, alarms },
       maxAttempts: flags.execAttempts,
+      keepMs: flags.keep,
       apply:
         flags.exec === undefined
           ? undefined

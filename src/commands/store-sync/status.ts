@@ -6,7 +6,7 @@ import { formatBrief } from "../../duration.ts";
 import { plain } from "../../plain.ts";
 import type { Exit } from "../../shutdown.ts";
 import type { CommandContext } from "../client-call.ts";
-import { type LocalFlags, openBuffer, tellSalvaged, withLocalFlags } from "./buffer.ts";
+import { alarmsOf, type LocalFlags, openBuffer, withLocalFlags } from "./buffer.ts";
 import { leftExit } from "./link-talk.ts";
 
 export interface StatusFlags extends LocalFlags {
@@ -30,10 +30,8 @@ export async function run(flags: StatusFlags, context: CommandContext): Promise<
   try {
     const { pending, acked, parked, oldestUnacked } = outbox.counts();
     const commands = new Inbox(outbox.database, { now: () => clock.now() }).counts();
-    const salvaged = outbox.salvaged();
-    const wrong = [outbox.alarm(), salvaged === undefined ? "" : tellSalvaged(salvaged)].filter(
-      Boolean,
-    );
+    const wrong = alarmsOf(outbox);
+    const pruned = outbox.pruned().reduce((sum, { count }) => sum + count, 0);
     const bytes = outbox.bytes();
     if (flags.output === "ndjson") {
       await terminal.print(
@@ -41,6 +39,8 @@ export async function run(flags: StatusFlags, context: CommandContext): Promise<
           storeId: outbox.storeId,
           buffer: outbox.path,
           ...{ pending, parked, acked, oldestUnacked: oldestUnacked ?? null },
+          pruned,
+          commandsReceived: commands.received,
           commandsApplied: commands.applied,
           commandsParked: commands.parked,
           ...{ bytes, epoch: outbox.epoch(), wrong },
@@ -58,9 +58,18 @@ export async function run(flags: StatusFlags, context: CommandContext): Promise<
         ["pending", pending > 0 ? yellow(`${pending}${age}`) : "0"],
         ["parked", parked > 0 ? red(`${parked}: see store-sync events --state parked`) : "0"],
         ["acked", `${acked}, kept for a week`],
+        ["pruned", `${pruned}`],
         [
           "commands",
-          `${commands.applied} applied${commands.parked > 0 ? red(`, ${commands.parked} parked`) : ""}`,
+          [
+            `${commands.applied} applied`,
+            commands.received > 0 ? yellow(`${commands.received} waiting`) : "",
+            commands.parked > 0
+              ? red(`${commands.parked} parked: see store-sync commands --state parked`)
+              : "",
+          ]
+            .filter(Boolean)
+            .join(", "),
         ],
         ["epoch", outbox.epoch()],
         ...wrong.map((what) => ["WRONG", red(plain(what))]),
