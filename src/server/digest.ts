@@ -31,7 +31,7 @@ export async function* digest(
   }: { readonly storeId: string; readonly side: DigestSide; readonly range: DigestRange },
   { cloud, questions, clock, signal }: DigestOptions,
 ): AsyncGenerator<Part, void> {
-  const fault = faultOfName("store_id", storeId) ?? faultOfRange(range);
+  const fault = faultOfName("store_id", storeId) ?? faultOfSide(side) ?? faultOfRange(range);
   if (fault !== undefined) {
     throw new StatusError("INVALID_ARGUMENT", fault);
   }
@@ -40,37 +40,31 @@ export async function* digest(
     const message = `the cloud has never heard of a store ${JSON.stringify(storeId)}`;
     throw new StatusError("NOT_FOUND", message);
   }
-  switch (side) {
-    case DigestSide.LEDGER: {
-      const events = eventsIn(range, {
-        read: (after, limit) => ledger.eventsById(storeId, after, limit),
-        async pause() {
-          await nextTurn();
-          signal.throwIfAborted();
-        },
-      });
-      if (range.withEvents) {
-        for await (const event of events) {
-          const { eventId, type, timestamp } = event;
-          const value = { eventId, type, timestamp: BigInt(timestamp), digest: digestOf(event) };
-          yield { part: { case: "event", value } };
-        }
-        return;
-      }
-      const cells = new DigestCells();
-      for await (const event of events) {
-        cells.add(event);
-      }
-      for (const { count, ...cell } of cells.all()) {
-        yield { part: { case: "cell", value: { ...cell, count: BigInt(count) } } };
-      }
-      return;
+  if (side === DigestSide.STORE) {
+    yield* asked(storeId, range, { questions, clock, signal });
+    return;
+  }
+  const events = eventsIn(range, {
+    read: (after, limit) => ledger.eventsById(storeId, after, limit),
+    async pause() {
+      await nextTurn();
+      signal.throwIfAborted();
+    },
+  });
+  if (range.withEvents) {
+    for await (const event of events) {
+      const { eventId, type, timestamp } = event;
+      const value = { eventId, type, timestamp: BigInt(timestamp), digest: digestOf(event) };
+      yield { part: { case: "event", value } };
     }
-    case DigestSide.STORE:
-      yield* asked(storeId, range, { questions, clock, signal });
-      return;
-    default:
-      throw new StatusError("INVALID_ARGUMENT", `side is ${side}; expected LEDGER or STORE`);
+    return;
+  }
+  const cells = new DigestCells();
+  for await (const event of events) {
+    cells.add(event);
+  }
+  for (const { count, ...cell } of cells.all()) {
+    yield { part: { case: "cell", value: { ...cell, count: BigInt(count) } } };
   }
 }
 
@@ -104,6 +98,12 @@ async function* asked(
   } finally {
     over.abort();
   }
+}
+
+function faultOfSide(side: DigestSide): string | undefined {
+  return side === DigestSide.LEDGER || side === DigestSide.STORE
+    ? undefined
+    : `side is ${side}; expected LEDGER or STORE`;
 }
 
 function faultOfRange({ fromDay, toDay, type }: DigestRange): string | undefined {

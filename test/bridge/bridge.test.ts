@@ -24,7 +24,16 @@ function bridge(options: Partial<BridgeOptions> = {}, control: Partial<Uplink> =
   const reports: StoreReport[] = [];
   const events = fakeUplink();
   const it = new Bridge({
-    ...{ outbox, inbox, events, clock, random: () => 0.5, maxAttempts: 5, alarms: () => [] },
+    ...{
+      outbox,
+      inbox,
+      events,
+      clock,
+      random: () => 0.5,
+      maxAttempts: 5,
+      keepMs: 3_600_000,
+      alarms: () => [],
+    },
     control: {
       ...fakeUplink(),
       // biome-ignore lint/correctness/useYield: nothing comes

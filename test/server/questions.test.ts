@@ -132,8 +132,17 @@ describe("both sides", () => {
 });
 
 describe("a store that cannot be asked", () => {
+  test("was never heard of", async () => {
+    await using cloud = await serveCloud();
+    for (const side of [LEDGER, STORE]) {
+      const message = 'the cloud has never heard of a store "store-01"';
+      expect((await ask(cloud, { side })).error).toMatchObject({ code: "NOT_FOUND", message });
+    }
+  });
+
   test("is not connected", async () => {
     await using cloud = await serveCloud();
+    await cloud.client.reportStatus({ storeId }, { signal: never });
     const { error } = await ask(cloud);
     expect(error).toMatchObject({ code: "FAILED_PRECONDITION" });
     expect((error as Error).message).toMatch(
