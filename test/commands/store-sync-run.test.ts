@@ -341,14 +341,20 @@ test("a buffer that is damaged is set aside at the start, and tills go on", asyn
   // A page in the middle, of events or of an index.
   writeFileSync(box.buffer, bytes.fill(0xab, 5 * 4096, 6 * 4096));
   writeFileSync(`${box.buffer}-suspect`, "");
-  await using bridge = await box.run(await away());
-  await bridge.output(
-    /^WARN the buffer was damaged: \d+ events could be read and go on; the file is/m,
-  );
+  await using bridge = await box.run([...(await away()), "--log-format", "json"]);
+  await bridge.output(/"msg":"the buffer was damaged: \d+ events could be read and go on; the/);
   const { alarms } = await statusAt(bridge.bridge);
   expect(alarms).toEqual([expect.stringMatching(/^the buffer was damaged: /)]);
   expect((await box.record(bridge.bridge, ["after"])).code).toBe(0);
-  expect((await bridge.stop()).code).toBe(0);
+  const { code, stderr } = await bridge.stop();
+  expect(code).toBe(0);
+  // Said by the log alone.
+  expect(
+    stderr
+      .trimEnd()
+      .split("\n")
+      .map((line) => JSON.parse(line).level),
+  ).toContain("warn");
 });
 
 test("damage that is met while it runs ends it with 79, and the next start salvages", async () => {
@@ -366,6 +372,9 @@ test("damage that is met while it runs ends it with 79, and the next start salva
   const { code, stderr } = await bridge.ended;
   expect(code).toBe(79);
   expect(stderr).toMatch(/brewctl: DATA_LOSS: .* is damaged/);
+  await using next = await box.run(await away());
+  await next.output(/^WARN the buffer was damaged: /m);
+  expect((await box.record(next.bridge, ["c"])).code).toBe(0);
 });
 
 test("kill -9 and a new start: nothing is lost or doubled, and a stale socket is no hindrance", async () => {

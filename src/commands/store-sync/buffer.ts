@@ -54,7 +54,10 @@ export function withLocalFlags(command: Command): Command {
 export function openBuffer(
   flags: BufferFlags,
   { terminal, clock }: Pick<CommandContext, "terminal" | "clock">,
-  { makes = false }: { readonly makes?: boolean } = {},
+  {
+    makes = false,
+    saysSalvaged = true,
+  }: { readonly makes?: boolean; readonly saysSalvaged?: boolean } = {},
 ): Outbox {
   const { path, storeId } = placeOf(flags);
   if (!makes && !existsSync(path)) {
@@ -62,7 +65,7 @@ export function openBuffer(
   }
   const outbox = new Outbox({ path, storeId, now: () => clock.now() });
   const salvaged = outbox.salvaged();
-  if (salvaged !== undefined && clock.now() - salvaged.at < 1000) {
+  if (saysSalvaged && salvaged !== undefined && clock.now() - salvaged.at < 1000) {
     terminal.complain(tellSalvaged(salvaged));
   }
   return outbox;
