@@ -212,7 +212,8 @@ async function withDaemon({ victim, folder, chance }: RunOptions): Promise<Tally
   await fresh.closed;
   offered.push(...fresh.offered);
   using ledger = ledgerWatch(dataDir);
-  await ledger.until(offered.length, { signal: AbortSignal.timeout(30_000) });
+  // If they do not come, what follows says which are lost.
+  await ledger.until(offered.length, { signal: AbortSignal.timeout(60_000) }).catch(() => {});
   daemon.running.child.kill("SIGTERM");
   const { code, stderr } = await daemon.running.ended;
   deepEqual(

@@ -92,8 +92,8 @@ const storesPerWire = 5;
 /** Of the cloud, in bytes: about twice what was seen, and far less than what 200 backlogs would take. */
 const maxCloudMemory = 384 * 1024 * 1024;
 
-/** Once nothing goes wrong any more, in milliseconds; twice the longest wait between two attempts. */
-const drainTimeoutMs = 120_000;
+/** Once nothing goes wrong any more, in milliseconds; thrice the longest wait between two attempts. */
+const drainTimeoutMs = 90_000;
 
 /** Throws an `AssertionError` if anything was lost, doubled or invented, or the cloud grew too large. */
 export async function stampede(options: StampedeOptions): Promise<StampedeResult> {
@@ -267,7 +267,13 @@ export async function stampede(options: StampedeOptions): Promise<StampedeResult
       offered.add(id);
     }
   }
-  await within(offered.size, drainTimeoutMs, "draining");
+  await within(offered.size, drainTimeoutMs, "draining").catch(async (error) => {
+    cloud.running.child.kill("SIGKILL");
+    await cloud.running.ended;
+    // It says which are lost.
+    expectExactly(readLedger(dataDir), { offered });
+    throw error;
+  });
   const seconds = (performance.now() - began) / 1000;
   const settled = AbortSignal.timeout(drainTimeoutMs);
   await untilTrue(() => outboxes.every((outbox) => outbox.isDrained()), settled);
