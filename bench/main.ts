@@ -9,12 +9,16 @@
  * falls short of its target is marked.
  */
 
+import { backlog } from "./backlog.ts";
 import { bridge } from "./bridge.ts";
 import { glue } from "./glue.ts";
+import { jetstream } from "./jetstream.ts";
 import { type Figure, isReached } from "./measure.ts";
 import { memory } from "./memory.ts";
+import { stampede } from "./stampede.ts";
 import { startUp } from "./start-up.ts";
 import { subscribers } from "./subscribers.ts";
+import { tills } from "./tills.ts";
 
 const parts: Readonly<Record<string, () => Promise<Figure[]>>> = {
   glue,
@@ -22,6 +26,10 @@ const parts: Readonly<Record<string, () => Promise<Figure[]>>> = {
   memory,
   subscribers,
   bridge,
+  stampede,
+  backlog,
+  tills,
+  jetstream,
 };
 
 const args = process.argv.slice(2);

@@ -52,24 +52,35 @@ export function isReached({ median, target }: Figure): boolean {
   return "atLeast" in target ? median >= target.atLeast : median <= target.atMost;
 }
 
+export interface Rounds {
+  readonly rounds: number;
+  /** So many more at first, which do not count. */
+  readonly warmUp: number;
+  /** What a round needs, and what it leaves; their time is nobody's. */
+  readonly before?: () => unknown;
+  readonly after?: () => unknown;
+}
+
 /**
  * The time of each contender in each round, in milliseconds. Every second round they run in
  * reverse, so that none of them always runs behind the same other.
  */
 export async function inTurn<Name extends string>(
   contenders: Readonly<Record<Name, () => Promise<unknown>>>,
-  { rounds, warmUp }: { rounds: number; warmUp: number },
+  { rounds, warmUp, before, after }: Rounds,
 ): Promise<Record<Name, number>[]> {
   const names = Object.keys(contenders) as Name[];
   const times: Record<Name, number>[] = [];
   for (let round = -warmUp; round < rounds; round += 1) {
     const order = round % 2 === 0 ? names : names.toReversed();
     const taken = {} as Record<Name, number>;
+    await before?.();
     for (const name of order) {
       const startedAt = performance.now();
       await contenders[name]();
       taken[name] = performance.now() - startedAt;
     }
+    await after?.();
     if (round >= 0) {
       times.push(taken);
     }

@@ -18,6 +18,8 @@ export interface ServerProcess extends Disposable {
   readonly port: number;
   readonly pid: number;
   usage(): Promise<Usage>;
+  /** Resolves when it has ended. */
+  stop(): Promise<void>;
 }
 
 export async function startServerProcess(
@@ -42,7 +44,16 @@ export async function startServerProcess(
       const [usage] = (await answer) as [Usage];
       return usage;
     },
-    [Symbol.dispose]: () => child.disconnect(),
+    async stop() {
+      const exit = once(child, "exit");
+      child.disconnect();
+      await exit;
+    },
+    [Symbol.dispose]() {
+      if (child.connected) {
+        child.disconnect();
+      }
+    },
   };
 }
 
@@ -63,6 +74,16 @@ export function start(
 ): ChildProcess & Disposable {
   const child = spawn(file, args, { cwd: root, stdio: ["ignore", "pipe", "inherit"], ...options });
   return Object.assign(child, { [Symbol.dispose]: () => void child.kill("SIGKILL") });
+}
+
+/** Sees to it that a program is there, from Debian's package of that name; false if it cannot be. */
+export function installed(program: string): boolean {
+  try {
+    execFileSync("sh", ["scripts/install-packages", program], { cwd: root, stdio: "inherit" });
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** What a process holds in memory now, in megabytes; undefined when it has ended. */

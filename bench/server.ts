@@ -11,7 +11,12 @@ import { serveWithGlue } from "./with-glue.ts";
 export interface Usage {
   /** Of the process so far, in milliseconds of one processor. */
   readonly cpuMs: number;
+  /** The most that it has held in memory, in megabytes; it looks every `lookMs`. */
+  readonly peakMb: number;
 }
+
+/** In milliseconds. */
+const lookMs = 20;
 
 const servers: Readonly<Record<string, () => Promise<number | undefined>>> = {
   "by-hand": serveByHand,
@@ -32,11 +37,18 @@ async function serve(dataDir: string): Promise<number | undefined> {
   return port;
 }
 
+let peakMb = 0;
+const look = () => {
+  peakMb = Math.max(peakMb, process.memoryUsage.rss() / 1024 ** 2);
+};
+setInterval(look, lookMs).unref();
+
 const port = await servers[process.argv[2] ?? ""]?.();
 process.send?.({ port });
 process.on("message", () => {
   const { user, system } = process.cpuUsage();
-  process.send?.({ cpuMs: (user + system) / 1000 } satisfies Usage);
+  look();
+  process.send?.({ cpuMs: (user + system) / 1000, peakMb } satisfies Usage);
 });
 // The benchmark has gone, however it did.
 process.on("disconnect", () => process.exit());

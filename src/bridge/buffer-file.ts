@@ -38,6 +38,10 @@ export const bufferKind: Kind = {
     `
     ALTER TABLE outbox ADD COLUMN handed_over TEXT NOT NULL DEFAULT '';
     ALTER TABLE epochs ADD COLUMN gone INTEGER NOT NULL DEFAULT 0;
+    -- Version 1 removed events without counting them.
+    UPDATE epochs SET gone = max(0, (SELECT next_seq - 1 FROM outbox) -
+        (SELECT count(*) FROM events WHERE events.epoch = epochs.number))
+      WHERE number = (SELECT epoch FROM outbox);
     ${prunedSchema}
     ${commandsUpgrade}
     `,

@@ -65,8 +65,11 @@ const lookMs = 50;
 /** Read from the outbox at a time. */
 const pageSize = 256;
 
-/** Nobody waits for a mark: its place in the window is free when the answer comes. */
-const marksTogether = { maxItems: 2_000, lingerMs: 20 };
+/**
+ * Nobody waits for a mark: its place in the window is free when the answer comes, and one that is lost
+ * costs a repetition. But each commit of them is an fsync on the disk that the tills wait for.
+ */
+const marksTogether = { maxItems: 2_000, lingerMs: 500 };
 
 /** After so many, a window that is small because a call was refused is doubled. */
 const answersToGrow = 64;
@@ -213,6 +216,10 @@ class Session {
     this.#enter("replaying");
     for (;;) {
       const event = stop.aborted ? undefined : this.#next();
+      if (event === undefined && this.#inFlight.size === 0 && (stop.aborted || untilDrained)) {
+        // Now somebody does wait for the marks.
+        this.#marks.flush();
+      }
       if (event !== undefined) {
         if (this.#inFlight.size === 0) {
           this.#dueSince = clock.monotonic();

@@ -685,9 +685,10 @@ export class Outbox {
   /**
    * Gives the room of what was removed back to the disk. Throws RESOURCE_EXHAUSTED, before anything is
    * done, if the disk has too little for the way there; the drainer's lock must be held. Returns the
-   * bytes of before and after. Whoever records meanwhile waits.
+   * bytes of before and after; not `isDone`: others still read, and the room is given back after that.
+   * Whoever records meanwhile waits.
    */
-  compact(): { readonly before: number; readonly after: number } {
+  compact(): { readonly before: number; readonly after: number; readonly isDone: boolean } {
     const before = this.bytes();
     const needed = 2 * this.database.usedBytes() + reserveBytes;
     const free = this.#free(this.path);
@@ -698,8 +699,8 @@ export class Outbox {
         { hint: "nothing was changed; make room, or remove more first: brewctl store-sync prune" },
       );
     }
-    this.database.compact();
-    return { before, after: this.bytes() };
+    const isDone = this.database.compact();
+    return { before, after: this.bytes(), isDone };
   }
 
   /** Of the file and its log. */

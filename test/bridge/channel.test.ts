@@ -61,6 +61,38 @@ test("the backlog goes out in order and without anything new, and then it ends",
   expect(states.map(({ kind }) => kind)).toEqual(["connecting", "replaying", "draining"]);
 });
 
+test("answers that keep coming are marked together, half a second's at a time", async () => {
+  const { clock, fake, stop, told, over } = opened({}, 4, { untilDrained: false });
+  await clock.advance(100);
+  const [call] = fake.calls;
+  const answer = (from: number, to: number) =>
+    call?.answer(...call.sent.slice(from, to).map(accepted));
+  answer(0, 2);
+  await clock.advance(10);
+  expect(told).toEqual(["e1 acked", "e2 acked"]);
+  answer(2, 3);
+  await clock.advance(400);
+  expect(told).toHaveLength(2);
+  answer(3, 4);
+  await clock.advance(100);
+  expect(told).toEqual(["e1 acked", "e2 acked", "e3 acked", "e4 acked"]);
+  stop.abort(new Error("enough"));
+  await clock.advance(10);
+  await over;
+});
+
+test("a drain does not wait for more marks when the last answer has come", async () => {
+  const { clock, fake, told, over } = opened({}, 3);
+  await clock.advance(100);
+  const [call] = fake.calls;
+  call?.answer(...call.sent.slice(0, 2).map(accepted));
+  await clock.advance(10);
+  call?.answer(...call.sent.slice(2).map(accepted));
+  await clock.advance(10);
+  expect(told).toEqual(["e1 acked", "e2 acked", "e3 acked"]);
+  await over;
+});
+
 test("never are more in flight than the window", async () => {
   const { clock, fake, over } = opened({}, 30, { window: 4 });
   await clock.advance(100);

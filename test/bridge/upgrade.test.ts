@@ -1,143 +1,186 @@
-/**
- * A buffer of version 1, as the first brewctl with a store bridge left it, with events in it: it is
- * brought up to date when it is opened, and a crash on the way leaves either version whole.
- */
+/** A buffer of an older version is brought up to date when it is opened: as a whole, or not at all. */
 
-import { copyFileSync, readFileSync, writeFileSync } from "node:fs";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { DatabaseSync } from "node:sqlite";
+import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
+import { bufferKind } from "../../src/bridge/buffer-file.ts";
 import { Inbox } from "../../src/bridge/inbox.ts";
 import { Outbox } from "../../src/bridge/outbox.ts";
-import { eventOf, idsOf } from "../support/oracle.ts";
-import { type TempFolder, tempFolder } from "../support/temp.ts";
+import { verify } from "../../src/bridge/verify.ts";
+import { Database } from "../../src/sqlite.ts";
+import { serveCloud } from "../support/serve-cloud.ts";
+import { openBox } from "../support/store-box.ts";
+import { tempFolder } from "../support/temp.ts";
+import { bufferEpoch, makeBufferOfVersion1, versionOf } from "../support/version-1.ts";
 
 const now = () => Date.UTC(2026, 0, 2, 3, 4, 5);
+const open = (path: string) => new Outbox({ path, now });
+const pause = async () => {};
 
-/** As it was; what is only a comment is left out. */
-const schemaOfVersion1 = `
-  CREATE TABLE outbox (
-    one          INTEGER PRIMARY KEY CHECK (one = 1),
-    store_id     TEXT NOT NULL,
-    epoch        INTEGER NOT NULL,
-    next_seq     INTEGER NOT NULL,
-    drainer_pid  INTEGER NOT NULL DEFAULT 0,
-    ledger_id    TEXT NOT NULL DEFAULT '',
-    alarm        TEXT NOT NULL DEFAULT '',
-    salvaged     TEXT NOT NULL DEFAULT ''
-  ) STRICT;
-  CREATE TABLE epochs (number INTEGER PRIMARY KEY, epoch TEXT NOT NULL UNIQUE) STRICT;
-  CREATE TABLE events (
-    position    INTEGER PRIMARY KEY AUTOINCREMENT,
-    event_id    TEXT NOT NULL UNIQUE,
-    type        TEXT NOT NULL,
-    payload     BLOB NOT NULL,
-    timestamp   INTEGER NOT NULL,
-    epoch       INTEGER NOT NULL REFERENCES epochs,
-    seq         INTEGER NOT NULL,
-    state       INTEGER NOT NULL CHECK (state IN (0, 1, 2)),
-    attempts    INTEGER NOT NULL DEFAULT 0,
-    not_before  INTEGER NOT NULL DEFAULT 0,
-    reason      TEXT NOT NULL DEFAULT '',
-    settled_at  INTEGER NOT NULL DEFAULT 0
-  ) STRICT;
-  CREATE INDEX pending ON events (position) WHERE state = 0;
-  CREATE INDEX parked ON events (position) WHERE state = 2;
-  CREATE INDEX retries ON events (not_before) WHERE state = 0 AND not_before > 0;
-  CREATE TABLE commands (
-    number       INTEGER PRIMARY KEY AUTOINCREMENT,
-    command_id   TEXT NOT NULL UNIQUE,
-    type         TEXT NOT NULL,
-    payload      TEXT NOT NULL,
-    sequence     INTEGER NOT NULL,
-    issued_at    INTEGER NOT NULL,
-    received_at  INTEGER NOT NULL,
-    reason       TEXT NOT NULL
-  ) STRICT;
-  CREATE TABLE cursors (
-    ledger_id   TEXT NOT NULL UNIQUE,
-    sequence    INTEGER NOT NULL,
-    command_id  TEXT NOT NULL,
-    used_at     INTEGER NOT NULL
-  ) STRICT;
-  PRAGMA application_id = ${0x42725362};
-  PRAGMA user_version = 1;
-`;
-
-const ids = idsOf("sale", 40);
-
-/** Left open, so that there is a log: the events are in it. */
-function makeVersion1(path: string): DatabaseSync {
-  const sqlite = new DatabaseSync(path);
-  sqlite.exec(schemaOfVersion1);
-  sqlite.exec("PRAGMA journal_mode = WAL");
-  sqlite.exec(`
-    INSERT INTO epochs (epoch) VALUES ('aaaaaaaaaaaaaaaa');
-    INSERT INTO outbox (one, store_id, epoch, next_seq) VALUES (1, 'store-01', 1, ${ids.length + 1});
-    INSERT INTO commands (command_id, type, payload, sequence, issued_at, received_at, reason)
-      VALUES ('cmd-1', 'PriceUpdate', '{}', 1, 5, 6, ''), ('cmd-2', 'Odd', '{}', 2, 5, 6, 'unknown');
-    INSERT INTO cursors VALUES ('ledger', 2, 'cmd-2', 6);
-  `);
-  const insert = sqlite.prepare(
-    `INSERT INTO events (event_id, type, payload, timestamp, epoch, seq, state, reason)
-     VALUES (?, ?, ?, ?, 1, ?, ?, ?)`,
-  );
-  for (const [i, id] of ids.entries()) {
-    const { eventId, type, payload, timestamp } = eventOf(id);
-    const state = i % 3;
-    const reason = state === 2 ? "no" : "";
-    insert.run(eventId, type, Buffer.from(payload), timestamp, i + 1, state, reason);
-  }
-  return sqlite;
-}
-
-/** Opens it with what is to be in it, and goes on where it was. */
-function expectWhole(path: string): void {
-  const outbox = new Outbox({ path, now });
+/** All that version 1 had is there, in the words of this version. */
+function expectKept(outbox: Outbox): void {
+  expect(outbox.events({ limit: 9 })).toMatchObject([
+    { eventId: "e2", payload: "sale 2", timestamp: 1002, seq: 2, state: "acked", settledAt: 5000 },
+    { eventId: "e3", seq: 3, state: "parked", attempts: 4, reason: "no such product" },
+    { eventId: "e4", seq: 4, state: "pending", position: 4 },
+    { eventId: "e5", seq: 5, state: "pending", position: 5 },
+  ]);
   const inbox = new Inbox(outbox.database, { now });
-  try {
-    expect(outbox.salvaged()).toBeUndefined();
-    outbox.database.check();
-    const events = outbox.events({ limit: 100 });
-    expect(events.map(({ eventId }) => eventId)).toEqual(ids);
-    for (const [i, event] of events.entries()) {
-      const state = (["pending", "acked", "parked"] as const)[i % 3];
-      expect(event).toMatchObject({ ...eventOf(event.eventId), seq: i + 1, state });
-    }
-    expect(inbox.counts()).toMatchObject({ received: 0, parked: 1 });
-    const [added] = outbox.append([eventOf("next")]);
-    expect(added).toMatchObject({ event: { epoch: "aaaaaaaaaaaaaaaa", seq: ids.length + 1 } });
-  } finally {
-    outbox.close();
-  }
+  expect(inbox.commands({ limit: 9 })).toMatchObject([
+    { commandId: "cmd-1", state: "applied", reason: "", sequence: 1, receivedAt: 200 },
+    { commandId: "cmd-2", state: "parked", reason: 'unknown type "Dance"', attempts: 0 },
+  ]);
+  expect(inbox.lastCursor()).toEqual({ ledgerId: "ledger-1", sequence: 2, commandId: "cmd-2" });
 }
 
-/** What a crash leaves. */
-function copied(folder: TempFolder, name: string, file: Buffer, log: Buffer): string {
-  const path = folder.file(name);
-  writeFileSync(path, file);
-  writeFileSync(`${path}-wal`, log);
-  copyFileSync(folder.file("buffer.db-drainer"), `${path}-drainer`);
-  return path;
-}
-
-test("a buffer of version 1 is brought up to date, and a crash on the way costs nothing", () => {
+test("every event, command and cursor of version 1 is kept, and numbering goes on", async () => {
   using folder = tempFolder();
   const path = folder.file("buffer.db");
-  const old = makeVersion1(path);
-  writeFileSync(`${path}-drainer`, "");
-  const before = readFileSync(`${path}-wal`).length;
-  const outbox = new Outbox({ path, now });
-  const [file, log] = [readFileSync(path), readFileSync(`${path}-wal`)];
+  makeBufferOfVersion1(path);
+  expect(versionOf(path)).toBe(1);
+  const outbox = open(path);
+  expect(versionOf(path)).toBe(2);
+  expectKept(outbox);
+  expect(outbox.epoch()).toBe(bufferEpoch);
+  expect(outbox.append([{ eventId: "e6", type: "Sale", payload: "" }])[0]).toMatchObject({
+    event: { seq: 6, position: 6 },
+  });
+  expect(outbox.pruned()).toEqual([]);
+  const inbox = new Inbox(outbox.database, { now });
+  expect(inbox.retry("all")).toEqual(["cmd-2"]);
+  expect(inbox.next()).toMatchObject({ commandId: "cmd-2" });
   outbox.close();
-  old.close();
-  expectWhole(path);
+  // What version 1 had removed is accounted for.
+  expect((await verify(path, { pause })).findings).toEqual([]);
+});
 
-  const frame = 24 + file.readUInt16BE(16);
-  // The upgrade is more than a page, all of them behind what was there.
-  expect(log.length).toBeGreaterThan(before + 3 * frame);
-  for (let end = before; end <= log.length; end += frame) {
-    for (const cut of [end, end + frame / 2].filter((cut) => cut <= log.length)) {
-      expectWhole(copied(folder, `cut-${cut}.db`, file, log.subarray(0, cut)));
-    }
+test("and it drains", async () => {
+  using folder = tempFolder();
+  const path = folder.file("buffer.db");
+  makeBufferOfVersion1(path);
+  await using cloud = await serveCloud();
+  using box = openBox({ path });
+  box.outbox.retry("all");
+  await using drain = box.flush(cloud.address);
+  await drain.done;
+  expect(box.outbox.counts()).toMatchObject({ pending: 0, parked: 0, acked: 4 });
+});
+
+test("one that fails in the middle leaves the file at version 1, as it was", () => {
+  using folder = tempFolder();
+  const path = folder.file("buffer.db");
+  makeBufferOfVersion1(path);
+  const failing = { ...bufferKind, upgrades: [`${bufferKind.upgrades[0]}; INSERT INTO nowhere`] };
+  const before = readFileSync(path);
+  expect(() => new Database(path, failing)).toThrow(/nowhere|incomplete|syntax/);
+  expect(versionOf(path)).toBe(1);
+  expect(readFileSync(path).equals(before)).toBe(true);
+  const outbox = open(path);
+  expectKept(outbox);
+  outbox.close();
+});
+
+test("one whose process dies in the middle leaves the file at version 1", async () => {
+  using folder = tempFolder();
+  const path = folder.file("buffer.db");
+  // More than SQLite keeps in memory, so that some of it is written before the end.
+  makeBufferOfVersion1(path, { events: 20_000 });
+  const script = `
+    const { bufferKind } = await import(process.argv[1]);
+    const { DatabaseSync } = await import("node:sqlite");
+    const sqlite = new DatabaseSync(process.argv[2]);
+    sqlite.exec("PRAGMA cache_size = 5; BEGIN IMMEDIATE");
+    sqlite.exec(bufferKind.upgrades[0]);
+    sqlite.exec("UPDATE events SET reason = 'x'; PRAGMA user_version = 2");
+    process.stdout.write("in the middle");
+    setInterval(() => {}, 1000);`;
+  const source = fileURLToPath(new URL("../../src/bridge/buffer-file.ts", import.meta.url));
+  const child = spawn(process.execPath, ["--input-type=module", "-e", script, source, path], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  try {
+    await once(child.stdout, "data");
+  } finally {
+    child.kill("SIGKILL");
+    await once(child, "close");
   }
+  expect(readFileSync(`${path}-wal`).length).toBeGreaterThan(0);
+  expect(versionOf(path)).toBe(1);
+  const outbox = open(path);
+  expect(versionOf(path)).toBe(2);
+  expect(outbox.counts()).toMatchObject({ acked: 1, parked: 1, pending: 20_000 - 3 });
+  expect(outbox.event("e3")?.reason).toBe("no such product");
+  outbox.close();
+});
+
+test("a newer one is refused and stays as it is, also to be read only", () => {
+  using folder = tempFolder();
+  const path = folder.file("buffer.db");
+  open2(path);
+  const before = readFileSync(path);
+  const message = /was written by a newer brewctl \(schema 3, this one knows 2\)/;
+  expect(() => open(path)).toThrow(message);
+  expect(() => new Outbox({ path, now, salvages: false })).toThrow(message);
+  expect(() => new Database(path, bufferKind, { isReadOnly: true })).toThrow(message);
+  expect(readFileSync(path).equals(before)).toBe(true);
+});
+
+function open2(path: string): void {
+  new Outbox({ path, storeId: "store-01", now }).close();
+  const sqlite = new DatabaseSync(path);
+  sqlite.exec("PRAGMA user_version = 3");
+  sqlite.close();
+}
+
+test("to be read only, one of version 1 is refused and stays as it is", () => {
+  using folder = tempFolder();
+  const path = folder.file("buffer.db");
+  makeBufferOfVersion1(path);
+  expect(() => new Database(path, bufferKind, { isReadOnly: true })).toThrow(
+    /is of schema 1, and this brewctl reads 2/,
+  );
+  expect(versionOf(path)).toBe(1);
+});
+
+test("a damaged one is salvaged into this version", () => {
+  using folder = tempFolder();
+  const path = folder.file("buffer.db");
+  makeBufferOfVersion1(path, { events: 400 });
+  const bytes = readFileSync(path);
+  // A page in the middle, of events or of their ids.
+  bytes.fill(0, 4096 * 8, 4096 * 9);
+  writeFileSync(path, bytes);
+  writeFileSync(`${path}-suspect`, "");
+  const outbox = open(path);
+  expect(outbox.salvaged()?.events).toBeGreaterThan(200);
+  expect(versionOf(path)).toBe(2);
+  expect(outbox.event("e3") ?? outbox.event("e399")).toBeDefined();
+  const commands = new Inbox(outbox.database, { now }).commands({ limit: 9 });
+  expect(commands).toMatchObject([
+    { commandId: "cmd-1", state: "applied" },
+    { commandId: "cmd-2", state: "parked", reason: 'unknown type "Dance"' },
+  ]);
+  outbox.close();
+  expect(readdirSync(folder.path).some((name) => name.includes(".damaged-"))).toBe(true);
+});
+
+test("what is salvaged straight from a file of version 1 has its commands' states", () => {
+  using folder = tempFolder();
+  const path = folder.file("buffer.db");
+  makeBufferOfVersion1(path);
+  const bytes = readFileSync(path);
+  // Its list of free pages leads nowhere: it can be read, but nothing can be added, so not upgraded.
+  bytes.writeUInt32BE(0xffff, 32);
+  bytes.writeUInt32BE(1, 36);
+  writeFileSync(path, bytes);
+  writeFileSync(`${path}-suspect`, "");
+  const outbox = open(path);
+  expect(outbox.salvaged()?.events).toBe(4);
+  expect(versionOf(outbox.salvaged()?.setAside ?? "")).toBe(1);
+  const commands = new Inbox(outbox.database, { now }).commands({ limit: 9 });
+  expect(commands.map(({ state }) => state)).toEqual(["applied", "parked"]);
+  outbox.close();
 });

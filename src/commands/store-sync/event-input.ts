@@ -1,15 +1,9 @@
 /** A line of `store-sync record --input` as an event. */
 
-import { randomUUID } from "node:crypto";
 import type { JsonValue } from "@bufbuild/protobuf";
 import type { NewEvent } from "../../bridge/outbox.ts";
 import { UsageError } from "../../errors.ts";
 import { type Line, parseJson } from "../input.ts";
-
-/** An id for an event that was given none. */
-export function newId(): string {
-  return `evt-${randomUUID()}`;
-}
 
 const fields = ["type", "payload", "eventId", "timestamp"];
 /** What `-o ndjson` prints beside them, so that one store's events can be given to another. */
@@ -26,8 +20,10 @@ const ignoredFields = [
   "receivedAt",
 ];
 
-/** Throws `UsageError` naming the line and what was expected. */
-export function parseEvent(line: Line): NewEvent {
+/**
+ * `newId` is for a line that gives none. Throws `UsageError` naming the line and what was expected.
+ */
+export function parseEvent(line: Line, newId: () => string): NewEvent {
   const json = parseJson(line, '{"type": "Sale", "payload": {"total": 299}}');
   const unknown = Object.keys(json).find(
     (name) => !fields.includes(name) && !ignoredFields.includes(name),

@@ -23,7 +23,8 @@ import { faultOfEvent, maxRecordedPayloadBytes } from "../../store-event.ts";
 import type { CommandContext } from "../client-call.ts";
 import { lines } from "../input.ts";
 import { ndjson } from "../output.ts";
-import { newId, parseEvent } from "./event-input.ts";
+import { parseEvent } from "./event-input.ts";
+import { newIds } from "./new-id.ts";
 import type { RecordFlags } from "./record.ts";
 
 type TillEvent = MessageInitShape<typeof TillEventSchema>;
@@ -31,8 +32,9 @@ type TillEvent = MessageInitShape<typeof TillEventSchema>;
 export async function recordAtBridge(
   address: Address,
   flags: RecordFlags,
-  { terminal, stdin, interrupted }: CommandContext,
+  { terminal, clock, stdin, interrupted }: CommandContext,
 ): Promise<Exit> {
+  const newId = newIds(() => clock.now());
   const over = new AbortController();
   const signal = AbortSignal.any([interrupted, terminal.outputLost, over.signal]);
   // A bridge that has died without a word is noticed within seconds: a customer waits.
@@ -76,7 +78,7 @@ export async function recordAtBridge(
     async function* sending(): AsyncGenerator<TillEvent, void> {
       for await (const line of lines(path, { stdin, signal })) {
         try {
-          const event = onWire(parseEvent(line), flags);
+          const event = onWire(parseEvent(line, newId), flags);
           sent.push({ where: line.where, type: event.type ?? "" });
           yield event;
         } catch (error) {

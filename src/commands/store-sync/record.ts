@@ -18,8 +18,9 @@ import type { CommandContext } from "../client-call.ts";
 import { dialAddress } from "../flags.ts";
 import { checkInput, lines } from "../input.ts";
 import { type LocalFlags, openBuffer, withLocalFlags } from "./buffer.ts";
-import { newId, parseEvent } from "./event-input.ts";
+import { parseEvent } from "./event-input.ts";
 import { eventJson } from "./event-line.ts";
+import { newIds } from "./new-id.ts";
 import { recordAtBridge } from "./record-at-bridge.ts";
 
 export interface RecordFlags extends LocalFlags {
@@ -91,6 +92,7 @@ export async function run(flags: RecordFlags, context: CommandContext): Promise<
   if (flags.bridge !== undefined) {
     return await recordAtBridge(flags.bridge, flags, context);
   }
+  const newId = newIds(() => clock.now());
   const outbox = openBuffer(flags, context, { makes: true });
   try {
     return input === undefined ? await recordOne(outbox) : await recordAll(outbox, input);
@@ -131,7 +133,7 @@ export async function run(flags: RecordFlags, context: CommandContext): Promise<
     async function* recording() {
       for await (const line of lines(path, { stdin, signal })) {
         try {
-          const appended = commits.add(parseEvent(line));
+          const appended = commits.add(parseEvent(line, newId));
           appended.catch(() => {});
           yield { where: line.where, appended };
         } catch (error) {

@@ -1,6 +1,5 @@
 /** `brewctl store-sync retry`: parked events or commands get another chance. */
 
-import { randomUUID } from "node:crypto";
 import { Command, Option } from "commander";
 import { Inbox } from "../../bridge/inbox.ts";
 import { UsageError } from "../../errors.ts";
@@ -8,6 +7,7 @@ import { plain } from "../../plain.ts";
 import type { Exit } from "../../shutdown.ts";
 import type { CommandContext } from "../client-call.ts";
 import { type LocalFlags, openBuffer, withLocalFlags } from "./buffer.ts";
+import { newIds } from "./new-id.ts";
 
 export interface RetryFlags extends LocalFlags {
   readonly all?: boolean;
@@ -55,7 +55,7 @@ export async function run(
     const chosen = all ? "all" : [...new Set(ids)];
     const again = commands
       ? new Inbox(outbox.database, { now: () => clock.now() }).retry(chosen)
-      : outbox.retry(chosen, newId ? () => `evt-${randomUUID()}` : undefined);
+      : outbox.retry(chosen, newId ? newIds(() => clock.now()) : undefined);
     for (const id of again) {
       await terminal.print(
         output === "ndjson"

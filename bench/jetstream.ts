@@ -1,0 +1,261 @@
+/**
+ * (h) The same job done by NATS JetStream: 100,000 events of 200 bytes, each with an id by which a
+ * repetition is noticed, published until the server has answered for every one, beside ours from an
+ * outbox into a ledger.
+ *
+ * Not the same promise: see docs/performance.md for what each has on the disk when it answers.
+ */
+
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { toBinary } from "@bufbuild/protobuf";
+import { jetstream as client, jetstreamManager } from "@nats-io/jetstream";
+import { connect, createInbox, headers, type NatsConnection } from "@nats-io/transport-node";
+import type { Outbox } from "../src/bridge/outbox.ts";
+import { StoreEventSchema } from "../src/gen/sync/v1/sync_engine_pb.ts";
+import { type Figure, figure, inTurn } from "./measure.ts";
+import { canSyncAlways, type NatsServer, natsVersion, startNats } from "./nats-server.ts";
+import { startServerProcess } from "./processes.ts";
+import { drain, filled, type Shape, tillIds, wireEvent } from "./store-events.ts";
+
+const total = 100_000;
+const rounds = 3;
+const warmUp = 1;
+/** Publishers that come together, and their share of the events. */
+const publishers = 200;
+
+/** Messages without an answer, to choose from. */
+const windowsToTry = [500, 1_000, 2_000, 4_000];
+/** For that choice. */
+const trial = 20_000;
+
+/** With a sync for each, so many are enough. */
+const syncedTotal = 5_000;
+
+export async function jetstream(): Promise<Figure[]> {
+  let version: string;
+  try {
+    version = natsVersion();
+  } catch (error) {
+    console.error(`jetstream: left out, since there is no nats-server here: ${error}`);
+    return [];
+  }
+  const folder = mkdtempSync(join(tmpdir(), "brewctl-bench-"));
+  try {
+    using nats = await startNats(join(folder, "nats"));
+    const common = { nats, folder, version };
+    const windows = {
+      byHand: await bestWindow(nats, publishByHand),
+      client: await bestWindow(nats, publishByClient),
+    };
+    const figures = [
+      ...(await sideBySide({ ...common, windows, shape: "flush", count: 1 })),
+      ...(await sideBySide({ ...common, windows, shape: "channel", count: 1 })),
+      ...(await sideBySide({ ...common, windows, shape: "flush", count: publishers })),
+    ];
+    if (canSyncAlways(join(folder, "always"))) {
+      using synced = await startNats(join(folder, "always"), "sync_interval: always");
+      const ms = await publishAll(synced, publishByHand, {
+        ...{ window: windows.byHand, count: 1, each: syncedTotal },
+      });
+      const rate = (syncedTotal * 1000) / ms;
+      const what = `events per second, JetStream ${version} with sync_interval: always`;
+      figures.push(figure("jetstream/always/rate", what, "/s", [rate]));
+    } else {
+      console.error(`jetstream: nats-server ${version} has no sync_interval: always; left out`);
+    }
+    return figures;
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+async function bestWindow(nats: NatsServer, publish: Publish): Promise<number> {
+  let best = { window: 0, ms: Number.POSITIVE_INFINITY };
+  // Twice, so that none is judged by a cold start.
+  for (const window of [...windowsToTry, ...windowsToTry]) {
+    const ms = await publishAll(nats, publish, { window, count: 1, each: trial });
+    best = ms < best.ms ? { window, ms } : best;
+  }
+  return best.window;
+}
+
+interface Contest {
+  readonly nats: NatsServer;
+  readonly version: string;
+  readonly windows: { readonly byHand: number; readonly client: number };
+  readonly folder: string;
+  readonly shape: Shape;
+  /** Of stores, and of publishers; each on a connection of its own. */
+  readonly count: number;
+}
+
+async function sideBySide(contest: Contest): Promise<Figure[]> {
+  const { nats, version, windows, folder, shape, count } = contest;
+  const each = total / count;
+  const name = `jetstream/${count === 1 ? shape : "stores"}`;
+  const outboxFolder = join(folder, "outboxes");
+  using cloud = await startServerProcess("cloud", { BENCH_DATA_DIR: join(folder, name) });
+  let outboxes: Outbox[] = [];
+  let round = 0;
+  /** Of the publishing alone: without the time in which a stream is made and removed. */
+  const byHand: number[] = [];
+  const byClient: number[] = [];
+  const times = await inTurn(
+    {
+      async byHand() {
+        byHand.push(await publishAll(nats, publishByHand, { window: windows.byHand, count, each }));
+      },
+      async client() {
+        byClient.push(
+          await publishAll(nats, publishByClient, { window: windows.client, count, each }),
+        );
+      },
+      ours: () =>
+        Promise.all(
+          outboxes.map((outbox) => drain(outbox, { shape, count: each, port: cloud.port })),
+        ),
+    },
+    {
+      ...{ rounds, warmUp },
+      before() {
+        mkdirSync(outboxFolder);
+        outboxes = Array.from({ length: count }, (_, i) => {
+          const storeId = `store-${round}-${i}`;
+          const options = { storeId, count: each, idOf: tillIds(storeId) };
+          return filled(join(outboxFolder, `${storeId}.db`), options);
+        });
+        round += 1;
+      },
+      after() {
+        for (const outbox of outboxes) {
+          outbox.close();
+        }
+        rmSync(outboxFolder, { recursive: true });
+      },
+    },
+  );
+  await cloud.stop();
+  const who = count === 1 ? "" : ` of ${count} at once`;
+  const ours = times.map((round) => round.ours);
+  const against = (theirs: readonly number[]) =>
+    ours.map((ms, i) => (theirs[i + warmUp] ?? Number.NaN) / ms);
+  const rates = (ms: readonly number[]) => ms.map((one) => (total * 1000) / one);
+  const what = `events per second${who}`;
+  return [
+    figure(name, `${what}, ours : JetStream`, "×", against(byHand), { atLeast: 1 }),
+    figure(`${name}/client`, `${what}, ours : its client's publish()`, "×", against(byClient), {
+      atLeast: 1,
+    }),
+    figure(`${name}/ours`, `${what}, ours, synced`, "/s", rates(ours)),
+    figure(
+      `${name}/theirs`,
+      `${what}, JetStream ${version}, not synced`,
+      "/s",
+      rates(byHand.slice(warmUp)),
+    ),
+  ];
+}
+
+let streams = 0;
+
+/** Publishes into a new stream, and removes it. Returns how long the publishing took. */
+async function publishAll(
+  { url }: NatsServer,
+  publish: Publish,
+  { window, count, each }: { window: number; count: number; each: number },
+): Promise<number> {
+  streams += 1;
+  const subject = `sales-${streams}`;
+  const admin = await connect({ servers: url });
+  const manager = await jetstreamManager(admin);
+  await manager.streams.add({ name: subject, subjects: [subject], storage: "file" });
+  const startedAt = performance.now();
+  await Promise.all(
+    Array.from({ length: count }, async (_, i) => {
+      // As drain does, which connects too.
+      const connection = await connect({ servers: url });
+      const idOf = tillIds(`${subject}-${i}`);
+      await publish(connection, { subject, window, count: each, idOf });
+      await connection.close();
+    }),
+  );
+  const ms = performance.now() - startedAt;
+  const { state } = await manager.streams.info(subject);
+  if (state.messages !== count * each) {
+    throw new Error(`JetStream has ${state.messages} of ${count * each} messages`);
+  }
+  await manager.streams.delete(subject);
+  await admin.close();
+  return ms;
+}
+
+interface PublishOptions {
+  readonly subject: string;
+  /** Messages without an answer, at most. */
+  readonly window: number;
+  readonly count: number;
+  readonly idOf: (i: number) => string;
+}
+
+/** Resolves when each has its answer; rejects if one was refused. */
+type Publish = (connection: NatsConnection, options: PublishOptions) => Promise<void>;
+
+const bytesOf = (i: number) => toBinary(StoreEventSchema, wireEvent(i));
+
+/** As the client's documentation says: a promise an answer. */
+const publishByClient: Publish = async (connection, { subject, window, count, idOf }) => {
+  const stream = client(connection);
+  let sent = 0;
+  await Promise.all(
+    Array.from({ length: window }, async () => {
+      while (sent < count) {
+        const i = sent;
+        sent += 1;
+        const options = { msgID: idOf(i), timeout: publishTimeoutMs };
+        const { duplicate } = await stream.publish(subject, bytesOf(i), options);
+        if (duplicate) {
+          throw new Error(`JetStream takes ${idOf(i)} for a duplicate`);
+        }
+      }
+    }),
+  );
+};
+
+/** For an answer when the machine is busy, in milliseconds. */
+const publishTimeoutMs = 60_000;
+
+/** Without that promise, its timer and a subject for each answer: as fast as it goes. */
+const publishByHand: Publish = (connection, { subject, window, count, idOf }) => {
+  const inbox = createInbox();
+  let sent = 0;
+  let answered = 0;
+  const pump = () => {
+    for (; sent < count && sent - answered < window; sent += 1) {
+      const withId = headers();
+      withId.set("Nats-Msg-Id", idOf(sent));
+      connection.publish(subject, bytesOf(sent), { reply: inbox, headers: withId });
+    }
+  };
+  return new Promise((resolve, reject) => {
+    connection.subscribe(inbox, {
+      callback(error, message) {
+        const { error: refused, duplicate } = message.json<{
+          error?: unknown;
+          duplicate?: boolean;
+        }>();
+        if (error !== null || refused !== undefined || duplicate) {
+          reject(error ?? new Error(`JetStream says ${message.string()}`));
+        }
+        answered += 1;
+        if (answered === count) {
+          resolve();
+        } else if (sent - answered <= window * 0.75) {
+          pump();
+        }
+      },
+    });
+    pump();
+  });
+};
