@@ -59,7 +59,7 @@ run-store-sync: build ## the store bridge: a store's morning, with an outage; ne
 
 # ── checks ──
 
-.PHONY: test lint types lint-proto check-generate scenarios scenario test-system ci
+.PHONY: test lint types lint-proto check-generate scenarios scenario test-system soak ci
 test: build ## all tests that need nothing but Node
 	@npx --no-install vitest run $(ARGS)
 
@@ -84,6 +84,9 @@ scenario: build ## run one of them: make scenario NAME=client-gone
 test-system: build ## tests that need npm, git, make, strace, old Nodes and other shells
 	@sh scripts/install-packages zsh fish strace
 	@npx --no-install vitest run --config vitest.system.config.ts $(ARGS)
+
+soak: build ## stampede, kills, a long life: nothing lost, nothing grows; half an hour
+	@node test/soak/main.ts $(ARGS)
 
 ci: install lint types lint-proto check-generate test scenarios test-system ## all of it, as CI runs it
 

@@ -231,7 +231,7 @@ export class Database {
     }
     return {
       [Symbol.dispose]: () => {
-        if (this.#sqlite.isTransaction) {
+        if (this.#sqlite.isOpen && this.#sqlite.isTransaction) {
           this.#sqlite.exec("COMMIT");
         }
       },
@@ -248,15 +248,16 @@ export class Database {
 
   /**
    * Writes the file anew without the room of what was removed. On the way it takes up to twice
-   * `usedBytes` more on the disk. Others wait to write meanwhile, and may read.
+   * `usedBytes` more on the disk. Others wait to write meanwhile, and may read. False: somebody still
+   * reads what it was, and the disk gets its room when nobody does any more.
    */
-  compact(): void {
+  compact(): boolean {
     try {
       // Where the room was looked for; by default it is elsewhere.
       const folder = dirname(resolve(this.path)).replaceAll("'", "''");
       this.#sqlite.exec(`PRAGMA temp_store_directory = '${folder}'`);
       this.#sqlite.exec("VACUUM");
-      this.emptyLog();
+      return this.emptyLog();
     } catch (error) {
       throw this.explain(error);
     }
@@ -270,8 +271,18 @@ export class Database {
 
   /** All that SQLite finds wrong with the file, its indexes too, at most so much. Reads all of it. */
   faults(limit: number): string[] {
-    const rows = this.prepare(`PRAGMA integrity_check(${limit})`).all();
-    const found = rows.map((row) => String(row["integrity_check"]));
+    const found: string[] = [];
+    try {
+      for (const [fault] of this.prepare(`PRAGMA integrity_check(${limit})`).iterate()) {
+        found.push(String(fault));
+      }
+    } catch (error) {
+      // A page that not even the check can read; what it has told before that counts.
+      if (!(error instanceof DamagedError)) {
+        throw error;
+      }
+      found.push(error.message);
+    }
     if (found.length === 1 && found[0] === "ok") {
       return [];
     }
@@ -389,12 +400,15 @@ export interface Lock {
   release(): void;
 }
 
-/** Takes the lock that this file stands for; undefined if somebody else has it. */
-export function takeLock(path: string): Lock | undefined {
+/**
+ * Takes the lock that this file stands for; undefined if somebody else has it, and does not give it
+ * back within `waitMs` milliseconds, during which this process stands still.
+ */
+export function takeLock(path: string, { waitMs = 0 } = {}): Lock | undefined {
   makeFolder(dirname(resolve(path)));
   let sqlite: DatabaseSync | undefined;
   try {
-    sqlite = new DatabaseSync(path, { timeout: 0 });
+    sqlite = new DatabaseSync(path, { timeout: waitMs });
     sqlite.exec("BEGIN EXCLUSIVE");
   } catch (error) {
     sqlite?.close();

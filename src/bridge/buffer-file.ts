@@ -38,6 +38,10 @@ export const bufferKind: Kind = {
     `
     ALTER TABLE outbox ADD COLUMN handed_over TEXT NOT NULL DEFAULT '';
     ALTER TABLE epochs ADD COLUMN gone INTEGER NOT NULL DEFAULT 0;
+    -- Version 1 removed events without counting them.
+    UPDATE epochs SET gone = max(0, (SELECT next_seq - 1 FROM outbox) -
+        (SELECT count(*) FROM events WHERE events.epoch = epochs.number))
+      WHERE number = (SELECT epoch FROM outbox);
     ${prunedSchema}
     ${commandsUpgrade}
     `,
@@ -123,15 +127,15 @@ export function openOrSalvage(path: string, { storeId, now, probe }: OpenOptions
   }
 }
 
-/** Nobody closed it, or somebody has it open: whoever drains it has checked it. */
+/**
+ * Nobody closed it, or somebody has it open: whoever drains it has checked it. The lock is not kept,
+ * since a check takes long, and must not be in the way of a daemon that comes back after a crash.
+ */
 function checkUnlessDrained(database: Database): void {
   const lock = takeLock(lockPath(database.path));
   if (lock !== undefined) {
-    try {
-      database.check();
-    } finally {
-      lock.release();
-    }
+    lock.release();
+    database.check();
   }
 }
 

@@ -176,6 +176,9 @@ const maxLooked = 500;
 const maxLookedBytes = 1024 * 1024;
 const maxPruned = 100;
 
+/** How long the lock of the drainer is waited for, in milliseconds: others look whether it is free. */
+const lookedMs = 200;
+
 /** In the order in which `#read` takes them. */
 const columns =
   "position, event_id, type, payload, timestamp, epoch, seq, state, attempts, not_before, reason, settled_at";
@@ -682,9 +685,10 @@ export class Outbox {
   /**
    * Gives the room of what was removed back to the disk. Throws RESOURCE_EXHAUSTED, before anything is
    * done, if the disk has too little for the way there; the drainer's lock must be held. Returns the
-   * bytes of before and after. Whoever records meanwhile waits.
+   * bytes of before and after; not `isDone`: others still read, and the room is given back after that.
+   * Whoever records meanwhile waits.
    */
-  compact(): { readonly before: number; readonly after: number } {
+  compact(): { readonly before: number; readonly after: number; readonly isDone: boolean } {
     const before = this.bytes();
     const needed = 2 * this.database.usedBytes() + reserveBytes;
     const free = this.#free(this.path);
@@ -695,8 +699,8 @@ export class Outbox {
         { hint: "nothing was changed; make room, or remove more first: brewctl store-sync prune" },
       );
     }
-    this.database.compact();
-    return { before, after: this.bytes() };
+    const isDone = this.database.compact();
+    return { before, after: this.bytes(), isDone };
   }
 
   /** Of the file and its log. */
@@ -721,7 +725,7 @@ export class Outbox {
 
   /** The drainer's lock for something else that no drainer must run beside. Throws as `drain`. */
   lock(): Lock {
-    const lock = takeLock(lockPath(this.path));
+    const lock = takeLock(lockPath(this.path), { waitMs: lookedMs });
     if (lock === undefined) {
       const pid = this.database.prepare("SELECT drainer_pid FROM outbox").get()?.["drainer_pid"];
       throw new StatusError(

@@ -108,11 +108,11 @@ function numbersOf(database: Database): Numbers {
     .get();
   const epoch = row?.["epoch"];
   return {
-    current: Number(row?.["current"]),
+    current: Number(row?.["current"] ?? 0),
     epoch: typeof epoch === "string" ? epoch : undefined,
-    nextSeq: Number(row?.["next_seq"]),
-    gone: Number(row?.["gone"]),
-    lastPosition: Number(row?.["last"]),
+    nextSeq: Number(row?.["next_seq"] ?? 0),
+    gone: Number(row?.["gone"] ?? 0),
+    lastPosition: Number(row?.["last"] ?? Number.MAX_SAFE_INTEGER),
   };
 }
 

@@ -57,6 +57,8 @@ export interface Gaps {
 
 export interface StatusReport {
   readonly storeId: string;
+  /** When it came, by the cloud's clock. */
+  readonly cameAt: number;
   readonly depth: number;
   readonly bytes: number;
   readonly oldestUnacked: number;
@@ -78,7 +80,7 @@ export interface StatusReport {
 export interface StoreState
   extends Omit<
     StatusReport,
-    "epoch" | "sentAt" | "version" | "ledgerId" | "parkedCommands" | "alarms"
+    "cameAt" | "epoch" | "sentAt" | "version" | "ledgerId" | "parkedCommands" | "alarms"
   > {
   readonly isConnected: boolean;
   readonly lastSeen: number;
@@ -550,31 +552,39 @@ export class Ledger {
   }
 
   /**
-   * Keeps a store's report in place of the one before. Returns its clock minus ours, in milliseconds.
-   * How far it is with its commands counts only if they are this ledger's.
+   * Keeps reports of stores, each in place of the one before, in one transaction. Returns how far each
+   * store's clock is ahead of ours, in milliseconds. How far it is with its commands counts only if
+   * they are this ledger's.
    */
-  report({ parkedCommands, ...report }: StatusReport): number {
-    const { storeId } = report;
-    const at = this.#now();
-    const offsetMs = report.sentAt - at;
-    const alarms = report.alarms.slice(0, maxAlarms).map(shortened);
+  report(reports: readonly StatusReport[]): number[] {
+    const offsets = reports.map(({ sentAt, cameAt }) => sentAt - cameAt);
     this.database.write(() => {
-      const { insertStore, progress, unpark, park } = this.#statements;
-      insertStore.run(storeId);
-      const status = JSON.stringify({ ...report, alarms });
-      this.#statements.report.run(status, at, offsetMs, at, storeId);
-      if (report.ledgerId === this.id) {
-        progress.run(storeId, report.receivedSequence, report.appliedSequence);
+      for (const [i, report] of reports.entries()) {
+        this.#keepReport(report, offsets[i] ?? 0);
       }
-      unpark.run(storeId);
-      for (const { commandId, reason } of parkedCommands.slice(0, maxParkedCommands)) {
-        park.run(storeId, shortened(commandId), shortened(reason));
-      }
-      this.#saveSeen(at);
+      this.#saveSeen(this.#now());
     });
-    this.presence.hear(storeId, at);
+    for (const { storeId, cameAt } of reports) {
+      this.presence.hear(storeId, cameAt);
+    }
     this.presence.changed.ring();
-    return offsetMs;
+    return offsets;
+  }
+
+  #keepReport({ cameAt, parkedCommands, ...report }: StatusReport, offsetMs: number): void {
+    const { storeId } = report;
+    const { insertStore, progress, unpark, park } = this.#statements;
+    insertStore.run(storeId);
+    const alarms = report.alarms.slice(0, maxAlarms).map(shortened);
+    const status = JSON.stringify({ ...report, alarms });
+    this.#statements.report.run(status, cameAt, offsetMs, cameAt, storeId);
+    if (report.ledgerId === this.id) {
+      progress.run(storeId, report.receivedSequence, report.appliedSequence);
+    }
+    unpark.run(storeId);
+    for (const { commandId, reason } of parkedCommands.slice(0, maxParkedCommands)) {
+      park.run(storeId, shortened(commandId), shortened(reason));
+    }
   }
 
   close(): void {

@@ -43,7 +43,7 @@ export interface BridgeApiOptions {
 /** Without an answer, of a stream; then it is not read any further. */
 const maxUnanswered = 256;
 
-/** Of their payloads, in characters: with it a till that floods takes no more of our memory. */
+/** Of these events, in characters: with it a till that floods takes no more of our memory. */
 const maxUnansweredSize = 1024 * 1024;
 
 /** Streams of RecordEvents that are open together; far more than a shop has tills. */
@@ -102,14 +102,17 @@ export function bridgeApi({ storeId, commits, status, log }: BridgeApiOptions): 
     const room = new Bell();
     let size = 0;
     for await (const event of events) {
-      size += event.payload.length;
+      const own = sizeOf(event);
+      size += own;
       const ack = record(event).finally(() => {
-        size -= event.payload.length;
+        size -= own;
         room.ring();
       });
       // Whoever waits for it hears of it; the stream may have ended before that.
       ack.catch(() => {});
-      yield ack;
+      // In an object: a promise that is yielded is waited for, and each event would have an fsync of
+      // its own.
+      yield { ack };
       while (size > maxUnansweredSize) {
         await room.next({ signal });
       }
@@ -134,7 +137,7 @@ export function bridgeApi({ storeId, commits, status, log }: BridgeApiOptions): 
       log.debug(() => `till connected peer=${plain(peer)}`);
       let answered = 0;
       try {
-        for await (const ack of readAhead(offered(events, context), maxUnanswered)) {
+        for await (const { ack } of readAhead(offered(events, context), maxUnanswered)) {
           yield await ack;
           answered += 1;
         }
@@ -149,6 +152,10 @@ export function bridgeApi({ storeId, commits, status, log }: BridgeApiOptions): 
     },
   };
   return implement(BridgeApi, handlers);
+}
+
+function sizeOf({ eventId, type, payload, storeId }: TillEvent): number {
+  return eventId.length + type.length + payload.length + storeId.length;
 }
 
 function refusal(eventId: string, { code, message }: StatusError) {

@@ -231,9 +231,9 @@ export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions)
         }
       }
       const numbers = numbersOf(report);
-      const { ledger } = cloud.forCall();
+      const { ledger, report: keep } = cloud.forCall();
       const { storeId, epoch, version, ledgerId, parkedCommands, alarms } = report;
-      const clockOffsetMs = ledger.report({
+      const clockOffsetMs = await keep({
         ...{ storeId, epoch, version, ledgerId, parkedCommands, alarms },
         ...numbers,
       });

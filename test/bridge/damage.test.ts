@@ -372,3 +372,21 @@ test("a damaged file is not salvaged for another store", () => {
   expect(setAsides(folder)).toEqual([]);
   expect(readFileSync(path).equals(bytes)).toBe(true);
 });
+
+test("who asks for it gets a damaged file refused, as it is, instead of salvaged", () => {
+  using folder = tempFolder();
+  const bytes = Buffer.from(whole);
+  bytes.fill(0, pageSize * 20, pageSize * 21);
+  const path = damaged(folder, bytes);
+  expect(() => new Outbox({ path, now, salvages: false })).toThrow(/is damaged: /);
+  expect(setAsides(folder)).toEqual([]);
+  expect(readFileSync(path).equals(bytes)).toBe(true);
+  // Also one whose salvage was interrupted.
+  writeFileSync(`${path}-salvaging`, "{");
+  expect(() => new Outbox({ path, now, salvages: false })).toThrow(/its salvage was interrupted/);
+  rmSync(`${path}-salvaging`);
+  // The next one who does not ask for it salvages it.
+  const outbox = new Outbox({ path, now });
+  expect(outbox.salvaged()).toBeDefined();
+  outbox.close();
+});

@@ -18,7 +18,10 @@ type Step =
   | { readonly kind: "append"; readonly count: number }
   /** Each digit is what happens to an event of the batch. */
   | { readonly kind: "send"; readonly fates: readonly Fate[] }
-  | { readonly kind: "repeat" | "crash" | "close" | "keep" | "restore" | "tick" | "retry" };
+  | { readonly kind: (typeof others)[number] };
+const others = [
+  ...(["repeat", "crash", "close", "keep", "restore", "tick", "retry", "anew", "prune"] as const),
+] as const;
 type Fate = "answered" | "answer lost" | "lost" | "refused for now" | "refused for good";
 
 const fate = fc.constantFrom<Fate>(
@@ -37,10 +40,26 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   {
     weight: 4,
     arbitrary: fc.record({
-      kind: fc.constantFrom("repeat", "crash", "close", "keep", "restore", "tick", "retry"),
+      kind: fc.constantFrom(...others),
     }) as fc.Arbitrary<Step>,
   },
 );
+
+/** Of the current epoch: the events that are there, those that are gone, the numbers that were given. */
+function numbersOf({ database }: Outbox): { rows: number; gone: number; given: number } {
+  const row = database
+    .prepare(
+      `SELECT next_seq - 1 AS given, gone,
+         (SELECT count(*) FROM events WHERE events.epoch = outbox.epoch) AS rows
+       FROM outbox JOIN epochs ON number = outbox.epoch`,
+    )
+    .get();
+  return {
+    rows: Number(row?.["rows"]),
+    gone: Number(row?.["gone"]),
+    given: Number(row?.["given"]),
+  };
+}
 
 test("the ledger has each recorded event once, whatever happened on the way", () => {
   fc.assert(
@@ -58,6 +77,7 @@ test("the ledger has each recorded event once, whatever happened on the way", ()
       /** The model: what a till was told is recorded, and was not lost with a disk since. */
       let recorded = new Set<string>();
       const offered = new Set<string>();
+      const renamed = new Map<string, string>();
 
       const copied = () => {
         generation += 1;
@@ -78,7 +98,7 @@ test("the ledger has each recorded event once, whatever happened on the way", ()
           ids.map((eventId) => ({
             eventId,
             type: "Sale",
-            payload: payloadOf(eventId),
+            payload: payloadOf(renamed.get(eventId) ?? eventId),
             timestamp: 7,
           })),
         );
@@ -160,7 +180,23 @@ test("the ledger has each recorded event once, whatever happened on the way", ()
           case "retry":
             outbox.retry("all");
             break;
+          case "anew":
+            for (const { eventId } of outbox.events({ state: "parked", limit: 1 })) {
+              const newId = `e${nextId++}`;
+              // Its payload is still that of the old id; the two are one event.
+              renamed.set(newId, renamed.get(eventId) ?? eventId);
+              outbox.retry([eventId], () => newId);
+              recorded.delete(eventId);
+              recorded.add(newId);
+              offered.add(newId);
+            }
+            break;
+          case "prune":
+            outbox.prune({ keepMs: 5 });
+            break;
         }
+        const { rows, gone, given } = numbersOf(outbox);
+        expect(rows + gone).toBe(given);
         const seqs = outbox.events({ limit: 1000 }).filter(({ epoch }) => epoch === outbox.epoch());
         expect(new Set(seqs.map(({ seq }) => seq)).size).toBe(seqs.length);
       }
@@ -177,7 +213,7 @@ test("the ledger has each recorded event once, whatever happened on the way", ()
       expect([...recorded].filter((id) => !ids.includes(id))).toEqual([]);
       expect(ids.filter((id) => !offered.has(id))).toEqual([]);
       for (const { eventId, payload, timestamp } of taken) {
-        expect([payload, timestamp]).toEqual([payloadOf(eventId), 7]);
+        expect([payload, timestamp]).toEqual([payloadOf(renamed.get(eventId) ?? eventId), 7]);
       }
       outbox.close();
       ledger.close();

@@ -2,13 +2,13 @@
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { statSync } from "node:fs";
+import { readdirSync, statSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { describe, expect, test, vi } from "vitest";
 import { type Appended, Outbox, reserveBytes, retentionMs } from "../../src/bridge/outbox.ts";
 import { StatusError } from "../../src/errors.ts";
 import { DigestCells, dayOf } from "../../src/event-digest.ts";
-import { inMemory } from "../../src/sqlite.ts";
+import { Database, inMemory } from "../../src/sqlite.ts";
 import { maxRecordedPayloadBytes, type StoreEvent } from "../../src/store-event.ts";
 import { tempFolder } from "../support/temp.ts";
 
@@ -359,6 +359,75 @@ describe("pruning", () => {
   });
 });
 
+describe("compacting", () => {
+  /** Two megabytes, of which nearly nothing is still needed. */
+  const pruned = (path: string, free?: () => number) => {
+    const time = { now: start };
+    const outbox = new Outbox({
+      ...{ path, storeId: "store-01", now: () => time.now },
+      ...(free === undefined ? {} : { free }),
+    });
+    const payload = "x".repeat(1000);
+    outbox.append(Array.from({ length: 2000 }, (_, i) => sale(`e${i + 1}`, { payload })));
+    outbox.settle(Array.from({ length: 1990 }, (_, i) => ack(i + 1)));
+    time.now += 1;
+    pruneAll(outbox, 0);
+    return outbox;
+  };
+
+  test("gives back the room of what is gone, and keeps the rest as it was", () => {
+    using folder = tempFolder();
+    const outbox = pruned(folder.file("buffer.db"));
+    const events = outbox.events({ limit: 99 });
+    const { before, after, isDone } = outbox.compact();
+    expect(isDone).toBe(true);
+    expect(before).toBeGreaterThan(2_000_000);
+    expect(after).toBeLessThan(200_000);
+    expect(outbox.bytes()).toBe(after);
+    expect(outbox.events({ limit: 99 })).toEqual(events);
+    expect(outbox.append(sales("next"))[0]).toMatchObject({ event: { seq: 2001, position: 2001 } });
+    outbox.close();
+  });
+
+  test("is refused before it begins when the disk has too little for the way there", () => {
+    using folder = tempFolder();
+    let free = Number.POSITIVE_INFINITY;
+    const outbox = pruned(folder.file("buffer.db"), () => free);
+    const needed = 2 * outbox.database.usedBytes() + reserveBytes;
+    const size = outbox.bytes();
+    free = needed - 1;
+    expect(refusal(() => outbox.compact())).toMatchObject({
+      code: "RESOURCE_EXHAUSTED",
+      message: expect.stringContaining(
+        `takes ${needed} bytes of its disk for a while, and ${free} a`,
+      ),
+    });
+    expect(outbox.bytes()).toBe(size);
+    // What is gone already takes no room on the way.
+    expect(needed).toBeLessThan(size + reserveBytes);
+    free = needed;
+    outbox.compact();
+    expect(outbox.bytes()).toBeLessThan(size / 10);
+    outbox.close();
+  });
+
+  test("says so when somebody still reads what it was, and the room comes later", () => {
+    using folder = tempFolder();
+    const outbox = pruned(folder.file("buffer.db"));
+    const other = opened(folder.file("buffer.db")).outbox;
+    const snapshot = other.database.snapshot();
+    const seen = other.events({ limit: 99 });
+    expect(outbox.compact().isDone).toBe(false);
+    expect(other.events({ limit: 99 })).toEqual(seen);
+    snapshot[Symbol.dispose]();
+    other.close();
+    outbox.close();
+    expect(readdirSync(folder.path).sort()).toEqual(["buffer.db", "buffer.db-drainer"]);
+    expect(statSync(folder.file("buffer.db")).size).toBeLessThan(200_000);
+    // SQLite waits for the other one for 5 s.
+  }, 20_000);
+});
+
 describe("numbering anew", () => {
   test("gives what is not acked new numbers in order, and leaves what is", () => {
     const { outbox } = opened();
@@ -528,6 +597,46 @@ describe("draining", () => {
     other.drain().release();
     one.close();
     other.close();
+  });
+
+  test("can begin while somebody else checks a file that was not closed", () => {
+    using folder = tempFolder();
+    const { outbox } = opened(folder.file("buffer.db"));
+    outbox.append(sales("a"));
+    const check = vi.spyOn(Database.prototype, "check").mockImplementation(() => {
+      outbox.drain().release();
+    });
+    try {
+      opened(folder.file("buffer.db")).outbox.close();
+      expect(check).toHaveBeenCalledOnce();
+    } finally {
+      check.mockRestore();
+      outbox.close();
+    }
+  });
+
+  test("waits a moment for somebody who only looks whether it is drained", async () => {
+    using folder = tempFolder();
+    const { outbox } = opened(folder.file("buffer.db"));
+    const script = `
+      const { takeLock } = await import(process.argv[1]);
+      const lock = takeLock(process.argv[2]);
+      process.stdout.write("taken");
+      setTimeout(() => lock.release(), 20);`;
+    const source = fileURLToPath(new URL("../../src/sqlite.ts", import.meta.url));
+    const child = spawn(
+      process.execPath,
+      ["--input-type=module", "-e", script, source, folder.file("buffer.db-drainer")],
+      { stdio: ["ignore", "pipe", "inherit"] },
+    );
+    try {
+      await once(child.stdout, "data");
+      outbox.drain().release();
+    } finally {
+      child.kill("SIGKILL");
+      await once(child, "close");
+      outbox.close();
+    }
   });
 
   test("ends with the process, however it dies", async () => {

@@ -68,7 +68,7 @@ describe("help", () => {
 
   test.each([
     ["store-sync", ["record", "flush", "channel", "watch", "status", "events", "retry", "replay"]],
-    ["head-office", ["command", "events"]],
+    ["head-office", ["command", "commands", "events", "stores"]],
   ])("%s is a group, and each verb has its help", async (group, verbs) => {
     const { stdout } = await brewctl(["help", group]);
     const alone = await brewctl([group]);
@@ -241,7 +241,14 @@ describe("a bad value is named with what was expected, before anything is sent",
     ],
     ["store-sync record --type Sale --timestamp 2026-01-02T03:04:05", "a time with its zone"],
     ["head-office command --store s --type t --payload {", "--payload is not JSON"],
-    ["head-office command --type t", "required option '--store <id>' not specified"],
+    ["head-office command --type t", "expected --store, once or several times, or --all-stores"],
+    ["head-office command --type t --store a --all-stores", "expected --store, once or several"],
+    ["head-office command --type t --store=", "expected something"],
+    ["head-office stores --store=", "expected something"],
+    ["head-office stores --watch --check", "--check looks once, and --watch never ends"],
+    ["head-office commands --state lost", "Allowed choices are queued, received, applied, parked"],
+    ["head-office events --reconnect=0", "expected a whole number from 1"],
+    ["head-office events --expect 3", "--expect and --within go together"],
     ["serve --fault-nack 1.5", "expected a share from 0 to 1"],
     ["serve --fault-lose-ack x", "expected a share from 0 to 1"],
     ["serve --fault-drop-after -1", "expected a whole number"],

@@ -2,6 +2,7 @@
 
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import type { Dispatch, QueuedCommand, StoreCursor } from "../../src/engine/dispatch.ts";
+import type { StatusReport } from "../../src/engine/ledger.ts";
 import { Database } from "../../src/sqlite.ts";
 import { noon, type OpenLedger, openLedger } from "../support/open-ledger.ts";
 import { tempFolder } from "../support/temp.ts";
@@ -127,6 +128,127 @@ describe("issuing", () => {
     const payloadJson = `"${"x".repeat(1024 * 1024 - 2)}"`;
     issueOne(box.dispatch, price(1, { payloadJson }));
     expect((await watch(box, cursorAt(box, 0)).next()).value.payloadJson).toBe(payloadJson);
+  });
+});
+
+describe("issuing to many", () => {
+  const news = { commandId: "cmd-1", type: "PriceUpdate", payloadJson: "{}" };
+
+  test("each store gets it once, at its own place, in the order of the ids", () => {
+    using box = openLedger();
+    issueOne(box.dispatch, price(7, { storeId: "b" }));
+    const queued = box.dispatch.issue(["c", "b", "c", "a"], news);
+    expect(queued.map(({ storeId, sequence }) => [storeId, sequence])).toEqual([
+      ...[["c", 1] as const, ["b", 2] as const, ["a", 1] as const],
+    ]);
+  });
+
+  test("again with more stores: those that have it keep it", () => {
+    using box = openLedger();
+    box.dispatch.issue(["a", "b"], news);
+    const again = box.dispatch.issue(["b", "c"], news);
+    expect(again.map(({ storeId, sequence }) => [storeId, sequence])).toEqual([
+      ...[["b", 1] as const, ["c", 1] as const],
+    ]);
+    expect(box.dispatch.highest("b")).toBe(1);
+  });
+
+  test("one store that has another command under that id: none gets it", () => {
+    using box = openLedger();
+    box.dispatch.issue(["b"], { ...news, payloadJson: "1" });
+    expect(() => box.dispatch.issue(["a", "b", "c"], news)).toThrow(
+      "store b has a command cmd-1 already, with another content",
+    );
+    expect(["a", "b", "c"].map((id) => box.dispatch.highest(id))).toEqual([0, 1, 0]);
+  });
+
+  test.each([
+    ["store_ids is empty; expected at least one store, or all_stores", []],
+    ["store_id is empty", ["a", ""]],
+    ["a command for 10001 stores; at most 10000", Array.from({ length: 10_001 }, (_, i) => `${i}`)],
+  ])("INVALID_ARGUMENT: %s", (message, storeIds) => {
+    using box = openLedger();
+    expect(() => box.dispatch.issue(storeIds, news)).toThrow(
+      expect.objectContaining({
+        code: "INVALID_ARGUMENT",
+        message: expect.stringContaining(message),
+      }),
+    );
+    expect(box.dispatch.highest("a")).toBe(0);
+  });
+
+  test("10,000 stores are not too many", () => {
+    using box = openLedger();
+    const ids = Array.from({ length: 10_000 }, (_, i) => `${i}`);
+    expect(box.dispatch.issue(ids, news)).toHaveLength(10_000);
+  });
+});
+
+describe("what has become of commands", () => {
+  const tell = ({ ledger }: OpenLedger, one: StatusReport) => ledger.report([one]);
+  const report = (ledgerId: string, changes: Partial<StatusReport>): StatusReport => ({
+    ...{
+      storeId,
+      depth: 0,
+      bytes: 0,
+      oldestUnacked: 0,
+      parked: 0,
+      epoch: "aa",
+      sentAt: noon,
+      cameAt: noon,
+    },
+    ...{ version: "1.0.0", ledgerId, receivedSequence: 0, appliedSequence: 0, commandsParked: 0 },
+    ...{ parkedCommands: [], alarms: [] },
+    ...changes,
+  });
+  const fates = ({ dispatch }: OpenLedger) =>
+    dispatch
+      .commands({ storeId, after: { storeId: "", sequence: 0 } })
+      .map(({ commandId, state, reason }) => `${commandId} ${state}${reason && ` ${reason}`}`);
+
+  test("queued, received, applied, parked, as the store's last report says", () => {
+    using box = openLedger();
+    issue(box.dispatch, 1, 4);
+    expect(fates(box)).toEqual(["cmd-1 queued", "cmd-2 queued", "cmd-3 queued", "cmd-4 queued"]);
+    const { ledger } = box;
+    tell(
+      box,
+      report(ledger.id, {
+        ...{ receivedSequence: 3, appliedSequence: 2, commandsParked: 1 },
+        parkedCommands: [{ commandId: "cmd-1", reason: "no such item" }],
+      }),
+    );
+    expect(fates(box)).toEqual([
+      "cmd-1 parked no such item",
+      ...["cmd-2 applied", "cmd-3 received", "cmd-4 queued"],
+    ]);
+    // Somebody has put it right.
+    tell(box, report(ledger.id, { receivedSequence: 4, appliedSequence: 4 }));
+    expect(fates(box)).toEqual(ids(1, 4).map((id) => `${id} applied`));
+  });
+
+  test("at most 20 parked ones are kept of a report, and their reasons are cut", () => {
+    using box = openLedger();
+    issue(box.dispatch, 1, 25);
+    const parkedCommands = ids(1, 25).map((commandId) => ({ commandId, reason: "x".repeat(2000) }));
+    tell(box, report(box.ledger.id, { parkedCommands }));
+    const parked = fates(box).filter((fate) => fate.includes("parked"));
+    expect(parked).toHaveLength(20);
+    expect(parked[0]).toBe(`cmd-1 parked ${"x".repeat(1024)}`);
+  });
+
+  test("page after page, of one store or of all, by store and sequence", () => {
+    using box = openLedger();
+    issue(box.dispatch, 1, 3);
+    box.dispatch.issue(["a", "z"], { commandId: "cmd-9", type: "StockAlert", payloadJson: "{}" });
+    const page = (place: [string, number], limit: number, store = "") =>
+      box.dispatch
+        .commands({ storeId: store, after: { storeId: place[0], sequence: place[1] }, limit })
+        .map((command) => `${command.storeId} ${command.sequence}`);
+    expect(page(["", 0], 3)).toEqual(["a 1", "store-01 1", "store-01 2"]);
+    expect(page(["store-01", 2], 3)).toEqual(["store-01 3", "z 1"]);
+    expect(page(["", 0], 9, "store-01")).toEqual(["store-01 1", "store-01 2", "store-01 3"]);
+    expect(page(["", 0], 9, "nobody")).toEqual([]);
   });
 });
 

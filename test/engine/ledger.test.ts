@@ -4,7 +4,7 @@ import { cpSync, existsSync, readFileSync, statSync, writeFileSync } from "node:
 import { afterEach, describe, expect, test, vi } from "vitest";
 import type { Ledger, StatusReport } from "../../src/engine/ledger.ts";
 import { DamagedError, Database } from "../../src/sqlite.ts";
-import { noon, openLedger, sale, sales } from "../support/open-ledger.ts";
+import { noon, type OpenLedger, openLedger, sale, sales } from "../support/open-ledger.ts";
 import { tempFolder } from "../support/temp.ts";
 
 const accepted = { kind: "accepted" };
@@ -346,8 +346,12 @@ test("the cloud's own time of arrival stands beside the event's", () => {
   ]);
 });
 
+/** A report by itself. */
+const tell = ({ ledger }: OpenLedger, one: StatusReport) => ledger.report([one])[0];
+
 const report = (changes: Partial<StatusReport> = {}): StatusReport => ({
   ...{ storeId: "store-01", depth: 3, bytes: 4096, oldestUnacked: noon, parked: 0, sentAt: noon },
+  ...{ cameAt: noon },
   ...{ epoch: "aa", version: "1.0.0", ledgerId: "", receivedSequence: 0, appliedSequence: 0 },
   ...{ commandsParked: 0, parkedCommands: [], alarms: [] },
   ...changes,
@@ -355,10 +359,178 @@ const report = (changes: Partial<StatusReport> = {}): StatusReport => ({
 
 test("a report gives the offset of the store's clock, and a later one replaces it", () => {
   using box = openLedger();
-  expect(box.ledger.report(report({ sentAt: noon + 1500 }))).toBe(1500);
-  expect(box.ledger.report(report({ sentAt: noon - 2 * day }))).toBe(-2 * day);
+  expect(tell(box, report({ sentAt: noon + 1500 }))).toBe(1500);
+  expect(tell(box, report({ sentAt: noon - 2 * day }))).toBe(-2 * day);
   const row = box.ledger.database.prepare("SELECT * FROM stores").get();
   expect(row).toMatchObject({ store_id: "store-01", clock_offset_ms: -2 * day });
+});
+
+describe("what is known of a store", () => {
+  test("nothing of one that was never heard of", () => {
+    using box = openLedger();
+    expect(box.ledger.store("store-01")).toBeUndefined();
+    expect(box.ledger.isKnown("store-01")).toBe(false);
+    expect(box.ledger.storeIds()).toEqual([]);
+  });
+
+  test("an event, a report or a question makes it known; a command to it does not", () => {
+    using box = openLedger();
+    box.ledger.take([sale(1, { storeId: "d" })]);
+    tell(box, report({ storeId: "b" }));
+    box.ledger.know("c");
+    box.dispatch.issue(["a"], { commandId: "", type: "StockAlert", payloadJson: "{}" });
+    expect(box.ledger.storeIds()).toEqual(["b", "c", "d"]);
+    expect(box.ledger.isKnown("a")).toBe(false);
+    // One whose events are all refused by their name is no store.
+    box.ledger.take([sale(1, { storeId: "" })]);
+    expect(box.ledger.storeIds()).toEqual(["b", "c", "d"]);
+  });
+
+  test("the last report, its clock, its commands, and the numbers that were seen", () => {
+    using box = openLedger();
+    box.ledger.take([sale(1), sale(4), sale(5, { epoch: "bb" })]);
+    for (const commandId of ["one", "two", "three"]) {
+      box.dispatch.issue(["store-01"], { commandId, type: "StockAlert", payloadJson: "{}" });
+    }
+    tell(box, report({ depth: 9 }));
+    tell(
+      box,
+      report({
+        ...{ depth: 7, parked: 2, commandsParked: 1, alarms: ["salvaged"], sentAt: noon + 1500 },
+        ...{ ledgerId: box.ledger.id, receivedSequence: 2, appliedSequence: 1 },
+      }),
+    );
+    expect(box.ledger.store("store-01")).toEqual({
+      ...{ storeId: "store-01", isConnected: false, lastSeen: noon, reportedAt: noon },
+      ...{ depth: 7, bytes: 4096, oldestUnacked: noon, parked: 2, commandsParked: 1 },
+      // 2 and 3 of the one epoch, 1 to 4 of the other.
+      ...{ gaps: 6, seen: 3, conflicts: 0, clockOffsetMs: 1500, epoch: "aa", epochs: 2 },
+      ...{ queuedSequence: 3, receivedSequence: 2, appliedSequence: 1 },
+      ...{ version: "1.0.0", alarms: ["salvaged"] },
+    });
+  });
+
+  test("how far a store is with the commands of another ledger is not taken", () => {
+    using box = openLedger();
+    const mine = { ledgerId: box.ledger.id, receivedSequence: 2, appliedSequence: 1 };
+    tell(box, report(mine));
+    tell(box, report({ ledgerId: "another", receivedSequence: 9, appliedSequence: 9 }));
+    const at = () => {
+      const { receivedSequence, appliedSequence } = box.ledger.store("store-01") ?? {};
+      return [receivedSequence, appliedSequence];
+    };
+    expect(at()).toEqual([2, 1]);
+    // A store whose disk was lost begins anew.
+    tell(box, report({ ...mine, receivedSequence: 0, appliedSequence: 0 }));
+    expect(at()).toEqual([0, 0]);
+  });
+
+  test("a conflict counts once for each id, however often it is sent", () => {
+    using box = openLedger();
+    box.ledger.take([sale(1), sale(2)]);
+    for (let i = 0; i < 3; i++) {
+      box.ledger.take([sale(1, { payload: `${i}` }), sale(2)]);
+    }
+    expect(box.ledger.store("store-01")?.conflicts).toBe(1);
+    box.ledger.take([sale(2, { type: "Refund" }), sale(3, { type: "" })]);
+    expect(box.ledger.store("store-01")?.conflicts).toBe(2);
+  });
+
+  test("too many alarms and too long ones are cut, between characters", () => {
+    using box = openLedger();
+    const alarms = Array.from({ length: 12 }, () => `${"x".repeat(1023)}😀`);
+    tell(box, report({ alarms }));
+    const kept = box.ledger.store("store-01")?.alarms ?? [];
+    expect(kept).toHaveLength(10);
+    expect(kept[0]).toBe(`${"x".repeat(1023)}\ufffd`);
+  });
+
+  test("when it was seen is exact, and on the disk within seconds", () => {
+    using folder = tempFolder();
+    let now = noon;
+    using box = openLedger(folder.path, () => now);
+    const saved = () =>
+      Number(box.ledger.database.prepare("SELECT seen_at FROM stores").get()?.["seen_at"]);
+    box.ledger.take([sale(1)]);
+    expect(saved()).toBe(noon);
+    now += 9_000;
+    box.ledger.take([sale(2)]);
+    expect(saved()).toBe(noon);
+    expect(box.ledger.store("store-01")?.lastSeen).toBe(noon + 9_000);
+    now += 1_000;
+    box.ledger.take([sale(3)]);
+    expect(saved()).toBe(noon + 10_000);
+  });
+
+  test("a server that is stopped leaves it exact for the next one", () => {
+    using folder = tempFolder();
+    let now = noon;
+    {
+      using box = openLedger(folder.path, () => now);
+      box.ledger.take([sale(1)]);
+      now += 3_000;
+      box.ledger.take([sale(2)]);
+    }
+    now += 60_000;
+    using box = openLedger(folder.path, () => now);
+    expect(box.ledger.store("store-01")).toMatchObject({
+      lastSeen: noon + 3_000,
+      isConnected: false,
+    });
+  });
+
+  test("3,000 stores are written down a part at a time, and all of them in the end", () => {
+    let now = noon;
+    using box = openLedger(undefined, () => now);
+    const ids = Array.from({ length: 3_000 }, (_, i) => `store-${i}`);
+    box.ledger.take(ids.map((storeId) => sale(1, { storeId })));
+    const saved = () =>
+      Number(
+        box.ledger.database.prepare("SELECT count(*) AS n FROM stores WHERE seen_at > 0").get()?.[
+          "n"
+        ],
+      );
+    expect(saved()).toBe(200);
+    for (let i = 2; i <= 15; i++) {
+      now += 1;
+      box.ledger.take([sale(i)]);
+    }
+    expect(saved()).toBe(3_000);
+  });
+});
+
+describe("the events of one store", () => {
+  test("a call looks at a stretch, and says up to where", () => {
+    using box = openLedger();
+    box.ledger.take(sales(1, 12_000, { storeId: "store-02", epoch: "bb" }));
+    box.ledger.take([sale(1)]);
+    const calls: number[] = [];
+    const found: number[] = [];
+    for (let after = 0, isAtEnd = false; !isAtEnd; ) {
+      const stretch = box.ledger.eventsOf({ storeId: "store-01", after, limit: 10 });
+      found.push(...stretch.events.map(({ position }) => position));
+      ({ isAtEnd, through: after } = stretch);
+      calls.push(after);
+    }
+    expect(calls).toEqual([5_000, 10_000, 12_001]);
+    expect(found).toEqual([12_001]);
+  });
+
+  test("a page that is full goes on behind its last event", () => {
+    using box = openLedger();
+    box.ledger.take([...sales(1, 3), sale(1, { storeId: "store-02", epoch: "bb" }), sale(4)]);
+    const at = (after: number, limit: number, storeId = "store-01") => {
+      const { events, ...rest } = box.ledger.eventsOf({ storeId, after, limit });
+      return { ...rest, found: events.map(({ position }) => position) };
+    };
+    expect(at(0, 2)).toEqual({ found: [1, 2], through: 2, isAtEnd: false });
+    expect(at(2, 2)).toEqual({ found: [3, 5], through: 5, isAtEnd: true });
+    expect(at(3, 2)).toEqual({ found: [5], through: 5, isAtEnd: true });
+    expect(at(0, 2, "nobody")).toEqual({ found: [], through: 5, isAtEnd: true });
+    // A place that this ledger does not have yet.
+    expect(at(99, 2)).toEqual({ found: [], through: 99, isAtEnd: true });
+    expect(at(-9, 1)).toEqual({ found: [1], through: 1, isAtEnd: false });
+  });
 });
 
 describe("a disk that is full", () => {

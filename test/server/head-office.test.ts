@@ -1,9 +1,12 @@
 /** HeadOffice over a real wire: commands into the queues, events out of the ledger. */
 
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
+import { systemClock } from "../../src/clock.ts";
+import { CommandState, type ListStoresResponse } from "../../src/gen/sync/v1/head_office_pb.ts";
 import { noon } from "../support/open-ledger.ts";
 import { serveCloud, type TestCloud } from "../support/serve-cloud.ts";
-import { collect, each, failure } from "../support/serve-handlers.ts";
+import { collect, each, failure, thenWait } from "../support/serve-handlers.ts";
 import { never } from "../support/start-server.ts";
 import { testClock } from "../support/test-clock.ts";
 
@@ -23,6 +26,9 @@ async function record({ client }: TestCloud, store: string, first: number, last:
   const { accepted } = await client.uploadBufferedEvents(each(events), { signal: never });
   expect(accepted).toBe(events.length);
 }
+
+const report = ({ client }: TestCloud, of: string, changes: object = {}) =>
+  client.reportStatus({ storeId: of, ...changes }, { signal: never });
 
 describe("IssueCommand", () => {
   test("queues the command, and says whether its store watches", async () => {
@@ -54,29 +60,307 @@ describe("IssueCommand", () => {
   });
 
   test.each([
-    [{ storeIds: [""] }, "INVALID_ARGUMENT", "store_id is empty"],
-    [{ storeIds: [] }, "INVALID_ARGUMENT", "store_ids is empty; expected at least one store"],
-    [{ allStores: true }, "INVALID_ARGUMENT", "store_ids and all_stores; expected one of them"],
+    ["INVALID_ARGUMENT", "store_id is empty", { storeIds: [""] }],
     [
-      { allStores: true, storeIds: [] },
+      "INVALID_ARGUMENT",
+      "store_ids is empty; expected at least one store, or all_stores",
+      { storeIds: [] },
+    ],
+    ["INVALID_ARGUMENT", "store_ids and all_stores; expected one of them", { allStores: true }],
+    [
       "FAILED_PRECONDITION",
       "the cloud has heard of no store yet",
+      { allStores: true, storeIds: [] },
     ],
     [
-      { storeIds: Array.from({ length: 10_001 }, (_, i) => `store-${i}`) },
       "INVALID_ARGUMENT",
       "a command for 10001 stores; at most 10000 are allowed",
+      { storeIds: Array.from({ length: 10_001 }, (_, i) => `store-${i}`) },
     ],
-    [{ commandId: "c".repeat(129) }, "INVALID_ARGUMENT", "command_id has 129 bytes"],
-    [{ type: "\u0007" }, "INVALID_ARGUMENT", "type has control characters"],
-    [{ payloadJson: "sku" }, "INVALID_ARGUMENT", "payload_json is not JSON"],
-    [{ payloadJson: "{}" }, "ALREADY_EXISTS", "store store-01 has a command cmd-1 already"],
-  ])("%.60j is %s: %s", async (changes, code, message) => {
+    ["INVALID_ARGUMENT", "command_id has 129 bytes", { commandId: "c".repeat(129) }],
+    ["INVALID_ARGUMENT", "type has control characters", { type: "\u0007" }],
+    ["INVALID_ARGUMENT", "payload_json is not JSON", { payloadJson: "sku" }],
+    ["ALREADY_EXISTS", "store store-01 has a command cmd-1 already", { payloadJson: "{}" }],
+  ])("%s: %s", async (code, message, changes) => {
     await using cloud = await serveCloud();
     await cloud.office.issueCommand(command, { signal: never });
     const answer = cloud.office.issueCommand({ ...command, ...changes }, { signal: never });
     expect(await failure(answer)).toMatchObject({
       ...{ code, message: expect.stringContaining(message) },
+    });
+  });
+});
+
+describe("IssueCommand for many", () => {
+  test("all that the cloud has ever heard of, and whether each is there", async () => {
+    await using cloud = await serveCloud();
+    await record(cloud, "b", 1, 1);
+    await report(cloud, "c");
+    const watching = cloud.client
+      .watchCommands({ storeId: "a" }, { signal: never })
+      [Symbol.asyncIterator]();
+    const next = watching.next();
+    await cloud.log.line("Store a connected");
+    const { storeIds: _, ...rest } = command;
+    const issue = () => cloud.office.issueCommand({ ...rest, allStores: true }, { signal: never });
+    const { queued } = await issue();
+    expect(queued).toMatchObject([
+      { storeId: "a", sequence: 1n, isWatching: true, isKnown: true },
+      { storeId: "b", sequence: 1n, isWatching: false, isKnown: true },
+      { storeId: "c", sequence: 1n, isWatching: false, isKnown: true },
+    ]);
+    expect((await next).value).toMatchObject({ commandId: "cmd-1" });
+    await cloud.log.line('store="3 stores" command_id=cmd-1 type=PriceUpdate watching=1');
+    expect((await issue()).queued).toEqual(queued);
+    await watching.return?.();
+  });
+
+  test("a store that was never heard of is said to be so, and gets it all the same", async () => {
+    await using cloud = await serveCloud();
+    const storeIds = ["nobody", storeId];
+    await report(cloud, storeId);
+    const { queued } = await cloud.office.issueCommand({ ...command, storeIds }, { signal: never });
+    expect(queued.map(({ isKnown }) => isKnown)).toEqual([false, true]);
+    const commands = cloud.client
+      .watchCommands({ storeId: "nobody" }, { signal: never })
+      [Symbol.asyncIterator]();
+    expect((await commands.next()).value).toMatchObject({ commandId: "cmd-1" });
+    await commands.return?.();
+  });
+});
+
+describe("ListStores", () => {
+  const list = async ({ office }: TestCloud, storeIds: string[] = []) => {
+    const { messages, error } = await collect(office.listStores({ storeIds }, { signal: never }));
+    expect(error).toBeUndefined();
+    return messages;
+  };
+  const follow = ({ office }: TestCloud, storeIds: string[] = []) =>
+    office.listStores({ storeIds, follow: true }, { signal: never })[Symbol.asyncIterator]();
+
+  test("no store is an empty list", async () => {
+    await using cloud = await serveCloud();
+    expect(await list(cloud)).toEqual([]);
+  });
+
+  test("a store comes whole, by the cloud's clock, and its oldest event goes on ageing", async () => {
+    const clock = testClock(noon);
+    await using cloud = await serveCloud({ clock });
+    await clock.settled(
+      report(cloud, storeId, {
+        ...{ depth: 3n, bytes: 4096n, oldestUnacked: BigInt(noon - 60_000), parked: 1n },
+        ...{ sentAt: BigInt(noon + 2_000), epoch: "aa", version: "1.2.3", commandsParked: 2n },
+        alarms: ["the buffer was salvaged"],
+      }),
+    );
+    await clock.advance(60_000);
+    expect(await list(cloud)).toEqual([
+      {
+        $typeName: "sync.v1.ListStoresResponse",
+        ...{ storeId, isConnected: false, lastSeen: BigInt(noon), reportedAt: BigInt(noon) },
+        ...{ depth: 3n, bytes: 4096n, oldestUnacked: BigInt(noon - 60_000), parked: 1n },
+        ...{ gaps: 0n, seen: 0n, conflicts: 0n, clockOffsetMs: 2_000n, epoch: "aa", epochs: 0 },
+        ...{ queuedSequence: 0n, receivedSequence: 0n, appliedSequence: 0n, commandsParked: 2n },
+        ...{ version: "1.2.3", alarms: ["the buffer was salvaged"], asOf: BigInt(noon + 60_000) },
+      },
+    ]);
+  });
+
+  test("a watch, a channel and an upload each make a store connected while they last", async () => {
+    await using cloud = await serveCloud();
+    const isConnected = async (id: string) =>
+      (await list(cloud)).find((store) => store.storeId === id)?.isConnected;
+    const stop = new AbortController();
+    const watching = cloud.client
+      .watchCommands({ storeId: "watching" }, { signal: stop.signal })
+      [Symbol.asyncIterator]();
+    const next = watching.next();
+    await cloud.log.line("Store watching connected");
+    expect(await isConnected("watching")).toBe(true);
+    stop.abort(new Error("enough"));
+    await expect(next).rejects.toThrow("enough");
+    await cloud.log.line("Store watching disconnected");
+    expect(await isConnected("watching")).toBe(false);
+
+    const over = Promise.withResolvers<void>();
+    const event = (id: string) => ({ eventId: "1", storeId: id, type: "Sale", timestamp: 1n });
+    const acks = cloud.client
+      .operationalChannel(thenWait([event("channel")], over.promise), { signal: never })
+      [Symbol.asyncIterator]();
+    await acks.next();
+    expect(await isConnected("channel")).toBe(true);
+    const uploaded = cloud.client.uploadBufferedEvents(thenWait([event("upload")], over.promise), {
+      signal: never,
+      metadata: { "brewctl-store": "upload" },
+    });
+    while ((await isConnected("upload")) === undefined) {
+      await nextTurn();
+    }
+    expect(await isConnected("upload")).toBe(true);
+    over.resolve();
+    await uploaded;
+    expect((await acks.next()).done).toBe(true);
+    expect(await isConnected("upload")).toBe(false);
+    expect(await isConnected("channel")).toBe(false);
+  });
+
+  test("those that are named, by id; one that was never heard of is NOT_FOUND", async () => {
+    await using cloud = await serveCloud();
+    for (const id of ["c", "a", "b"]) {
+      await report(cloud, id);
+    }
+    const ids = async (named: string[]) => (await list(cloud, named)).map((store) => store.storeId);
+    expect(await ids([])).toEqual(["a", "b", "c"]);
+    expect(await ids(["c", "a", "c"])).toEqual(["a", "c"]);
+    for (const [storeIds, code, message] of [
+      [["a", "d"], "NOT_FOUND", 'the cloud has never heard of a store "d"'],
+      [["a", ""], "INVALID_ARGUMENT", "store_id is empty"],
+    ] as const) {
+      const { messages, error } = await collect(
+        cloud.office.listStores({ storeIds: [...storeIds] }, { signal: never }),
+      );
+      expect(messages).toEqual([]);
+      expect(error).toMatchObject({ code, message });
+    }
+  });
+
+  test("follow goes on with each change, whoever made it, and with stores that are new", async () => {
+    await using cloud = await serveCloud();
+    await report(cloud, storeId);
+    const states = follow(cloud);
+    expect((await states.next()).value).toMatchObject({ storeId, queuedSequence: 0n });
+    await cloud.office.issueCommand(command, { signal: never });
+    expect((await states.next()).value).toMatchObject({ storeId, queuedSequence: 1n });
+    await record(cloud, "store-02", 1, 3);
+    expect((await states.next()).value).toMatchObject({ storeId: "store-02", seen: 3n });
+    await report(cloud, storeId, { depth: 7n });
+    expect((await states.next()).value).toMatchObject({ storeId, depth: 7n });
+    const ended = failure(Promise.resolve(states.next()));
+    await cloud.server.stop({ graceMs: 60_000, force: never });
+    expect(await ended).toMatchObject({ code: "UNAVAILABLE", message: "server shutting down" });
+  });
+
+  test("follow of one store says nothing of the others", async () => {
+    await using cloud = await serveCloud();
+    await report(cloud, storeId);
+    await report(cloud, "store-02");
+    const states = follow(cloud, [storeId]);
+    expect((await states.next()).value).toMatchObject({ storeId });
+    const next = states.next();
+    await report(cloud, "store-02", { depth: 1n });
+    await report(cloud, "store-03", { depth: 1n });
+    await report(cloud, storeId, { depth: 9n });
+    expect((await next).value).toMatchObject({ storeId, depth: 9n });
+    await states.return?.();
+  });
+
+  test("a store that changes often comes once a second, as it is then", async () => {
+    const clock = testClock(noon);
+    await using cloud = await serveCloud({ clock });
+    await clock.settled(report(cloud, storeId));
+    const states = follow(cloud);
+    await clock.settled(Promise.resolve(states.next()));
+    const got: bigint[] = [];
+    for (let second = 1n; second <= 3n; second++) {
+      const next = states.next();
+      for (let i = 1n; i <= 50n; i++) {
+        await clock.settled(report(cloud, storeId, { depth: second * 100n + i }));
+      }
+      await clock.sleeping();
+      await clock.advance(1_000);
+      got.push((await next).value.depth);
+    }
+    expect(got).toEqual([150n, 250n, 350n]);
+    await states.return?.();
+  });
+
+  test("a reader that is slow gets the latest, and the server keeps no queue for it", async () => {
+    await using cloud = await serveCloud();
+    // Ten KiB of each store: more of them than the wire takes before somebody reads.
+    const ids = Array.from({ length: 60 }, (_, i) => `store-${String(i).padStart(2, "0")}`);
+    const alarms = Array.from({ length: 10 }, () => "x".repeat(1024));
+    for (const id of ids) {
+      await report(cloud, id, { alarms });
+    }
+    const states = follow(cloud);
+    await states.next();
+    // Of the last stores no state has been read yet: as they are when there is room.
+    for (let depth = 1n; depth <= 5n; depth++) {
+      await report(cloud, "store-59", { depth, alarms });
+    }
+    let last: ListStoresResponse | undefined;
+    for (let i = 1; i < ids.length; i++) {
+      last = (await states.next()).value;
+    }
+    expect(last).toMatchObject({ storeId: "store-59", depth: 5n });
+    await states.return?.();
+  });
+
+  test("3,000 stores are listed within a second or two", async () => {
+    await using cloud = await serveCloud();
+    const events = Array.from({ length: 3_000 }, (_, i) => ({
+      ...{
+        storeId: `store-${String(i).padStart(4, "0")}`,
+        eventId: "1",
+        type: "Sale",
+        payload: "",
+      },
+      ...{ timestamp: BigInt(noon), seq: 2n, epoch: "aa" },
+    }));
+    // A stream is one store's.
+    await Promise.all(
+      events.map((event) => cloud.client.uploadBufferedEvents(each([event]), { signal: never })),
+    );
+    const since = systemClock.monotonic();
+    const stores = await list(cloud);
+    const tookMs = systemClock.monotonic() - since;
+    expect(stores.map((store) => store.storeId)).toEqual(events.map((event) => event.storeId));
+    expect(stores.at(-1)).toMatchObject({ gaps: 1n, seen: 1n, epochs: 1 });
+    expect(tookMs).toBeLessThan(3_000);
+  });
+});
+
+describe("ListCommands", () => {
+  const list = async ({ office }: TestCloud, of = "") =>
+    collect(office.listCommands({ storeId: of }, { signal: never }));
+
+  test("page after page, by store and sequence, with what has become of each", async () => {
+    await using cloud = await serveCloud();
+    const { commandId: _, ...rest } = command;
+    for (let n = 1; n <= 120; n++) {
+      await cloud.office.issueCommand(
+        { ...rest, storeIds: ["b"], commandId: `cmd-${n}` },
+        { signal: never },
+      );
+    }
+    await cloud.office.issueCommand({ ...command, storeIds: ["a", "c"] }, { signal: never });
+    const { ledgerId } = await report(cloud, "b");
+    await report(cloud, "b", {
+      ...{ ledgerId, receivedSequence: 119n, appliedSequence: 118n, commandsParked: 1n },
+      parkedCommands: [{ commandId: "cmd-2", reason: "no such item" }],
+    });
+    const { messages } = await list(cloud);
+    expect(messages.map(({ storeId: of, sequence }) => `${of} ${sequence}`)).toEqual([
+      "a 1",
+      ...Array.from({ length: 120 }, (_, i) => `b ${i + 1}`),
+      "c 1",
+    ]);
+    const of = (await list(cloud, "b")).messages;
+    expect([0, 1, 117, 118, 119].map((i) => of[i]?.state)).toEqual([
+      ...[CommandState.APPLIED, CommandState.PARKED, CommandState.APPLIED],
+      ...[CommandState.RECEIVED, CommandState.QUEUED],
+    ]);
+    expect(of[1]).toMatchObject({
+      ...{ commandId: "cmd-2", type: "PriceUpdate", payloadJson: '{"sku":"A"}' },
+      reason: "no such item",
+    });
+  });
+
+  test("a store without commands has none, and an id that cannot be one is an error", async () => {
+    await using cloud = await serveCloud();
+    expect(await list(cloud, "nobody")).toEqual({ messages: [], error: undefined });
+    expect((await list(cloud, "a\nb")).error).toMatchObject({
+      ...{ code: "INVALID_ARGUMENT", message: "store_id has control characters" },
     });
   });
 });
@@ -123,6 +407,16 @@ describe("ListEvents", () => {
     expect(await positions({ after: 502n })).toEqual([]);
     expect(await positions({ after: 2n ** 63n - 1n })).toEqual([]);
     expect(await positions({ after: -(2n ** 63n), storeId: "nobody" })).toEqual([]);
+  });
+
+  test("a store whose events lie far apart is found, and others are served meanwhile", async () => {
+    await using cloud = await serveCloud();
+    await record(cloud, "store-02", 1, 12_000);
+    await record(cloud, storeId, 1, 1);
+    const { messages, error } = await list(cloud, { storeId });
+    expect(error).toBeUndefined();
+    expect(messages.map(({ position }) => position)).toEqual([12_001n]);
+    expect((await list(cloud, { storeId, after: 12_001n })).messages).toEqual([]);
   });
 
   test("with follow those still to come come too, each once", async () => {

@@ -2,7 +2,7 @@
 
 import { existsSync } from "node:fs";
 import type { MessageInitShape } from "@bufbuild/protobuf";
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { Ledger } from "../../src/engine/ledger.ts";
 import {
   RefusalCode,
@@ -566,7 +566,9 @@ describe("ReportStatus", () => {
     const clock = testClock();
     await using cloud = await serveCloud({ clock });
     const sentAt = BigInt(clock.now() - 172_800_000);
-    const answer = await cloud.client.reportStatus({ ...report, sentAt }, { signal: never });
+    const answer = await clock.settled(
+      cloud.client.reportStatus({ ...report, sentAt }, { signal: never }),
+    );
     expect(answer.clockOffsetMs).toBe(-172_800_000n);
     expect(answer.ledgerId).toMatch(/^[0-9a-f]{16}$/);
   });
@@ -576,10 +578,48 @@ describe("ReportStatus", () => {
     { storeId: "a\u0000b" },
     { sentAt: 2n ** 63n - 1n },
     { sentAt: -(2n ** 63n) },
+    { depth: -1n },
+    { parked: 2n ** 53n },
+    { receivedSequence: -1n },
+    { epoch: "e".repeat(129) },
   ])("%o is INVALID_ARGUMENT", async (changes) => {
     await using cloud = await serveCloud();
     const answer = cloud.client.reportStatus({ ...report, ...changes }, { signal: never });
     expect(await failure(answer)).toMatchObject({ code: "INVALID_ARGUMENT" });
+  });
+
+  test("many stores that report at once share a commit, and each gets its own answer", async () => {
+    await using cloud = await serveCloud();
+    const commits = vi.spyOn(Ledger.prototype, "report");
+    const answers = await Promise.all(
+      Array.from({ length: 300 }, (_, i) =>
+        cloud.client.reportStatus(
+          { ...report, storeId: `store-${i}`, sentAt: BigInt((i + 1) * 1_000_000_000) },
+          { signal: never },
+        ),
+      ),
+    );
+    const distances = answers.map(({ clockOffsetMs }, i) =>
+      Math.round((Number(clockOffsetMs) - Number(answers[0]?.clockOffsetMs)) / 1e9 - i),
+    );
+    expect(new Set(distances)).toEqual(new Set([0]));
+    expect(commits.mock.calls.length).toBeLessThan(30);
+    commits.mockRestore();
+  });
+
+  test("a number that makes no sense is named, and the list of stores stays whole", async () => {
+    await using cloud = await serveCloud();
+    const answer = cloud.client.reportStatus(
+      { ...report, oldestUnacked: 2n ** 63n - 1n },
+      { signal: never },
+    );
+    expect(await failure(answer)).toMatchObject({
+      message: "oldest_unacked is 9223372036854775807; expected 0 to 2^53 - 1",
+    });
+    const most = BigInt(Number.MAX_SAFE_INTEGER);
+    await cloud.client.reportStatus({ ...report, depth: most, sentAt: most }, { signal: never });
+    const { messages } = await collect(cloud.office.listStores({}, { signal: never }));
+    expect(messages).toMatchObject([{ storeId, depth: most }]);
   });
 });
 

@@ -3,30 +3,15 @@
  * bucket. Bounds are several times what is seen, and far below what a leak would take.
  */
 
-import { execFile } from "node:child_process";
-import { readFile } from "node:fs/promises";
-import { promisify } from "node:util";
 import { expect, test } from "vitest";
 import { parseAddress } from "../../src/address.ts";
 import { StreamingService } from "../../src/gen/orders/v1/streaming_pb.ts";
 import { dial } from "../../src/grpc/dial.ts";
 import { serve, start } from "../support/brewctl.ts";
+import { residentBytes } from "../support/process-figures.ts";
 import { never } from "../support/start-server.ts";
 
 const megabyte = 1024 * 1024;
-
-/** The resident memory of a process in bytes, as the system counts it; undefined once it is gone. */
-async function residentBytes(pid: number | undefined): Promise<number | undefined> {
-  const status = await readFile(`/proc/${pid}/status`, "utf8").catch(() => "");
-  const kilobytes = Number(/^VmRSS:\s*(\d+) kB$/m.exec(status)?.[1] ?? (await fromPs(pid)));
-  return kilobytes > 0 ? kilobytes * 1024 : undefined;
-}
-
-/** Where there is no /proc. */
-async function fromPs(pid: number | undefined): Promise<string | undefined> {
-  const args = ["-o", "rss=", "-p", String(pid)];
-  return (await promisify(execFile)("ps", args).catch(() => undefined))?.stdout;
-}
 
 test("200,000 records are uploaded in flat memory on both sides", {
   timeout: 120_000,

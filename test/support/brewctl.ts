@@ -54,10 +54,18 @@ process.once("exit", () => {
 
 /** Starts `brewctl` with these arguments. Killed at the end of the scope if it still runs. */
 export function start(args: readonly string[], options: RunOptions = {}): Running {
-  const { env, cwd = root, under = [], input, openStdin = false } = options;
+  const [program = launcher, ...programArgs] = [...(options.under ?? []), launcher, ...args];
+  return startProgram(program, programArgs, options);
+}
+
+/** As `start`, of any program. */
+export function startProgram(
+  program: string,
+  args: readonly string[],
+  { env, cwd = root, input, openStdin = false }: Omit<RunOptions, "under"> = {},
+): Running {
   const hasStdin = openStdin || input !== undefined;
-  const [program = launcher, ...programArgs] = [...under, launcher, ...args];
-  const child = spawn(program, programArgs, {
+  const child = spawn(program, args, {
     cwd,
     env: cleanEnv(env),
     stdio: [hasStdin ? "pipe" : "ignore", "pipe", "pipe"],

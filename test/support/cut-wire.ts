@@ -2,6 +2,7 @@
 
 import { once } from "node:events";
 import { connect, createServer, type Socket } from "node:net";
+import { setTimeout as sleep } from "node:timers/promises";
 
 export interface CutWire extends AsyncDisposable {
   /** Dial this instead of the server. */
@@ -16,7 +17,8 @@ export interface CutWire extends AsyncDisposable {
   delay(ms: number): void;
 }
 
-export async function cutWire(targetPort: number): Promise<CutWire> {
+/** To a port of loopback, or to the path of a unix socket. */
+export async function cutWire(target: number | string): Promise<CutWire> {
   const sockets = new Set<Socket>();
   let mode: "pass" | "cut" | "blackhole" = "pass";
   let delayMs = 0;
@@ -26,17 +28,29 @@ export async function cutWire(targetPort: number): Promise<CutWire> {
       inner.resetAndDestroy();
       return;
     }
-    const outer = connect(targetPort, "127.0.0.1");
+    const outer =
+      typeof target === "number" ? connect(target, "127.0.0.1") : connect({ path: target });
     let isSwallowed = mode === "blackhole";
     const pass = (from: Socket, to: Socket) => {
       sockets.add(from);
+      // What was held back passes in order, also when the delay is less meanwhile.
+      let held: Promise<unknown> = Promise.resolve();
+      let holding = 0;
       from.on("data", (chunk) => {
         isSwallowed ||= mode === "blackhole";
         if (isSwallowed) {
           return;
         }
-        if (delayMs > 0) {
-          setTimeout(() => to.write(chunk), delayMs);
+        if (delayMs > 0 || holding > 0) {
+          const due = sleep(delayMs);
+          const before = held;
+          holding += 1;
+          held = due
+            .then(() => before)
+            .then(() => {
+              holding -= 1;
+              to.write(chunk);
+            });
         } else if (!to.write(chunk)) {
           from.pause();
           to.once("drain", () => from.resume());
@@ -61,7 +75,12 @@ export async function cutWire(targetPort: number): Promise<CutWire> {
     cut() {
       mode = "cut";
       for (const socket of sockets) {
-        socket.resetAndDestroy();
+        // A unix socket knows no reset.
+        if (socket.localAddress === undefined) {
+          socket.destroy();
+        } else {
+          socket.resetAndDestroy();
+        }
       }
     },
     blackhole() {

@@ -3,8 +3,8 @@
  * whole, and whether anybody has made it up.
  */
 
+import { deepEqual } from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { expect } from "vitest";
 import { Ledger, type TakenEvent } from "../../src/engine/ledger.ts";
 import type { StoreEvent } from "../../src/store-event.ts";
 
@@ -32,39 +32,48 @@ export interface Expected {
   readonly offered: Iterable<string>;
   /** What a store has said that it recorded; all offered ones if left out. */
   readonly recorded?: Iterable<string>;
+  /** What an id stands for; `eventOf` if left out. */
+  readonly content?: (eventId: string) => StoreEvent;
 }
 
-/** Nothing lost, nothing doubled, nothing invented, nothing changed. */
+/** Nothing lost, nothing doubled, nothing invented, nothing changed; throws an `AssertionError`. */
 export function expectExactly(
-  events: readonly TakenEvent[],
-  { offered, recorded = offered }: Expected,
-) {
-  const ids = events.map(({ eventId }) => eventId);
-  const has = new Set(ids);
+  events: Iterable<TakenEvent>,
+  { offered, recorded = offered, content = eventOf }: Expected,
+): void {
   const wasOffered = new Set(offered);
-  expect(
-    ids.filter((id, i) => ids.indexOf(id) !== i),
-    "doubled",
-  ).toEqual([]);
-  expect(
-    ids.filter((id) => !wasOffered.has(id)),
-    "invented",
-  ).toEqual([]);
-  expect(
-    [...recorded].filter((id) => !has.has(id)),
-    "lost",
-  ).toEqual([]);
+  const has = new Set<string>();
+  const doubled: string[] = [];
+  const invented: string[] = [];
   for (const { eventId, type, payload, timestamp } of events) {
-    expect({ eventId, type, payload, timestamp }).toEqual(eventOf(eventId));
+    if (has.has(eventId)) {
+      doubled.push(eventId);
+    }
+    if (!wasOffered.has(eventId)) {
+      invented.push(eventId);
+    }
+    has.add(eventId);
+    deepEqual({ eventId, type, payload, timestamp }, content(eventId), "changed");
   }
+  const lost = Iterator.from(recorded)
+    .filter((id) => !has.has(id))
+    .toArray();
+  deepEqual({ lost, doubled, invented }, { lost: [], doubled: [], invented: [] });
 }
 
 /** All that is in the ledger of a folder that no server has open. */
-export function readLedger(folder: string): TakenEvent[] {
+export function* readLedger(folder: string): Generator<TakenEvent, void> {
   const ledger = new Ledger({ folder, now: () => 0 });
   try {
-    return ledger.events({ after: 0, limit: 1_000_000 });
+    let page = ledger.events({ after: 0, limit: pageSize });
+    while (page.length > 0) {
+      yield* page;
+      page = ledger.events({ after: page.at(-1)?.position ?? 0, limit: pageSize });
+    }
   } finally {
     ledger.close();
   }
 }
+
+/** Read at a time. */
+const pageSize = 10_000;

@@ -5,6 +5,8 @@ import type { Clock } from "../../src/clock.ts";
 export interface TestClock extends Clock {
   /** Moves time on, waking who is due in order; lets them run in between. */
   advance(ms: number): Promise<void>;
+  /** What becomes of a promise that waits for nothing but its turn, on a clock that stands still. */
+  settled<T>(promise: Promise<T>): Promise<T>;
   /** Resolves when somebody waits for a time still to come. */
   sleeping(): Promise<void>;
 }
@@ -14,6 +16,20 @@ const turn = () => new Promise<void>((resolve) => setImmediate(resolve));
 export function testClock(startMs = Date.UTC(2026, 0, 2, 3, 4, 5)): TestClock {
   let now = 0;
   const sleepers = new Set<{ due: number; wake: () => void }>();
+  const advance: TestClock["advance"] = async (ms) => {
+    const until = now + ms;
+    for (;;) {
+      await turn();
+      const next = Array.from(sleepers).sort((a, b) => a.due - b.due)[0];
+      if (next === undefined || next.due > until) {
+        break;
+      }
+      now = Math.max(now, next.due);
+      next.wake();
+    }
+    now = until;
+    await turn();
+  };
   return {
     now: () => startMs + now,
     monotonic: () => now,
@@ -35,19 +51,17 @@ export function testClock(startMs = Date.UTC(2026, 0, 2, 3, 4, 5)): TestClock {
         signal.addEventListener("abort", onAbort, { once: true });
         sleepers.add(sleeper);
       }),
-    async advance(ms) {
-      const until = now + ms;
-      for (;;) {
-        await turn();
-        const next = Array.from(sleepers).sort((a, b) => a.due - b.due)[0];
-        if (next === undefined || next.due > until) {
-          break;
-        }
-        now = Math.max(now, next.due);
-        next.wake();
+    advance,
+    async settled(promise) {
+      let isSettled = false;
+      const settle = () => {
+        isSettled = true;
+      };
+      promise.then(settle, settle);
+      while (!isSettled) {
+        await advance(0);
       }
-      now = until;
-      await turn();
+      return promise;
     },
     async sleeping() {
       while (sleepers.size === 0) {

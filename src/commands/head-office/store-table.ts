@@ -299,11 +299,11 @@ function colourOfCommands(state: ListStoresResponse): Colour | undefined {
 /** In whole units, so that it ticks: `59 s`, `12 m`, `3 h`, `2 d`. */
 function age(ms: number): string {
   const seconds = Math.max(0, Math.floor(ms / 1000));
-  if (seconds < 100) {
+  if (seconds < 120) {
     return `${seconds} s`;
   }
   const minutes = Math.floor(seconds / 60);
-  if (minutes < 100) {
+  if (minutes < 120) {
     return `${minutes} m`;
   }
   const hours = Math.floor(minutes / 60);
@@ -313,7 +313,7 @@ function age(ms: number): string {
 const squeezed = (text: string) => text.replace(" ", "");
 
 /** Of at most so many columns. */
-function cut(text: string, width: number, isUnicode: boolean): string {
+export function cut(text: string, width: number, isUnicode: boolean): string {
   if (widthOf(text) <= width) {
     return text;
   }
@@ -343,5 +343,6 @@ function widthOf(text: string): number {
   return width;
 }
 
+/** From Unicode's East Asian Width, in rough: scripts of East Asia, full-width forms, emoji. */
 const wide =
-  /^[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Hangul}\p{Emoji_Presentation}\u3000-\u303f\uff01-\uff60\uffe0-\uffe6]$/u;
+  /^[\u1100-\u115f\u2e80-\ua4cf\ua960-\ua97f\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff01-\uff60\uffe0-\uffe6\u{1f300}-\u{1f64f}\u{1f680}-\u{1f6ff}\u{1f900}-\u{1f9ff}\u{20000}-\u{3fffd}]$/u;

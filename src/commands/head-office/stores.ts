@@ -18,7 +18,7 @@ import { type ConnectionNews, describeNews, reconnecting } from "../reconnecting
 import type { Canvas } from "../terminal.ts";
 import { ask } from "./ask.ts";
 import { storeFlag } from "./store-flag.ts";
-import { describeStore, drawStores, type SeenStore, troublesOf } from "./store-table.ts";
+import { cut, describeStore, drawStores, type SeenStore, troublesOf } from "./store-table.ts";
 
 export interface StoresFlags extends ClientFlags {
   readonly store?: readonly string[];
@@ -91,12 +91,6 @@ export async function run(flags: StoresFlags, context: CommandContext): Promise<
   });
 }
 
-/** How the connection is, beside the stores. */
-interface Lost {
-  readonly since: number;
-  readonly told: string;
-}
-
 function watch(flags: StoresFlags, context: CommandContext): Promise<Exit> {
   const { terminal, clock, random } = context;
   const storeIds = [...(flags.store ?? [])];
@@ -107,9 +101,9 @@ function watch(flags: StoresFlags, context: CommandContext): Promise<Exit> {
     tally: () => `got ${updates} ${updates === 1 ? "update" : "updates"}`,
     async run(call) {
       const stores = new Map<string, SeenStore>();
-      let lost: Lost | undefined;
+      let lost: ConnectionNews | undefined;
       const drawn = onceASecond((canvas) => [
-        statusLine(stores, lost),
+        statusLine(stores, lost, canvas),
         ...drawStores(Array.from(stores.values()), {
           ...{ ...canvas, colours: terminal.err, now: clock.monotonic() },
           // A picture must leave a row free.
@@ -130,7 +124,7 @@ function watch(flags: StoresFlags, context: CommandContext): Promise<Exit> {
               // All of them come again, and those that the cloud has forgotten do not.
               stores.clear();
             }
-            lost = lostBy(news);
+            lost = news.kind === "lost" ? news : undefined;
             if (!picture?.isLive) {
               terminal.say(describeNews(news, "here is how it is now"));
             }
@@ -162,21 +156,21 @@ function watch(flags: StoresFlags, context: CommandContext): Promise<Exit> {
       : printable(() => describeStore(seen));
   }
 
-  function lostBy(news: ConnectionNews): Lost | undefined {
-    const since = clock.monotonic();
-    return news.kind === "lost" ? { since, told: describeNews(news, "") } : undefined;
-  }
-
-  function statusLine(stores: ReadonlyMap<string, SeenStore>, lost: Lost | undefined): string {
+  function statusLine(
+    stores: ReadonlyMap<string, SeenStore>,
+    lost: ConnectionNews | undefined,
+    { columns, isUnicode }: Canvas,
+  ): string {
     const { yellow, dim } = terminal.err;
     if (lost !== undefined) {
-      return yellow(`this is how it was: ${lost.told}`);
+      const told = `this is how it was: ${describeNews(lost, "")}`;
+      return yellow(cut(told, columns, isUnicode));
     }
     const all = Array.from(stores.values());
     const dark = all.filter(({ state }) => !state.isConnected).length;
     const time = new Date(clock.now()).toTimeString().slice(0, 8);
-    const known = `${all.length} ${all.length === 1 ? "store" : "stores"}`;
-    return dim(`${known}, ${dark} dark · ${time}`);
+    const known = `${all.length} ${all.length === 1 ? "store" : "stores"}, ${dark} dark`;
+    return dim(cut(`${known}${isUnicode ? " ·" : ","} ${time}`, columns, isUnicode));
   }
 
   /** Frames come more often than anything changes in them. */

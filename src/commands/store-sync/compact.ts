@@ -24,8 +24,11 @@ export async function run(flags: LocalFlags, context: CommandContext): Promise<E
   const lock = becomeDrainer(outbox);
   const progress = terminal.progress("compacting");
   try {
-    const { before, after } = outbox.compact();
+    const { before, after, isDone } = outbox.compact();
     progress.stop();
+    if (!isDone) {
+      terminal.complain("another process still reads; the room is given back when it has finished");
+    }
     await terminal.print(
       flags.output === "ndjson"
         ? JSON.stringify({ before, after })

@@ -139,13 +139,17 @@ async function importExport(
       }
       batch = [];
     };
-    for await (const thing of things) {
-      batch.push({ thing, at: where() });
-      if (batch.length === batchSize) {
-        keep();
+    try {
+      for await (const thing of things) {
+        batch.push({ thing, at: where() });
+        if (batch.length === batchSize) {
+          keep();
+        }
       }
+    } finally {
+      // Also if the export turns out to be bad: what is wrong further up is told first.
+      keep();
     }
-    keep();
     interrupted.throwIfAborted();
     target.finish();
     target.put();

@@ -605,10 +605,11 @@ export const HeadOffice: GenService<{
    * Idempotent by command_id: the same command again is the same answer, so a
    * caller may repeat after a lost one, also with more stores.
    *
-   * Errors: INVALID_ARGUMENT for no store or more than 10,000, for an id or type
-   * that is empty, over 128 bytes or not printable, and for a payload that is no
-   * JSON or over 1 MiB; ALREADY_EXISTS for a command_id that one of the stores has
-   * with another content; FAILED_PRECONDITION for all stores while none is known.
+   * Errors: INVALID_ARGUMENT for no store or more than 10,000, for stores that are
+   * named beside all_stores, for an id or type that is empty, over 128 bytes or not
+   * printable, and for a payload that is no JSON or over 1 MiB; ALREADY_EXISTS for
+   * a command_id that one of the stores has with another content;
+   * FAILED_PRECONDITION for all stores while none is known.
    *
    * @generated from rpc sync.v1.HeadOffice.IssueCommand
    */
@@ -651,7 +652,8 @@ export const HeadOffice: GenService<{
   },
   /**
    * ListCommands is a server stream: the commands of a store or of all, by store
-   * and sequence, with what has become of each.
+   * and sequence, with what has become of each. A store names the last 20 of those
+   * that it has parked; ones before them count as applied.
    *
    * Errors: as ListEvents.
    *

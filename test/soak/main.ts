@@ -1,0 +1,123 @@
+/**
+ * `make soak`: nothing is lost, doubled or invented, whatever is killed, cut or swallowed, and a daemon
+ * that runs for long stays as large as it is.
+ *
+ *     make soak                                      all of it, about half an hour
+ *     make soak ARGS="stampede --stores 50"          one part, smaller
+ *     make soak ARGS="campaigns --seed 42 --runs 1"  one run again
+ *     make soak ARGS="long-life --events 100000"
+ *
+ * The parts: stampede.ts, campaign.ts, long-life.ts. What goes wrong is chosen by the seed, which is
+ * printed first. Ends with 1 when anything was not as it should be, and says how to have it again.
+ */
+
+import { inspect, parseArgs } from "node:util";
+import { campaigns } from "./campaign.ts";
+import { longLife } from "./long-life.ts";
+import { stampede, stampedeOf } from "./stampede.ts";
+
+const parts = { stampede: runStampede, campaigns: runCampaigns, "long-life": runLongLife };
+type Part = keyof typeof parts;
+const isPart = (name: string): name is Part => Object.hasOwn(parts, name);
+
+const numbers = ["seed", "stores", "events", "runs"] as const;
+type Name = (typeof numbers)[number];
+
+const { names, given } = readArgs();
+const seed = given.seed ?? Math.floor(Math.random() * 1_000_000);
+const megabytes = (bytes: number) => `${Math.round(bytes / 1024 / 1024)} MB`;
+
+for (const name of names) {
+  console.log(`── ${name}, seed ${seed}`);
+  try {
+    await parts[name]();
+  } catch (error) {
+    console.error(inspect(error));
+    console.error(`${name} FAILED; again: make soak ARGS="${replay(name, error)}"`);
+    process.exit(1);
+  }
+}
+
+async function runStampede(): Promise<void> {
+  const { stores = 200, events = 500 } = given;
+  const result = await stampede({ ...stampedeOf({ seed, stores, events }), say: console.log });
+  const { seconds, peakMemory, kills, reconnects, duplicates } = result;
+  console.log(
+    [
+      `${result.events} events, each once, in ${seconds.toFixed(1)} s`,
+      `the cloud's memory at most ${megabytes(peakMemory)}`,
+      `${kills} kills, ${reconnects} reconnects, ${duplicates} duplicates`,
+      `tills lost their bridges ${result.tillsLost} times and repeated ${result.tillsRepeated} events`,
+    ].join("\n"),
+  );
+}
+
+async function runCampaigns(): Promise<void> {
+  const { runs = 300 } = given;
+  let done = 0;
+  const results = await campaigns(
+    Array.from({ length: runs }, (_, i) => [seed + i]),
+    {
+      onResult({ seed, way, victim, kills, events }) {
+        done += 1;
+        const what = `${way}, ${victim} killed: ${kills} kills, ${events} events, each once`;
+        console.log(`${String(done).padStart(5)}/${runs} seed ${seed}: ${what}`);
+      },
+    },
+  );
+  const sum = (of: "kills" | "events") => results.reduce((sum, result) => sum + result[of], 0);
+  console.log(`${runs} runs, ${sum("kills")} kills, ${sum("events")} events, each once`);
+  if (runs >= 20 && sum("kills") < runs) {
+    throw new Error(`too tame: ${sum("kills")} kills in ${runs} runs`);
+  }
+}
+
+async function runLongLife(): Promise<void> {
+  const { events = 1_000_000 } = given;
+  const settled = await longLife({ seed, events, say: console.log });
+  const range = (of: "memory" | "log" | "buffer") => {
+    const sizes = settled.map((sample) => sample[of]);
+    return `${of} ${megabytes(Math.min(...sizes))} to ${megabytes(Math.max(...sizes))}`;
+  };
+  console.log(`after the warm-up: ${range("memory")}, ${range("log")}, ${range("buffer")}`);
+}
+
+/** The arguments that have the same again. */
+function replay(name: Part, error: unknown): string {
+  const { seed: failed = seed } = error as { readonly seed?: number };
+  const sizes = (["stores", "events"] as const).flatMap((size) =>
+    given[size] === undefined ? [] : [`--${size} ${given[size]}`],
+  );
+  const runs = name === "campaigns" ? ["--runs 1"] : [];
+  return [name, `--seed ${failed}`, ...sizes, ...runs].join(" ");
+}
+
+function readArgs(): { names: readonly Part[]; given: Partial<Record<Name, number>> } {
+  try {
+    const { values, positionals } = parseArgs({
+      allowPositionals: true,
+      options: Object.fromEntries(numbers.map((name) => [name, { type: "string" as const }])),
+    });
+    const given: Partial<Record<Name, number>> = {};
+    for (const name of numbers) {
+      const text = values[name];
+      if (text !== undefined) {
+        given[name] = Number(text);
+        if (!Number.isSafeInteger(given[name]) || given[name] < 1) {
+          throw new Error(`--${name} ${text}: expected a whole number from 1 on`);
+        }
+      }
+    }
+    const names = positionals.filter(isPart);
+    const unknown = positionals.find((name) => !isPart(name));
+    if (unknown !== undefined) {
+      throw new Error(`no part ${unknown}`);
+    }
+    return { names: names.length > 0 ? names : (Object.keys(parts) as Part[]), given };
+  } catch (error) {
+    console.error((error as Error).message);
+    const options = numbers.map((name) => `[--${name} N]`).join(" ");
+    console.error(`usage: make soak ARGS="[${Object.keys(parts).join(" ")}] ${options}"`);
+    process.exit(2);
+  }
+}
