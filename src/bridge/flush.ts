@@ -128,7 +128,7 @@ export async function flush(options: FlushOptions): Promise<void> {
   });
 }
 
-/** `sent` is called when the last event was handed to the wire. */
+/** `sent` is called when the last event is on its way. */
 async function uploadBatch(
   batch: readonly Recorded[],
   sent: () => void,
@@ -153,7 +153,6 @@ async function uploadBatch(
     if (bundle.length > 0) {
       yield bundle;
     }
-    sent();
   }
   const onLedger = (ledger: LedgerSeen) => {
     const alarm = outbox.meet(ledger);
@@ -162,7 +161,7 @@ async function uploadBatch(
     }
   };
   try {
-    return await uplink.upload(sending(), { signal, onLedger });
+    return await uplink.upload(sending(), { signal, onLedger, onSent: sent });
   } catch (error) {
     const [event] = batch;
     if (batch.length === 1 && event !== undefined && isTooMuch(error)) {

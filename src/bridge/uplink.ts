@@ -50,6 +50,11 @@ export interface Question {
   readonly range: DigestRange & { readonly withEvents: boolean };
 }
 
+export interface UploadOptions extends UplinkOptions {
+  /** Is called when all of it is on its way: what is sent after that arrives after it. */
+  readonly onSent: () => void;
+}
+
 export interface WatchCallOptions extends UplinkOptions {
   /** Is told of each question; without it none come. */
   readonly onQuestion?: ((question: Question) => void) | undefined;
@@ -78,7 +83,7 @@ export interface Uplink {
   /** Resolves when the cloud answers. */
   connect(options: { readonly signal: AbortSignal }): Promise<void>;
   /** Sends these events, and resolves with what became of them. */
-  upload(bundles: AsyncIterable<Bundle>, options: UplinkOptions): Promise<Summary>;
+  upload(bundles: AsyncIterable<Bundle>, options: UploadOptions): Promise<Summary>;
   /** Sends events as they come; the end of them is the half-close. */
   channel(bundles: AsyncIterable<Bundle>, options: UplinkOptions): AsyncIterable<readonly Answer[]>;
   /** The commands behind the cursor, and those still to come. */

@@ -36,6 +36,8 @@ export interface CallOptions {
   readonly metadata?: Readonly<Record<string, string>>;
   /** Is given the headers of the answer, when they come. */
   readonly onHeaders?: ((headers: AnswerHeaders) => void) | undefined;
+  /** Is called when our half-close, and so all requests, have been written to the connection. */
+  readonly onSent?: (() => void) | undefined;
   /** Is told what goes on in the call. */
   readonly watch?: WatchCall | undefined;
 }
@@ -84,7 +86,7 @@ export function startCall(
   grpcClient: GrpcClient,
   method: DescMethod,
   request: object,
-  { signal, deadline, metadata = {}, onHeaders, watch }: CallOptions,
+  { signal, deadline, metadata = {}, onHeaders, onSent, watch }: CallOptions,
 ): AsyncIterable<object> | Promise<object> {
   signal.throwIfAborted();
   // Any number of calls may share a signal.
@@ -144,7 +146,11 @@ export function startCall(
     if (!over.signal.aborted) {
       watch?.({ kind: "half-closed" });
     }
-    call.end();
+    call.end((error?: Error | null) => {
+      if (!error) {
+        onSent?.();
+      }
+    });
   };
   const decodeAnswer = (bytes: Buffer) => {
     try {

@@ -105,7 +105,10 @@ export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions)
       const { storeId, epoch, more } = message;
       if (more.length >= maxBundle) {
         const count = more.length + 1;
-        throw new StatusError("INVALID_ARGUMENT", `a bundle of ${count}; expected ${maxBundle}`);
+        throw new StatusError(
+          "INVALID_ARGUMENT",
+          `a bundle of ${count}; expected ${maxBundle} at most`,
+        );
       }
       const offers: Offered[] = [];
       const take = (event: StoreEvent) => {

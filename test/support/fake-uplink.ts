@@ -42,6 +42,7 @@ export function fakeUplink(cloud: FakeCloud) {
       for await (const bundle of bundles) {
         batch.push(...bundle);
       }
+      options.onSent();
       uploads.push(batch);
       if (cloud.upload === undefined) {
         throw new Error("no upload was expected");

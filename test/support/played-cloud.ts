@@ -148,7 +148,7 @@ export function fakeUplink(cloud: FakeCloud = {}): FakeUplink {
       connects += 1;
       await cloud.connect?.();
     },
-    async upload(bundles, { onLedger }) {
+    async upload(bundles, { onLedger, onSent }) {
       if (cloud.ledger !== undefined) {
         onLedger(cloud.ledger);
       }
@@ -156,6 +156,7 @@ export function fakeUplink(cloud: FakeCloud = {}): FakeUplink {
       for await (const bundle of bundles) {
         batch.push(...bundle);
       }
+      onSent();
       return (await cloud.upload?.(batch)) ?? accepted(batch);
     },
     channel(bundles, options) {

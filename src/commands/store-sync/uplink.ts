@@ -90,7 +90,11 @@ export function uplinkTo(
     async upload(bundles, options) {
       const { accepted, duplicates, refused, refusals } = await client.uploadBufferedEvents(
         onWire(bundles),
-        { ...callOptions(options), deadline: clock.now() + summaryTimeoutMs },
+        {
+          ...callOptions(options),
+          onSent: options.onSent,
+          deadline: clock.now() + summaryTimeoutMs,
+        },
       );
       return {
         ...{ accepted, duplicates, refused },
