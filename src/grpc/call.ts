@@ -139,6 +139,9 @@ export function startCall(
     watch?.({ kind: "accepted" });
     onHeaders?.(headers);
   });
+  if (onSent !== undefined) {
+    call.once("finish", onSent);
+  }
   // The status says the same and more.
   call.on("error", (_: ServiceError) => {});
 
@@ -146,11 +149,7 @@ export function startCall(
     if (!over.signal.aborted) {
       watch?.({ kind: "half-closed" });
     }
-    call.end((error?: Error | null) => {
-      if (!error) {
-        onSent?.();
-      }
-    });
+    call.end();
   };
   const decodeAnswer = (bytes: Buffer) => {
     try {
