@@ -3,6 +3,7 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { Clock } from "../clock.ts";
+import type { Ledger } from "../engine/ledger.ts";
 import { StatusError } from "../errors.ts";
 import { DigestCells, dayOf, digestOf, eventsIn } from "../event-digest.ts";
 import type { DigestRange } from "../gen/sync/v1/digest_pb.ts";
@@ -31,9 +32,12 @@ export async function* digest(
   }: { readonly storeId: string; readonly side: DigestSide; readonly range: DigestRange },
   { cloud, questions, clock, signal }: DigestOptions,
 ): AsyncGenerator<Part, void> {
-  const fault = faultOfName("store_id", storeId) ?? faultOfSide(side) ?? faultOfRange(range);
+  const fault = faultOfName("store_id", storeId) ?? faultOfRange(range);
   if (fault !== undefined) {
     throw new StatusError("INVALID_ARGUMENT", fault);
+  }
+  if (side !== DigestSide.LEDGER && side !== DigestSide.STORE) {
+    throw new StatusError("INVALID_ARGUMENT", `side is ${side}; expected LEDGER or STORE`);
   }
   const { ledger } = cloud.forCall();
   if (!ledger.isKnown(storeId)) {
@@ -42,8 +46,18 @@ export async function* digest(
   }
   if (side === DigestSide.STORE) {
     yield* asked(storeId, range, { questions, clock, signal });
-    return;
+  } else {
+    yield* read(ledger, storeId, range, { signal });
   }
+}
+
+/** The ledger's side. */
+async function* read(
+  ledger: Ledger,
+  storeId: string,
+  range: DigestRange,
+  { signal }: { readonly signal: AbortSignal },
+): AsyncGenerator<Part, void> {
   const events = eventsIn(range, {
     read: (after, limit) => ledger.eventsById(storeId, after, limit),
     async pause() {
@@ -51,23 +65,22 @@ export async function* digest(
       signal.throwIfAborted();
     },
   });
-  if (range.withEvents) {
-    for await (const event of events) {
+  const cells = new DigestCells();
+  for await (const event of events) {
+    if (range.withEvents) {
       const { eventId, type, timestamp } = event;
       const value = { eventId, type, timestamp: BigInt(timestamp), digest: digestOf(event) };
       yield { part: { case: "event", value } };
+    } else {
+      cells.add(event);
     }
-    return;
-  }
-  const cells = new DigestCells();
-  for await (const event of events) {
-    cells.add(event);
   }
   for (const { count, ...cell } of cells.all()) {
     yield { part: { case: "cell", value: { ...cell, count: BigInt(count) } } };
   }
 }
 
+/** The store's side, as it answers. */
 async function* asked(
   storeId: string,
   range: DigestRange,
@@ -98,12 +111,6 @@ async function* asked(
   } finally {
     over.abort();
   }
-}
-
-function faultOfSide(side: DigestSide): string | undefined {
-  return side === DigestSide.LEDGER || side === DigestSide.STORE
-    ? undefined
-    : `side is ${side}; expected LEDGER or STORE`;
 }
 
 function faultOfRange({ fromDay, toDay, type }: DigestRange): string | undefined {
