@@ -116,6 +116,28 @@ test("one whose process dies in the middle leaves the file at version 1", async 
   outbox.close();
 });
 
+test("one whose log was cut anywhere by a crash is of one version or the other, and whole", () => {
+  using folder = tempFolder();
+  const path = folder.file("buffer.db");
+  makeBufferOfVersion1(path);
+  const outbox = open(path);
+  const [file, log] = [readFileSync(path), readFileSync(`${path}-wal`)];
+  outbox.close();
+  const frame = 24 + file.readUInt16BE(16);
+  expect(log.length).toBeGreaterThan(5 * frame);
+  const ends = Array.from({ length: Math.floor(log.length / frame) }, (_, i) => 32 + i * frame);
+  for (const end of ends.flatMap((end) => [end, end + frame / 2, end + frame])) {
+    const cut = folder.file(`cut-${end}.db`);
+    writeFileSync(cut, file);
+    writeFileSync(`${cut}-wal`, log.subarray(0, end));
+    const reopened = open(cut);
+    expect(reopened.salvaged()).toBeUndefined();
+    expectKept(reopened);
+    reopened.close();
+    expect(versionOf(cut)).toBe(2);
+  }
+});
+
 test("a newer one is refused and stays as it is, also to be read only", () => {
   using folder = tempFolder();
   const path = folder.file("buffer.db");

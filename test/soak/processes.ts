@@ -69,7 +69,7 @@ export function ledgerWatch(dataDir: string) {
   const size = () => {
     try {
       database ??= new DatabaseSync(`${dataDir}/ledger.db`, { readOnly: true, timeout: 5_000 });
-      return Number(database.prepare("SELECT max(position) AS n FROM events").get()?.["n"]);
+      return Number(database.prepare("SELECT count(*) AS n FROM events").get()?.["n"]);
     } catch {
       return 0;
     }

@@ -8,15 +8,36 @@ export interface Revenant extends AsyncDisposable {
   readonly running: Running;
   /** How often it was killed. */
   readonly kills: number;
+  /** Rejects when it has ended by itself, with what it said, or does not come back. */
+  readonly failed: Promise<never>;
   /** Kills it, unless somebody else has just done so, and resolves when it is there again. */
   kill(options?: { readonly downMs?: number; readonly signal?: NodeJS.Signals }): Promise<void>;
+  /** Ends it for good; resolves when it has ended. */
+  end(signal: NodeJS.Signals): ReturnType<typeof endOf>;
 }
+
+const endOf = ({ ended }: Running) => ended;
 
 /** `start` resolves when the process is ready to be used. */
 export async function revenant(start: () => Promise<Running>): Promise<Revenant> {
-  let running = await start();
+  const { promise: failed, reject } = Promise.withResolvers<never>();
+  // Whoever waits for it hears of it.
+  failed.catch(() => {});
+  let running: Running;
   let kills = 0;
+  let isMeant = false;
   let restarting: Promise<void> | undefined;
+  const begin = async () => {
+    running = await start();
+    isMeant = false;
+    running.ended.then(({ code, signal, stderr }) => {
+      if (!isMeant) {
+        reject(new Error(`ended by itself, with ${code ?? signal}: ${stderr.slice(-2_000)}`));
+      }
+    });
+    return running;
+  };
+  running = await begin();
   return {
     get running() {
       return running;
@@ -24,20 +45,30 @@ export async function revenant(start: () => Promise<Running>): Promise<Revenant>
     get kills() {
       return kills;
     },
+    failed,
     kill({ downMs = 0, signal = "SIGKILL" } = {}) {
-      restarting ??= (async () => {
-        running.child.kill(signal);
+      if (restarting === undefined) {
+        isMeant = true;
         kills += 1;
-        await running.ended;
-        await sleep(downMs);
-        running = await start();
-      })().finally(() => {
-        restarting = undefined;
-      });
+        running.child.kill(signal);
+        restarting = running.ended
+          .then(() => sleep(downMs))
+          .then(begin)
+          .then(() => {
+            restarting = undefined;
+          });
+        restarting.catch(reject);
+      }
       return restarting;
+    },
+    end(signal) {
+      isMeant = true;
+      running.child.kill(signal);
+      return running.ended;
     },
     async [Symbol.asyncDispose]() {
       await restarting?.catch(() => {});
+      isMeant = true;
       await running[Symbol.asyncDispose]();
     },
   };

@@ -11,7 +11,7 @@ import { stampede } from "../soak/stampede.ts";
 const seed = Number(process.env["BREWCTL_STAMPEDE_SEED"] ?? Date.now() % 1_000_000);
 
 test(`BREWCTL_STAMPEDE_SEED=${seed}: a stampede ends with every event in the ledger once`, {
-  timeout: 180_000,
+  timeout: 300_000,
 }, async () => {
   const { events } = await stampede({
     ...{ seed, stores: 20, events: 50, fleets: 2, daemons: 2, haste: 0.1 },
