@@ -5,7 +5,7 @@
  */
 
 import { cpSync, existsSync, renameSync, rmSync } from "node:fs";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { Bridge } from "../../src/bridge/bridge.ts";
 import { Inbox } from "../../src/bridge/inbox.ts";
 import { Outbox, retentionMs } from "../../src/bridge/outbox.ts";
@@ -20,6 +20,9 @@ import { serveCloud } from "../support/serve-cloud.ts";
 import { type TempFolder, tempFolder } from "../support/temp.ts";
 
 const storeId = "store-01";
+
+// Each starts several processes; the waits have limits of their own.
+vi.setConfig({ testTimeout: 120_000 });
 
 /** A cloud and a daemon, in a folder of their own. */
 function places(folder: TempFolder) {
