@@ -76,8 +76,8 @@ export interface DrainOptions {
 }
 
 /**
- * Drains an outbox on a connection of its own. Throws unless each of its events was answered once,
- * and accepted, and nothing is pending.
+ * Drains an outbox on a connection of its own. Throws unless each of its events was answered once
+ * as taken, and nothing is pending.
  */
 export async function drain(
   outbox: Outbox,
@@ -88,7 +88,8 @@ export async function drain(
   const address = { kind: "tcp", host: "127.0.0.1", port } as const;
   const uplink = uplinkTo(address, { storeId, epoch: () => outbox.epoch(), clock });
   let accepted = 0;
-  let others = 0;
+  let duplicates = 0;
+  let refused = 0;
   const common = { outbox, clock, random, signal, onState() {}, onAlarm() {} };
   if (shape === "channel") {
     await channel({
@@ -108,7 +109,8 @@ export async function drain(
       untilDrained: true,
       onAnswer({ kind }) {
         accepted += kind === "accepted" ? 1 : 0;
-        others += kind === "accepted" ? 0 : 1;
+        duplicates += kind === "duplicate" ? 1 : 0;
+        refused += kind === "refused" ? 1 : 0;
       },
     });
   } else {
@@ -121,14 +123,19 @@ export async function drain(
       },
       onSummary(summary) {
         accepted += summary.accepted;
-        others += summary.duplicates + summary.refused;
+        duplicates += summary.duplicates;
+        refused += summary.refused;
       },
     });
   }
   uplink.close();
-  if (accepted !== count || others > 0 || !outbox.isDrained()) {
+  if (accepted + duplicates !== count || refused > 0 || !outbox.isDrained()) {
     throw new Error(
-      `${storeId}: ${accepted} of ${count} events were accepted, ${others} answered otherwise`,
+      `${storeId}: of ${count} events ${accepted} were accepted, ${duplicates} duplicates, ${refused} refused`,
     );
+  }
+  if (duplicates > 0) {
+    // On a machine that is so busy that a connection seems dead.
+    console.error(`${storeId}: a call was lost, and ${duplicates} events were sent again`);
   }
 }

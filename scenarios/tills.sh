@@ -46,7 +46,7 @@ tills() {
 
 # in_ledger N: so many events are in the cloud.
 in_ledger() {
-  [ "$(brewctl head-office events -o ndjson | grep -c .)" -eq "$1" ]
+  [ "$(brewctl head-office events -q -o ndjson | grep -c .)" -eq "$1" ]
 }
 
 tills 1

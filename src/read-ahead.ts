@@ -6,7 +6,7 @@
 /**
  * Yields what `source` yields, in order. Up to `maxAhead` items are taken from the source before
  * they are asked for; then it is left alone until the consumer catches up, which is how
- * backpressure passes through.
+ * backpressure passes through. An item counts as one, or as `sizeOf` says.
  *
  * When the source ends or throws, the items read before that still come first. Whoever owns the
  * source ends it by its signal: leaving the loop early does not wait for a read that is under way.
@@ -14,9 +14,11 @@
 export async function* readAhead<T>(
   source: AsyncIterable<T>,
   maxAhead: number,
+  sizeOf: (item: T) => number = () => 1,
 ): AsyncGenerator<T, void> {
   const iterator = source[Symbol.asyncIterator]();
   const queue: T[] = [];
+  let size = 0;
   let state: { kind: "reading" } | { kind: "ended" } | { kind: "failed"; error: unknown } = {
     kind: "reading",
   };
@@ -27,7 +29,7 @@ export async function* readAhead<T>(
   const read = async () => {
     try {
       for (;;) {
-        if (queue.length >= maxAhead) {
+        if (size >= maxAhead) {
           await new Promise<void>((resolve) => {
             wakeReader = resolve;
           });
@@ -41,6 +43,7 @@ export async function* readAhead<T>(
           return;
         }
         queue.push(item.value);
+        size += sizeOf(item.value);
         wakeConsumer();
       }
     } catch (error) {
@@ -56,6 +59,7 @@ export async function* readAhead<T>(
     for (;;) {
       while (queue.length > 0) {
         const item = queue.shift() as T;
+        size -= sizeOf(item);
         wakeReader();
         yield item;
       }

@@ -49,6 +49,18 @@ export class DamagedError extends StatusError {
   }
 }
 
+/** Another process has kept us from writing for `busyMs`. */
+export class BusyError extends StatusError {
+  override readonly name = "BusyError";
+
+  constructor(what: string, cause: unknown) {
+    super("UNAVAILABLE", `${what}: another process has kept it busy for 5 s`, {
+      hint: "nothing was written; try again",
+      cause,
+    });
+  }
+}
+
 /**
  * Before this one, two connections to a file could corrupt it when the one committed while the other
  * made a checkpoint (sqlite.org/wal.html, "The WAL-Reset Bug").
@@ -57,6 +69,9 @@ const minSqliteVersion = [3, 51, 3];
 
 /** Of the file of a log that is begun anew, in bytes: four of the checkpoints that SQLite makes. */
 const maxLogBytes = 16 * 1024 * 1024;
+
+/** Of a file that is being made: the ids of a million events fit. */
+const relaxedCacheKiB = 64 * 1024;
 
 /** How long a write waits for another process to finish its own, in milliseconds. */
 const busyMs = 5_000;
@@ -236,6 +251,14 @@ export class Database {
         }
       },
     };
+  }
+
+  /**
+   * For a file that nobody relies on yet: what is written is on the disk only when it was closed and
+   * `syncPath` has returned for it.
+   */
+  relax(): void {
+    this.#sqlite.exec(`PRAGMA synchronous = OFF; PRAGMA cache_size = -${relaxedCacheKiB}`);
   }
 
   /** Of the pages that hold something, in bytes. */
@@ -621,10 +644,7 @@ function fromSqlite(error: unknown, what: string): unknown {
   const why = messageOf(error);
   switch (codeOf(error)) {
     case codes.busy:
-      return new StatusError("UNAVAILABLE", `${what}: another process has kept it busy for 5 s`, {
-        hint: "nothing was written; try again",
-        cause: error,
-      });
+      return new BusyError(what, error);
     case codes.full:
       return new StatusError("RESOURCE_EXHAUSTED", `${what}: the disk is full`, {
         hint: "nothing was written, nothing was lost; make room and try again",

@@ -46,9 +46,11 @@ test("what the sources yield comes as it comes, and ends when all have ended", a
   expect(await first).toEqual({ done: false, value: "a" });
   one.yield("b");
   expect((await all.next()).value).toBe("b");
+  const last = all.next();
   one.end();
+  await new Promise((resolve) => setImmediate(resolve));
   two.yield("c");
-  expect((await all.next()).value).toBe("c");
+  expect((await last).value).toBe("c");
   two.end();
   expect((await all.next()).done).toBe(true);
 });

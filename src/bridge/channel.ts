@@ -20,7 +20,7 @@ import { isTooMuch } from "./flush.ts";
 import { keepLinked, type LinkState } from "./link.ts";
 import type { Outbox, Recorded, Settlement } from "./outbox.ts";
 import { settlementOf } from "./settling.ts";
-import type { Answer, Uplink } from "./uplink.ts";
+import { type Answer, type Bundle, maxBundle, maxBundleSize, type Uplink } from "./uplink.ts";
 
 export interface ChannelOptions {
   readonly outbox: Outbox;
@@ -182,8 +182,10 @@ class Session {
           }
         },
       });
-      for await (const answer of answers) {
-        this.#take(answer);
+      for await (const some of answers) {
+        for (const answer of some) {
+          this.#take(answer);
+        }
         const pause = paced?.();
         if (pause !== undefined) {
           await pause;
@@ -211,27 +213,18 @@ class Session {
     }
   }
 
-  async *#sending(): AsyncGenerator<Recorded, void> {
-    const { clock, outbox, stop, untilDrained } = this.#options;
+  async *#sending(): AsyncGenerator<Bundle, void> {
+    const { outbox, stop, untilDrained } = this.#options;
     this.#enter("replaying");
     for (;;) {
-      const event = stop.aborted ? undefined : this.#next();
-      if (event === undefined && this.#inFlight.size === 0 && (stop.aborted || untilDrained)) {
+      const bundle = stop.aborted ? [] : this.#bundle();
+      if (bundle.length > 0) {
+        yield bundle;
+        continue;
+      }
+      if (this.#inFlight.size === 0 && (stop.aborted || untilDrained)) {
         // Now somebody does wait for the marks.
         this.#marks.flush();
-      }
-      if (event !== undefined) {
-        if (this.#inFlight.size === 0) {
-          this.#dueSince = clock.monotonic();
-        }
-        // Anew, so that the map stays in the order of sending.
-        if (!this.#inFlight.delete(event.eventId)) {
-          this.#inFlightSize += event.payload.length;
-        }
-        this.#inFlight.set(event.eventId, { event, sentAt: clock.monotonic() });
-        this.mostInFlight = Math.max(this.mostInFlight, this.#inFlight.size);
-        yield event;
-        continue;
       }
       if (this.#inFlight.size === 0 && this.#unmarked.size === 0) {
         if (stop.aborted || (untilDrained && outbox.isDrained())) {
@@ -247,6 +240,31 @@ class Session {
       }
       await this.#bell.next({ signal: this.#signal });
     }
+  }
+
+  /** What may be sent now, as much as goes together; from here on it is in flight. */
+  #bundle(): Bundle {
+    const { clock } = this.#options;
+    const bundle: Recorded[] = [];
+    let size = 0;
+    while (bundle.length < maxBundle && size < maxBundleSize) {
+      const event = this.#next();
+      if (event === undefined) {
+        break;
+      }
+      if (this.#inFlight.size === 0) {
+        this.#dueSince = clock.monotonic();
+      }
+      // Anew, so that the map stays in the order of sending.
+      if (!this.#inFlight.delete(event.eventId)) {
+        this.#inFlightSize += event.payload.length;
+      }
+      this.#inFlight.set(event.eventId, { event, sentAt: clock.monotonic() });
+      this.mostInFlight = Math.max(this.mostInFlight, this.#inFlight.size);
+      size += event.payload.length;
+      bundle.push(event);
+    }
+    return bundle;
   }
 
   /** What to send next: what is overdue, then what waits its turn again, then what was never sent. */

@@ -12,7 +12,14 @@ import { StatusError } from "../errors.ts";
 import { keepLinked, type LinkState } from "./link.ts";
 import type { LedgerSeen, Outbox, Recorded, Settlement } from "./outbox.ts";
 import { settlementOf } from "./settling.ts";
-import type { Answer, Summary, Uplink } from "./uplink.ts";
+import {
+  type Answer,
+  type Bundle,
+  maxBundle,
+  maxBundleSize,
+  type Summary,
+  type Uplink,
+} from "./uplink.ts";
 
 export interface FlushOptions {
   readonly outbox: Outbox;
@@ -127,13 +134,24 @@ async function uploadBatch(
   sent: () => void,
   { outbox, uplink, signal, onSending, onAlarm }: FlushOptions,
 ): Promise<Summary> {
-  async function* sending() {
+  async function* sending(): AsyncGenerator<Bundle, void> {
+    let bundle: Recorded[] = [];
+    let size = 0;
     for (const event of batch) {
       const pause = onSending(event);
       if (pause !== undefined) {
         await pause;
       }
-      yield event;
+      bundle.push(event);
+      size += event.payload.length;
+      if (bundle.length === maxBundle || size >= maxBundleSize) {
+        yield bundle;
+        bundle = [];
+        size = 0;
+      }
+    }
+    if (bundle.length > 0) {
+      yield bundle;
     }
     sent();
   }

@@ -12,7 +12,7 @@ import { hostname } from "node:os";
 import { dirname, resolve } from "node:path";
 import { messageOf, StatusError } from "../errors.ts";
 import type { DigestCell } from "../event-digest.ts";
-import { bytesOf, Database, type Lock, syncPath, takeLock } from "../sqlite.ts";
+import { bytesOf, Database, type Lock, type Statement, syncPath, takeLock } from "../sqlite.ts";
 import { bufferKind, lockPath, mintEpoch, salvagingPath } from "./buffer-file.ts";
 import type { HandedOver } from "./handed-over.ts";
 import { commandStates, type Inbox, type KeptCursor, type ReceivedCommand } from "./inbox.ts";
@@ -102,6 +102,7 @@ export class NewBuffer {
   readonly #hadLockFile: boolean;
   readonly #made: string;
   readonly #database: Database;
+  readonly #insertEvent: Statement;
   readonly #epochs = new Map<string, number>();
   readonly #current: number;
   #nextSeq = 1;
@@ -121,6 +122,12 @@ export class NewBuffer {
     try {
       this.#removeMade();
       this.#database = new Database(this.#made, bufferKind);
+      this.#database.relax();
+      this.#insertEvent = this.#database.prepare(
+        `INSERT INTO events (event_id, type, payload, timestamp, epoch, seq, state, attempts,
+           not_before, reason, settled_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+         ON CONFLICT (event_id) DO NOTHING`,
+      );
     } catch (error) {
       this.#lock.release();
       throw error;
@@ -188,16 +195,10 @@ export class NewBuffer {
         const isAcked = state === "acked";
         const epoch = isAcked ? this.#numberOf(thing.event.epoch) : this.#current;
         const seq = isAcked ? thing.event.seq : this.#nextSeq++;
-        const { changes } = this.#database
-          .prepare(
-            `INSERT INTO events (event_id, type, payload, timestamp, epoch, seq, state, attempts,
-               not_before, reason, settled_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-             ON CONFLICT (event_id) DO NOTHING`,
-          )
-          .run(
-            ...([eventId, type, Buffer.from(payload), timestamp, epoch, seq] as const),
-            ...([eventStates.indexOf(state), attempts, notBefore, reason, settledAt] as const),
-          );
+        const { changes } = this.#insertEvent.run(
+          ...([eventId, type, Buffer.from(payload), timestamp, epoch, seq] as const),
+          ...([eventStates.indexOf(state), attempts, notBefore, reason, settledAt] as const),
+        );
         insistOnNew(changes, "event", eventId);
         break;
       }

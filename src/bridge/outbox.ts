@@ -16,10 +16,11 @@
  * Any process may append and look. One alone may drain: see `drainerOf`.
  */
 
-import { existsSync } from "node:fs";
+import { existsSync, rmSync, writeFileSync } from "node:fs";
 import { StatusError } from "../errors.ts";
 import { type DigestCell, DigestCells, dayOf, digestOf } from "../event-digest.ts";
 import {
+  BusyError,
   bytesOf,
   type Database,
   freeBytes,
@@ -291,6 +292,19 @@ export class Outbox {
         { hint: "nothing was recorded, nothing was lost; make room and record again" },
       );
     }
+    for (;;) {
+      try {
+        return this.#append(events);
+      } catch (error) {
+        // A till waits as long as that takes. A mark that was left behind makes it no longer.
+        if (!(error instanceof BusyError && existsSync(compactingPath(this.path)))) {
+          throw error;
+        }
+      }
+    }
+  }
+
+  #append(events: readonly NewEvent[]): Appended[] {
     const { insert, advance } = this.#statements;
     return this.database.write(() => {
       this.insistOnOurs();
@@ -699,8 +713,13 @@ export class Outbox {
         { hint: "nothing was changed; make room, or remove more first: brewctl store-sync prune" },
       );
     }
-    const isDone = this.database.compact();
-    return { before, after: this.bytes(), isDone };
+    writeFileSync(compactingPath(this.path), "");
+    try {
+      const isDone = this.database.compact();
+      return { before, after: this.bytes(), isDone };
+    } finally {
+      rmSync(compactingPath(this.path), { force: true });
+    }
   }
 
   /** Of the file and its log. */
@@ -743,6 +762,11 @@ export class Outbox {
   close(): void {
     this.database.close();
   }
+}
+
+/** There while the file is compacted. */
+function compactingPath(path: string): string {
+  return `${path}-compacting`;
 }
 
 /** The positions that are acked, as stretches without a gap: one statement for hundreds of marks. */

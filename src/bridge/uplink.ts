@@ -35,6 +35,15 @@ export interface UplinkOptions {
   readonly onLedger: (ledger: LedgerSeen) => void;
 }
 
+/** Events that are there together, one at least, and may go in one message. */
+export type Bundle = readonly Recorded[];
+
+/** Of a bundle: more events save no more. */
+export const maxBundle = 64;
+
+/** A bundle whose payloads have reached so many characters is closed. */
+export const maxBundleSize = 64 * 1024;
+
 /** What the cloud wants to know of the events here. */
 export interface Question {
   readonly questionId: string;
@@ -69,9 +78,9 @@ export interface Uplink {
   /** Resolves when the cloud answers. */
   connect(options: { readonly signal: AbortSignal }): Promise<void>;
   /** Sends these events, and resolves with what became of them. */
-  upload(events: AsyncIterable<Recorded>, options: UplinkOptions): Promise<Summary>;
+  upload(bundles: AsyncIterable<Bundle>, options: UplinkOptions): Promise<Summary>;
   /** Sends events as they come; the end of them is the half-close. */
-  channel(events: AsyncIterable<Recorded>, options: UplinkOptions): AsyncIterable<Answer>;
+  channel(bundles: AsyncIterable<Bundle>, options: UplinkOptions): AsyncIterable<readonly Answer[]>;
   /** The commands behind the cursor, and those still to come. */
   watch(cursor: Cursor | undefined, options: WatchCallOptions): AsyncIterable<Command>;
   /** Tells how the store is. Resolves with our clock minus the cloud's, in milliseconds. */

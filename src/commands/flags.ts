@@ -68,6 +68,14 @@ export const nonEmpty = parser((text) => {
   return text;
 });
 
+/** What SQLite would take for something else than a file is refused: nothing of it would be kept. */
+export const databasePath = parser((text) => {
+  if (text === "" || text === ":memory:" || text.startsWith("file:")) {
+    throw new RangeError("expected the path of a file");
+  }
+  return text;
+});
+
 export const outputs = ["text", "ndjson"] as const;
 
 /** What every command that talks to a server can be told. */

@@ -30,7 +30,9 @@ export const examples = `\
   brewctl store-sync flush                         the backlog, and end (client stream)
   brewctl store-sync channel                       events up, answers down (bidirectional)
   brewctl store-sync watch                         the cloud's commands (server stream)
-  brewctl store-sync status`;
+  brewctl store-sync status
+  brewctl store-sync verify                        is the buffer whole?
+  brewctl store-sync export store-01.ndjson        for another box: import`;
 
 export const notes = `\
 A store's buffer is a file: brewctl/stores/<store>/buffer.db in your state folder, or --buffer.

@@ -87,6 +87,8 @@ export interface StoreState
   readonly reportedAt: number;
   /** Numbers below the highest of each epoch that were never seen. */
   readonly gaps: number;
+  /** The same of the newest epoch. */
+  readonly currentGaps: number;
   /** Numbers that were seen, of all epochs. */
   readonly seen: number;
   /** Events that were refused because another one has their id. */
@@ -537,6 +539,7 @@ export class Ledger {
       oldestUnacked: report.oldestUnacked ?? 0,
       parked: report.parked ?? 0,
       gaps: Number(row["gaps"]),
+      currentGaps: Number(row["current_gaps"]),
       seen: Number(row["seen"]),
       conflicts: Number(row["conflicts"]),
       clockOffsetMs: Number(row["clock_offset_ms"]),
@@ -716,6 +719,8 @@ function prepare(database: Database) {
         (SELECT count(*) FROM conflicts WHERE store = stores.number) AS conflicts,
         count(epochs.number) AS epochs, coalesce(sum(seen), 0) AS seen,
         coalesce(sum(highest - seen), 0) AS gaps,
+        coalesce((SELECT highest - seen FROM epochs WHERE store = stores.number
+          ORDER BY number DESC LIMIT 1), 0) AS current_gaps,
         coalesce((SELECT epoch FROM epochs WHERE store = stores.number
           ORDER BY number DESC LIMIT 1), '') AS epoch
       FROM stores LEFT JOIN progress USING (store_id) LEFT JOIN epochs ON epochs.store = stores.number

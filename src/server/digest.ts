@@ -3,6 +3,7 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { Clock } from "../clock.ts";
+import type { Ledger } from "../engine/ledger.ts";
 import { StatusError } from "../errors.ts";
 import { DigestCells, dayOf, digestOf, eventsIn } from "../event-digest.ts";
 import type { DigestRange } from "../gen/sync/v1/digest_pb.ts";
@@ -35,45 +36,51 @@ export async function* digest(
   if (fault !== undefined) {
     throw new StatusError("INVALID_ARGUMENT", fault);
   }
+  if (side !== DigestSide.LEDGER && side !== DigestSide.STORE) {
+    throw new StatusError("INVALID_ARGUMENT", `side is ${side}; expected LEDGER or STORE`);
+  }
   const { ledger } = cloud.forCall();
   if (!ledger.isKnown(storeId)) {
     const message = `the cloud has never heard of a store ${JSON.stringify(storeId)}`;
     throw new StatusError("NOT_FOUND", message);
   }
-  switch (side) {
-    case DigestSide.LEDGER: {
-      const events = eventsIn(range, {
-        read: (after, limit) => ledger.eventsById(storeId, after, limit),
-        async pause() {
-          await nextTurn();
-          signal.throwIfAborted();
-        },
-      });
-      if (range.withEvents) {
-        for await (const event of events) {
-          const { eventId, type, timestamp } = event;
-          const value = { eventId, type, timestamp: BigInt(timestamp), digest: digestOf(event) };
-          yield { part: { case: "event", value } };
-        }
-        return;
-      }
-      const cells = new DigestCells();
-      for await (const event of events) {
-        cells.add(event);
-      }
-      for (const { count, ...cell } of cells.all()) {
-        yield { part: { case: "cell", value: { ...cell, count: BigInt(count) } } };
-      }
-      return;
-    }
-    case DigestSide.STORE:
-      yield* asked(storeId, range, { questions, clock, signal });
-      return;
-    default:
-      throw new StatusError("INVALID_ARGUMENT", `side is ${side}; expected LEDGER or STORE`);
+  if (side === DigestSide.STORE) {
+    yield* asked(storeId, range, { questions, clock, signal });
+  } else {
+    yield* read(ledger, storeId, range, { signal });
   }
 }
 
+/** The ledger's side. */
+async function* read(
+  ledger: Ledger,
+  storeId: string,
+  range: DigestRange,
+  { signal }: { readonly signal: AbortSignal },
+): AsyncGenerator<Part, void> {
+  const events = eventsIn(range, {
+    read: (after, limit) => ledger.eventsById(storeId, after, limit),
+    async pause() {
+      await nextTurn();
+      signal.throwIfAborted();
+    },
+  });
+  const cells = new DigestCells();
+  for await (const event of events) {
+    if (range.withEvents) {
+      const { eventId, type, timestamp } = event;
+      const value = { eventId, type, timestamp: BigInt(timestamp), digest: digestOf(event) };
+      yield { part: { case: "event", value } };
+    } else {
+      cells.add(event);
+    }
+  }
+  for (const { count, ...cell } of cells.all()) {
+    yield { part: { case: "cell", value: { ...cell, count: BigInt(count) } } };
+  }
+}
+
+/** The store's side, as it answers. */
 async function* asked(
   storeId: string,
   range: DigestRange,

@@ -202,6 +202,7 @@ function storeOf(state: StoreState, asOf: number) {
     oldestUnacked: BigInt(state.oldestUnacked),
     parked: BigInt(state.parked),
     gaps: BigInt(state.gaps),
+    currentGaps: BigInt(state.currentGaps),
     conflicts: BigInt(state.conflicts),
     clockOffsetMs: BigInt(state.clockOffsetMs),
     queuedSequence: BigInt(state.queuedSequence),

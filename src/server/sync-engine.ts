@@ -67,9 +67,19 @@ interface Offered {
   readonly answer: Outcome | TryLater | Promise<Taken>;
 }
 
+/** What a message has brought: one event, or a bundle. */
+interface OfferedBundle {
+  readonly offers: readonly Offered[];
+  /** Ends the call behind them. */
+  readonly failure?: StatusError;
+}
+
+/** Of a bundle; the contract says so. */
+const maxBundle = 256;
+
 export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions): Implementation {
   /** Offers a call's events to the ledger as they come, and tells the log what became of them. */
-  function taking(events: AsyncIterable<StoreEvent>, context: CallContext, open: OpenCloud) {
+  function taking(messages: AsyncIterable<StoreEvent>, context: CallContext, open: OpenCloud) {
     const { commits, ledger } = open;
     const tally = { accepted: 0, duplicates: 0, refused: 0 };
     let store = storeOfCall(context);
@@ -91,11 +101,34 @@ export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions)
       return faults.delayed(commits.add(offered(event)), context);
     };
 
-    const offers = mapped(events, (event): Offered => {
-      came += 1;
-      faults.dropsAt(came);
-      log.debug(() => `[${plain(event.storeId)}] ${plain(event.type)} at ${timeOf(event)}`);
-      return { eventId: beginning(event.eventId, maxIdLength), answer: offer(event) };
+    const bundles = mapped(messages, (message): OfferedBundle => {
+      const { storeId, epoch, more } = message;
+      if (more.length >= maxBundle) {
+        const count = more.length + 1;
+        throw new StatusError("INVALID_ARGUMENT", `a bundle of ${count}; expected ${maxBundle}`);
+      }
+      const offers: Offered[] = [];
+      const take = (event: StoreEvent) => {
+        came += 1;
+        faults.dropsAt(came);
+        log.debug(() => `[${plain(event.storeId)}] ${plain(event.type)} at ${timeOf(event)}`);
+        const eventId = beginning(event.eventId, maxIdLength);
+        offers.push({ eventId, answer: offer(event) });
+      };
+      try {
+        take(message);
+        for (const event of more) {
+          event.storeId ||= storeId;
+          event.epoch ||= epoch;
+          take(event);
+        }
+        return { offers };
+      } catch (error) {
+        if (error instanceof StatusError && offers.length > 0) {
+          return { offers, failure: error };
+        }
+        throw error;
+      }
     });
 
     /** Throws if the ledger could not store it: then the call has no answer for what follows either. */
@@ -123,7 +156,8 @@ export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions)
       const why = signal.aborted ? (signal.reason as StatusError).message : own;
       log.info(`${what} ended${why && ": "}${why}`, { store: store ?? "unknown", ...tally });
     };
-    return { offers: readAhead(offers, maxUnanswered), noted, tally, ended };
+    const sizeOf = ({ offers }: OfferedBundle) => offers.length;
+    return { bundles: readAhead(bundles, maxUnanswered, sizeOf), noted, tally, ended };
   }
 
   /** What the store should know of the ledger, before the first answer. */
@@ -134,7 +168,7 @@ export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions)
       store === undefined || epoch === undefined
         ? {}
         : { "brewctl-seen": String(ledger.highestSeen(store, String(epoch))) };
-    context.sendHeaders({ "brewctl-ledger": ledger.id, ...seen });
+    context.sendHeaders({ "brewctl-ledger": ledger.id, "brewctl-bundles": "1", ...seen });
   }
 
   const handlers: Handlers<typeof SyncEngine> = {
@@ -174,17 +208,21 @@ export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions)
     async uploadBufferedEvents(events, context) {
       const open = cloud.forCall();
       introduce(open, context);
-      const { offers, noted, tally, ended } = taking(events, context, open);
+      const { bundles, noted, tally, ended } = taking(events, context, open);
       const refusals = [];
       let why = "";
       try {
-        for await (const offer of offers) {
-          const { eventId } = offer;
-          const answer = noted(eventId, await offer.answer);
-          if (answer.kind !== "accepted" && answer.kind !== "duplicate") {
-            if (refusals.length < maxRefusals) {
-              refusals.push(create(RefusalSchema, { eventId, ...refusalOf(answer) }));
+        for await (const { offers, failure } of bundles) {
+          for (const { eventId, answer: due } of offers) {
+            const answer = noted(eventId, await due);
+            if (answer.kind !== "accepted" && answer.kind !== "duplicate") {
+              if (refusals.length < maxRefusals) {
+                refusals.push(create(RefusalSchema, { eventId, ...refusalOf(answer) }));
+              }
             }
+          }
+          if (failure !== undefined) {
+            throw failure;
           }
         }
         if (faults.losesAnswer()) {
@@ -205,13 +243,36 @@ export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions)
     async *operationalChannel(events, context) {
       const open = cloud.forCall();
       introduce(open, context);
-      const { offers, noted, ended } = taking(events, context, open);
+      const { bundles, noted, ended } = taking(events, context, open);
       let why = "store closed send";
       try {
-        for await (const { eventId, answer: due } of offers) {
-          const answer = noted(eventId, await due);
-          if (!faults.losesAnswer()) {
-            yield ackOf(eventId, answer);
+        for await (const { offers, failure } of bundles) {
+          /** Of events that were accepted in a row. */
+          let ack: EventAck | undefined;
+          for (const { eventId, answer: due } of offers) {
+            const answer = noted(eventId, await due);
+            if (faults.losesAnswer()) {
+              continue;
+            }
+            if (ack !== undefined && answer.kind === "accepted") {
+              ack.also.push(eventId);
+              continue;
+            }
+            if (ack !== undefined) {
+              yield ack;
+              ack = undefined;
+            }
+            if (answer.kind === "accepted") {
+              ack = ackOf(eventId, answer);
+            } else {
+              yield ackOf(eventId, answer);
+            }
+          }
+          if (ack !== undefined) {
+            yield ack;
+          }
+          if (failure !== undefined) {
+            throw failure;
           }
         }
       } catch (error) {

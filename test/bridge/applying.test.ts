@@ -1,6 +1,5 @@
 /** Commands, applied one after the other by a program that may fail. */
 
-import { getEventListeners } from "node:events";
 import { expect, test } from "vitest";
 import { Bell } from "../../src/bell.ts";
 import { type ApplyingOptions, keepApplying } from "../../src/bridge/applying.ts";
@@ -18,6 +17,7 @@ function applying(
   {
     path = inMemory,
     clock = testClock(),
+    news = new Bell(),
     ...options
   }: Partial<ApplyingOptions> & { path?: string; clock?: ReturnType<typeof testClock> } = {},
 ) {
@@ -25,7 +25,6 @@ function applying(
   const outbox = new Outbox({ path, storeId: "store-01", now });
   const inbox = new Inbox(outbox.database, { now });
   const over = new AbortController();
-  const news = new Bell();
   const outcomes: [string, CommandOutcome][] = [];
   const ended = failure(
     keepApplying({
@@ -35,7 +34,7 @@ function applying(
     }),
   );
   return {
-    ...{ clock, outbox, inbox, news, outcomes, ended, signal: over.signal },
+    ...{ clock, outbox, inbox, outcomes, ended },
     /** As the cloud sends them. */
     come(...commandIds: string[]) {
       for (const commandId of commandIds) {
@@ -246,9 +245,32 @@ test("a disk that does not keep the outcome ends it; nothing is skipped", async 
   await it.stop();
 });
 
-test("weeks without a command leave nothing behind", async () => {
-  const it = applying(async () => {});
-  await it.clock.advance(1000 * second);
-  expect(getEventListeners(it.signal, "abort").length).toBeLessThan(5);
+/** Knows how many wait for it. */
+class CountingBell extends Bell {
+  waiting = 0;
+
+  override next(options: { readonly signal: AbortSignal }): Promise<void> {
+    this.waiting += 1;
+    const rung = super.next(options);
+    const settled = () => {
+      this.waiting -= 1;
+    };
+    rung.then(settled, settled);
+    return rung;
+  }
+}
+
+test("weeks without a command, and with one that fails for weeks, leave nothing behind", async () => {
+  const news = new CountingBell();
+  const fails = async () => {
+    throw new Error("no");
+  };
+  const it = applying(fails, { news, maxAttempts: 1_000_000 });
+  await it.clock.advance(200 * second);
+  expect(news.waiting).toBeLessThan(3);
+  it.come("a");
+  await it.clock.advance(2_000 * second);
+  expect(it.outcomes.length).toBeGreaterThan(50);
+  expect(news.waiting).toBeLessThan(3);
   await it.stop();
 });

@@ -8,7 +8,7 @@ import { describe, expect, test, vi } from "vitest";
 import { type Appended, Outbox, reserveBytes, retentionMs } from "../../src/bridge/outbox.ts";
 import { StatusError } from "../../src/errors.ts";
 import { DigestCells, dayOf } from "../../src/event-digest.ts";
-import { Database, inMemory } from "../../src/sqlite.ts";
+import { BusyError, Database, inMemory } from "../../src/sqlite.ts";
 import { maxRecordedPayloadBytes, type StoreEvent } from "../../src/store-event.ts";
 import { tempFolder } from "../support/temp.ts";
 
@@ -408,6 +408,33 @@ describe("compacting", () => {
     free = needed;
     outbox.compact();
     expect(outbox.bytes()).toBeLessThan(size / 10);
+    outbox.close();
+  });
+
+  test("makes whoever records wait, however long it takes", () => {
+    using folder = tempFolder();
+    const outbox = pruned(folder.file("buffer.db"));
+    const till = opened(folder.file("buffer.db")).outbox;
+    const busy = () => {
+      throw new BusyError("the buffer", undefined);
+    };
+    const write = vi.spyOn(till.database, "write");
+    const compact = outbox.database.compact.bind(outbox.database);
+    vi.spyOn(outbox.database, "compact").mockImplementationOnce(() => {
+      write.mockImplementationOnce(busy).mockImplementationOnce(busy);
+      expect(till.append(sales("waited"))[0]).toMatchObject({ isNew: true });
+      return compact();
+    });
+    outbox.compact();
+    expect(outbox.event("waited")).toBeDefined();
+    // Of anybody else it does not wait for so long.
+    write.mockImplementationOnce(busy);
+    expect(refusal(() => till.append(sales("refused"))).code).toBe("UNAVAILABLE");
+    vi.spyOn(outbox.database, "compact").mockImplementationOnce(busy);
+    expect(refusal(() => outbox.compact()).code).toBe("UNAVAILABLE");
+    write.mockImplementationOnce(busy);
+    expect(refusal(() => till.append(sales("refused"))).code).toBe("UNAVAILABLE");
+    till.close();
     outbox.close();
   });
 

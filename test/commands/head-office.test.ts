@@ -199,8 +199,8 @@ describe("stores --watch on a terminal", () => {
     await using terminal = watch(cloud);
     await terminal.output(/store-01 {2}up/);
     await store.leave();
-    await terminal.output(/store-01 {2}dark 0 s/);
-    await terminal.output(/store-01 {2}dark 2 s/);
+    await terminal.output(/store-01 {2}dark [012] s/);
+    await terminal.output(/store-01 {2}dark [345] s/);
     await report(cloud, "store-02", { depth: 7n, alarms: ["salvaged"] });
     await terminal.output(/ {2}! salvaged/);
     terminal.type(ctrlC);
@@ -380,6 +380,20 @@ describe("events", () => {
     const { code, stderr } = await following.ended;
     expect(stderr).toContain("gave up after 2 attempts to reconnect\nto go on: --after 1\n");
     expect(code).toBe(78);
+  });
+
+  test("says nothing of where to go on to a reader that has gone", async () => {
+    await using cloud = await serveCloud();
+    await sell(cloud, 1, 2);
+    await using following = startOffice(cloud, "events", "--follow");
+    await following.output(/^2 .*\n/m);
+    following.child.stdout?.destroy();
+    for (let n = 3; following.child.exitCode === null; n++) {
+      await sell(cloud, n, n);
+    }
+    const { code, stderr } = await following.ended;
+    expect(stderr).toMatch(/^stream cancelled by client, got \d+ events · reader gone · /);
+    expect(code).toBe(0);
   });
 
   test("the list ends at the newest event; stop rules end a follow", async () => {

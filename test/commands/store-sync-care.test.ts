@@ -1,12 +1,16 @@
 /** `brewctl store-sync` for whoever looks after a buffer: prune, compact, verify, export, import, commands. */
 
+import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { once } from "node:events";
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { dirname } from "node:path";
 import { DatabaseSync } from "node:sqlite";
+import { text } from "node:stream/consumers";
 import { expect, test } from "vitest";
 import { Inbox } from "../../src/bridge/inbox.ts";
-import { Outbox } from "../../src/bridge/outbox.ts";
-import { brewctl, serve, start } from "../support/brewctl.ts";
+import { Outbox, retentionMs } from "../../src/bridge/outbox.ts";
+import { brewctl, cleanEnv, launcher, serve, start } from "../support/brewctl.ts";
 import { tempFolder } from "../support/temp.ts";
 
 /** A state folder of the test's own, the program with it, and a way to fill its buffer. */
@@ -87,6 +91,20 @@ test("prune removes what was acknowledged long enough ago, and nothing else", as
   const wrong = await box.sync("prune --older-than 7d");
   expect(wrong.stderr).toContain("expected a duration such as 200ms, 1s or 1m30s");
   expect(wrong.code).toBe(2);
+});
+
+test("a flush removes what is over of the oldest events, step by step", async () => {
+  using box = shop();
+  await using cloud = await serve(["--memory"]);
+  const longAgo = () => Date.now() - retentionMs - 60_000;
+  mkdirSync(dirname(box.buffer), { recursive: true });
+  const outbox = new Outbox({ path: box.buffer, storeId: "store-01", now: longAgo });
+  outbox.append(events(250));
+  outbox.settle(events(250).map((_, i) => ({ kind: "acked", position: i + 1 })));
+  outbox.close();
+  expect((await box.sync(`flush --addr ${cloud.addr}`)).code).toBe(0);
+  const [status] = objects((await box.sync("status -o ndjson")).stdout);
+  expect(status).toMatchObject({ acked: 0, pruned: 250 });
 });
 
 test("prune works beside a drainer and tills", async () => {
@@ -235,18 +253,24 @@ test("export is the buffer of one moment, whatever is recorded and pruned meanwh
     outbox.append(events(3000, "x".repeat(200)));
     outbox.settle(Array.from({ length: 2500 }, (_, i) => ({ kind: "acked", position: i + 1 })));
   });
-  // A pipe that nobody reads yet keeps it in the middle.
-  await using exporting = start(["store-sync", "export"], { env: box.env });
-  exporting.child.stdout?.pause();
-  await new Promise<void>((resolve) => exporting.child.stdout?.once("readable", () => resolve()));
-  expect((await box.sync("prune --older-than 0")).stdout).toMatch(/^removed 2500 /);
-  expect((await box.sync("record --type Sale --event-id late")).code).toBe(0);
-  exporting.child.stdout?.resume();
-  const { stdout, code } = await exporting.ended;
-  expect(code).toBe(0);
-  const lines = objects(stdout);
-  expect(lines.at(-1).end).toMatchObject({ event: 3000, pruned: 0 });
-  expect(lines).toHaveLength(3002);
+  // Of which nobody reads more than the first: it is stuck in the middle.
+  const exporting = spawn(launcher, ["store-sync", "export", "-q"], {
+    env: cleanEnv(box.env),
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  const ended = once(exporting, "close");
+  try {
+    await once(exporting.stdout, "readable");
+    expect((await box.sync("prune --older-than 0")).stdout).toMatch(/^removed 2500 /);
+    expect((await box.sync("record --type Sale --event-id late")).code).toBe(0);
+    const lines = objects(await text(exporting.stdout));
+    expect(await ended).toEqual([0, null]);
+    expect(lines.at(-1).end).toMatchObject({ event: 3000, pruned: 0 });
+    expect(lines).toHaveLength(3002);
+  } finally {
+    exporting.kill("SIGKILL");
+    await ended;
+  }
 });
 
 test("a reader of export that goes away is no fault", async () => {

@@ -4,14 +4,16 @@ import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { DatabaseSync } from "node:sqlite";
 import { expect, test } from "vitest";
 import { parseAddress } from "../../src/address.ts";
+import { StatusError } from "../../src/errors.ts";
 import { BridgeApi } from "../../src/gen/sync/v1/bridge_api_pb.ts";
 import { dial } from "../../src/grpc/dial.ts";
+import { implement } from "../../src/grpc/serve.ts";
 import { brewctl, start } from "../support/brewctl.ts";
 import { idsOf } from "../support/oracle.ts";
 import { serveCloud, type TestCloud } from "../support/serve-cloud.ts";
 import { collect, serveHandlers } from "../support/serve-handlers.ts";
 import { lineOf, shop } from "../support/shop.ts";
-import { never } from "../support/start-server.ts";
+import { never, serveImplementations } from "../support/start-server.ts";
 import { closedPort, muteServer } from "../support/temp.ts";
 
 /** The ids in the cloud's ledger, in order. */
@@ -266,6 +268,8 @@ test.each<[string, RegExp]>([
   ["run --exec=", /'--exec <command>' argument '' is invalid\. expected something/],
   ["run --addr localhost:0", /expected the port that the server listens on, not 0/],
   ["run --log-format xml", /Allowed choices are text, json/],
+  ["run --buffer :memory:", /'--buffer <file>' argument ':memory:' is invalid\. expected the path/],
+  ["record --type Sale --buffer file:a.db", /argument 'file:a\.db' is invalid\. expected the path/],
   ["run --colour", /unknown option '--colour'/],
   ["run now", /too many arguments|unexpected/i],
   [
@@ -336,16 +340,23 @@ test("a buffer that is damaged is set aside at the start, and tills go on", asyn
     await bridge.stop();
   }
   const bytes = readFileSync(box.buffer);
-  bytes.fill(0xab, 4096 * 3, 4096 * 5);
-  writeFileSync(box.buffer, bytes);
+  // A page in the middle, of events or of an index.
+  writeFileSync(box.buffer, bytes.fill(0xab, 5 * 4096, 6 * 4096));
   writeFileSync(`${box.buffer}-suspect`, "");
-  await using bridge = await box.run(await away());
-  // Met at the start or by the first who reads it; in the latter case the next start does it.
-  if (/damaged/.test(bridge.stderr)) {
-    expect(bridge.stderr).toMatch(/the buffer was damaged: \d+ events could be read and go on/);
-  }
+  await using bridge = await box.run([...(await away()), "--log-format", "json"]);
+  await bridge.output(/"msg":"the buffer was damaged: \d+ events could be read and go on; the/);
+  const { alarms } = await statusAt(bridge.bridge);
+  expect(alarms).toEqual([expect.stringMatching(/^the buffer was damaged: /)]);
   expect((await box.record(bridge.bridge, ["after"])).code).toBe(0);
-  expect((await bridge.stop()).code).toBe(0);
+  const { code, stderr } = await bridge.stop();
+  expect(code).toBe(0);
+  // Said by the log alone.
+  expect(
+    stderr
+      .trimEnd()
+      .split("\n")
+      .map((line) => JSON.parse(line).level),
+  ).toContain("warn");
 });
 
 test("damage that is met while it runs ends it with 79, and the next start salvages", async () => {
@@ -363,6 +374,9 @@ test("damage that is met while it runs ends it with 79, and the next start salva
   const { code, stderr } = await bridge.ended;
   expect(code).toBe(79);
   expect(stderr).toMatch(/brewctl: DATA_LOSS: .* is damaged/);
+  await using next = await box.run(await away());
+  await next.output(/^WARN the buffer was damaged: /m);
+  expect((await box.record(next.bridge, ["c"])).code).toBe(0);
 });
 
 test("kill -9 and a new start: nothing is lost or doubled, and a stale socket is no hindrance", async () => {
@@ -383,21 +397,55 @@ test("kill -9 and a new start: nothing is lost or doubled, and a stale socket is
   expect((await ledgerOf(cloud)).sort()).toEqual(idsOf("a", 120).sort());
 });
 
-test("a till whose bridge is killed hears how many events have no answer", async () => {
+test("a till hears which events have no answer, and that it may repeat them", async () => {
   using box = shop();
-  await using bridge = await box.run(await away());
-  const args = ["store-sync", "record", "--bridge", bridge.bridge, "--input", "-"];
-  await using till = start(args, { env: box.env, openStdin: true });
-  till.child.stdin?.write(`${lineOf("a")}\n`);
-  await till.output(/recorded \[Sale\] id=a/);
-  // SIGSTOP: it is there, and answers no more.
-  bridge.child.kill("SIGSTOP");
-  till.child.stdin?.write(`${lineOf("b")}\n${lineOf("c")}\n`);
-  await new Promise((resolve) => setImmediate(resolve));
-  bridge.child.kill("SIGKILL");
-  const { code, stderr } = await till.ended;
-  expect(code).toBe(78);
-  expect(stderr).toMatch(/^recorded 1 event$/m);
+  const lost = new StatusError("UNAVAILABLE", "the bridge has died");
+  await using bridge = await serveImplementations(
+    implement(BridgeApi, {
+      async recordEvent() {
+        throw lost;
+      },
+      async *recordEvents(events) {
+        const ids: string[] = [];
+        for await (const { eventId } of events) {
+          ids.push(eventId);
+          if (ids.length === 1) {
+            yield { eventId, seq: 1n };
+          }
+          if (eventId === "last") {
+            return;
+          }
+          if (ids.length === 3) {
+            throw lost;
+          }
+        }
+      },
+      async bridgeStatus() {
+        return {};
+      },
+    }),
+  );
+  const at = `record --bridge 127.0.0.1:${bridge.port}`;
+  const lines = (...ids: string[]) => ids.map((id) => `${lineOf(id)}\n`).join("");
+  const stream = await box.sync(`${at} --input -`, lines("a", "b", "c"));
+  expect(stream.stdout).toBe("recorded [Sale] id=a seq=1\n");
+  expect(stream.stderr).toBe(
+    "recorded 1 event\nbrewctl: UNAVAILABLE: the bridge has died\n" +
+      "  2 events have no answer and may or may not be recorded; record them again, under the same eventIds\n",
+  );
+  expect(stream.code).toBe(78);
+  // One that says OK and owes an answer is no better.
+  const early = await box.sync(`${at} --input -`, lines("a", "last"));
+  expect(early.stderr).toContain(
+    "brewctl: INTERNAL: the bridge ended the stream before it was over\n  1 event has no answer",
+  );
+  expect(early.code).toBe(77);
+  // An id that we have made up must be told, or it could not be used again.
+  const single = await box.sync(`${at} --type Sale`);
+  expect(single.stderr).toMatch(
+    /^ {2}event evt-[0-9a-f-]{36} has no answer and may or may not be re/m,
+  );
+  expect(single.code).toBe(78);
 });
 
 test("the cloud that is killed in the middle of a drain", async () => {

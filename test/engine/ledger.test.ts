@@ -404,7 +404,15 @@ describe("what is known of a store", () => {
       ...{ storeId: "store-01", isConnected: false, lastSeen: noon, reportedAt: noon },
       ...{ depth: 7, bytes: 4096, oldestUnacked: noon, parked: 2, commandsParked: 1 },
       // 2 and 3 of the one epoch, 1 to 4 of the other.
-      ...{ gaps: 6, seen: 3, conflicts: 0, clockOffsetMs: 1500, epoch: "aa", epochs: 2 },
+      ...{
+        gaps: 6,
+        currentGaps: 4,
+        seen: 3,
+        conflicts: 0,
+        clockOffsetMs: 1500,
+        epoch: "aa",
+        epochs: 2,
+      },
       ...{ queuedSequence: 3, receivedSequence: 2, appliedSequence: 1 },
       ...{ version: "1.0.0", alarms: ["salvaged"] },
     });

@@ -132,8 +132,17 @@ describe("both sides", () => {
 });
 
 describe("a store that cannot be asked", () => {
+  test("was never heard of", async () => {
+    await using cloud = await serveCloud();
+    for (const side of [LEDGER, STORE]) {
+      const message = 'the cloud has never heard of a store "store-01"';
+      expect((await ask(cloud, { side })).error).toMatchObject({ code: "NOT_FOUND", message });
+    }
+  });
+
   test("is not connected", async () => {
     await using cloud = await serveCloud();
+    await cloud.client.reportStatus({ storeId }, { signal: never });
     const { error } = await ask(cloud);
     expect(error).toMatchObject({ code: "FAILED_PRECONDITION" });
     expect((error as Error).message).toMatch(
@@ -392,8 +401,13 @@ describe("an answer", () => {
     await using cloud = await serveCloud();
     const { store, answer: answered, questionId } = await askedStore(cloud);
     using _ = store;
-    await answer(cloud, [{ questionId }]);
-    await answered;
+    const mayEnd = Promise.withResolvers<void>();
+    const first = answer(cloud, thenWait([{ questionId }], mayEnd.promise));
+    await atRest(cloud, () => 0);
+    expect(await failure(answer(cloud, [{ questionId }]))).toMatchObject({ code: "NOT_FOUND" });
+    mayEnd.resolve();
+    await first;
+    expect(await answered).toEqual({ messages: [], error: undefined });
     expect(await failure(answer(cloud, [{ questionId }]))).toMatchObject({ code: "NOT_FOUND" });
   });
 

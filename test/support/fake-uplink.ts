@@ -37,10 +37,10 @@ export function fakeUplink(cloud: FakeCloud) {
       cloud.connect?.();
     },
 
-    async upload(events, options) {
+    async upload(bundles, options) {
       const batch: Recorded[] = [];
-      for await (const event of events) {
-        batch.push(event);
+      for await (const bundle of bundles) {
+        batch.push(...bundle);
       }
       uploads.push(batch);
       if (cloud.upload === undefined) {
@@ -49,7 +49,7 @@ export function fakeUplink(cloud: FakeCloud) {
       return await cloud.upload(batch, options);
     },
 
-    async *channel(events, options) {
+    async *channel(bundles, options) {
       const bell = new Bell();
       const answers: Answer[] = [];
       const end: { error?: unknown; hasFailed: boolean; isHalfClosed: boolean } = {
@@ -74,9 +74,11 @@ export function fakeUplink(cloud: FakeCloud) {
       };
       calls.push(call);
       const reading = (async () => {
-        for await (const event of events) {
-          call.sent.push(event);
-          cloud.onEvent?.(event, call);
+        for await (const bundle of bundles) {
+          for (const event of bundle) {
+            call.sent.push(event);
+            cloud.onEvent?.(event, call);
+          }
         }
         end.isHalfClosed = true;
         bell.ring();
@@ -85,7 +87,7 @@ export function fakeUplink(cloud: FakeCloud) {
       for (;;) {
         const rung = bell.next(options);
         for (let answer = answers.shift(); answer !== undefined; answer = answers.shift()) {
-          yield answer;
+          yield [answer];
         }
         if (end.hasFailed) {
           throw end.error;

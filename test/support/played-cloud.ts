@@ -63,9 +63,9 @@ export function fakeUplink(cloud: FakeCloud = {}): FakeUplink {
   const waiting: ((call: ChannelCall) => void)[] = [];
 
   async function* channel(
-    events: AsyncIterable<Recorded>,
+    bundles: AsyncIterable<readonly Recorded[]>,
     { signal }: { signal: AbortSignal },
-  ): AsyncGenerator<Answer, void> {
+  ): AsyncGenerator<readonly Answer[], void> {
     const sent: Recorded[] = [];
     const answers: Answer[] = [];
     let ended: { error?: StatusError | undefined } | undefined;
@@ -76,8 +76,8 @@ export function fakeUplink(cloud: FakeCloud = {}): FakeUplink {
     };
     const halfClosed = Promise.withResolvers<void>();
     const read = async () => {
-      for await (const event of events) {
-        sent.push(event);
+      for await (const bundle of bundles) {
+        sent.push(...bundle);
         change();
       }
       halfClosed.resolve();
@@ -119,7 +119,7 @@ export function fakeUplink(cloud: FakeCloud = {}): FakeUplink {
       signal.throwIfAborted();
       const answer = answers.shift();
       if (answer !== undefined) {
-        yield answer;
+        yield [answer];
       } else if (ended !== undefined) {
         if (ended.error !== undefined) {
           throw ended.error;
@@ -148,21 +148,21 @@ export function fakeUplink(cloud: FakeCloud = {}): FakeUplink {
       connects += 1;
       await cloud.connect?.();
     },
-    async upload(events, { onLedger }) {
+    async upload(bundles, { onLedger }) {
       if (cloud.ledger !== undefined) {
         onLedger(cloud.ledger);
       }
       const batch: Recorded[] = [];
-      for await (const event of events) {
-        batch.push(event);
+      for await (const bundle of bundles) {
+        batch.push(...bundle);
       }
       return (await cloud.upload?.(batch)) ?? accepted(batch);
     },
-    channel(events, options) {
+    channel(bundles, options) {
       if (cloud.ledger !== undefined) {
         options.onLedger(cloud.ledger);
       }
-      return channel(events, options);
+      return channel(bundles, options);
     },
     watch(cursor, { onLedger }) {
       onLedger(cloud.ledger ?? { ledgerId: "ledger-1", epoch: "", seen: undefined });

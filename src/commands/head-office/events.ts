@@ -91,7 +91,10 @@ export async function run(flags: EventsFlags, context: CommandContext): Promise<
           }
         }
       } catch (error) {
-        terminal.say(`to go on: --after ${position}`);
+        // Of what was written last nobody knows whether it was read.
+        if (!terminal.outputLost.aborted) {
+          terminal.say(`to go on: --after ${position}`);
+        }
         throw error;
       }
       return { why: "end of the ledger" };

@@ -10,7 +10,7 @@ import { UsageError } from "../../errors.ts";
 import { plain } from "../../plain.ts";
 import type { Lock } from "../../sqlite.ts";
 import type { CommandContext } from "../client-call.ts";
-import { nonEmpty, outputOption, type outputs, withTerminalFlags } from "../flags.ts";
+import { databasePath, nonEmpty, outputOption, type outputs, withTerminalFlags } from "../flags.ts";
 import { stateFolder } from "../state-folder.ts";
 import type { Terminal, TerminalFlags } from "../terminal.ts";
 
@@ -39,7 +39,7 @@ export function withBufferFlags(command: Command): Command {
     .addOption(
       new Option("--buffer <file>", "its buffer (default: by store, in your state folder)")
         .env("BREWCTL_BUFFER")
-        .argParser(nonEmpty),
+        .argParser(databasePath),
     );
 }
 
@@ -54,7 +54,10 @@ export function withLocalFlags(command: Command): Command {
 export function openBuffer(
   flags: BufferFlags,
   { terminal, clock }: Pick<CommandContext, "terminal" | "clock">,
-  { makes = false }: { readonly makes?: boolean } = {},
+  {
+    makes = false,
+    saysSalvaged = true,
+  }: { readonly makes?: boolean; readonly saysSalvaged?: boolean } = {},
 ): Outbox {
   const { path, storeId } = placeOf(flags);
   if (!makes && !existsSync(path)) {
@@ -62,7 +65,7 @@ export function openBuffer(
   }
   const outbox = new Outbox({ path, storeId, now: () => clock.now() });
   const salvaged = outbox.salvaged();
-  if (salvaged !== undefined && clock.now() - salvaged.at < 1000) {
+  if (saysSalvaged && salvaged !== undefined && clock.now() - salvaged.at < 1000) {
     terminal.complain(tellSalvaged(salvaged));
   }
   return outbox;

@@ -15,8 +15,8 @@ export const examples = `\
 
 export const notes = `\
 The file is written anew, which for a while takes twice the room of what is in it; if the disk has
-less, it says so before it begins. Nothing may drain meanwhile. Who records waits: some seconds for a
-gigabyte, and longer than 5 s nobody waits, but is told to try again.`;
+less, it says so before it begins. Nothing may drain meanwhile, and who records waits: some seconds
+for a gigabyte on a fast disk.`;
 
 export async function run(flags: LocalFlags, context: CommandContext): Promise<Exit> {
   const { terminal } = context;

@@ -57,7 +57,7 @@ after it, nothing is lost or counted twice: an event is known by its id wherever
 what it records after the export only it can bring to the cloud, so let it flush before it goes.`;
 
 /** Things written in one transaction. */
-const batchSize = 500;
+const batchSize = 1000;
 
 export async function run(
   flags: ImportFlags,

@@ -135,7 +135,9 @@ export async function run(flags: RunFlags, context: CommandContext): Promise<Exi
     ...{ format: flags.logFormat, level: flags.logLevel, now },
     write: (line) => terminal.complain(line),
   });
-  const outbox = openBuffer(flags, context, { makes: flags.store !== undefined });
+  // What was salvaged is one of the alarms, which the log has.
+  const open = { makes: flags.store !== undefined, saysSalvaged: false };
+  const outbox = openBuffer(flags, context, open);
   const lock = becomeDrainer(outbox);
   const { storeId } = outbox;
   const inbox = new Inbox(outbox.database, { now });

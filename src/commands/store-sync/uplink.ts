@@ -4,7 +4,7 @@ import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import type { Address } from "../../address.ts";
 import type { DigestPart } from "../../bridge/digesting.ts";
 import type { LedgerSeen, Recorded } from "../../bridge/outbox.ts";
-import type { Answer, StoreReport, Uplink, UplinkOptions } from "../../bridge/uplink.ts";
+import type { Answer, Bundle, StoreReport, Uplink, UplinkOptions } from "../../bridge/uplink.ts";
 import type { Clock } from "../../clock.ts";
 import { messageOf } from "../../errors.ts";
 import { DigestRangeSchema } from "../../gen/sync/v1/digest_pb.ts";
@@ -13,6 +13,7 @@ import {
   type EventAck,
   RefusalCode,
   type ReportStatusRequestSchema,
+  type StoreEvent,
   StoreEventSchema,
   SyncEngine,
 } from "../../gen/sync/v1/sync_engine_pb.ts";
@@ -53,6 +54,7 @@ export function uplinkTo(
       signal,
       metadata: { "brewctl-store": encodeURIComponent(storeId), "brewctl-epoch": current },
       onHeaders(headers) {
+        takesBundles = headers.get("brewctl-bundles").length > 0;
         const ledger = ledgerOf(headers, current);
         if (ledger !== undefined) {
           onLedger(ledger);
@@ -61,25 +63,33 @@ export function uplinkTo(
     };
   };
 
-  const onWire = (events: AsyncIterable<Recorded>) =>
-    mapped(events, ({ eventId, type, payload, timestamp, seq, epoch }) =>
-      create(StoreEventSchema, {
-        eventId,
-        storeId,
-        type,
-        payload,
-        timestamp: BigInt(timestamp),
-        seq: BigInt(seq),
-        epoch,
-      }),
-    );
+  /** Whether the cloud takes bundles, as its last answer's headers said; they come before any answer. */
+  let takesBundles = false;
+
+  async function* onWire(bundles: AsyncIterable<Bundle>): AsyncGenerator<StoreEvent, void> {
+    for await (const [first, ...rest] of bundles) {
+      if (first === undefined) {
+        continue;
+      }
+      if (takesBundles) {
+        const more = rest.map((event) =>
+          event.epoch === first.epoch ? eventOf(event, "", "") : eventOf(event, "", event.epoch),
+        );
+        yield Object.assign(eventOf(first, storeId, first.epoch), { more });
+      } else {
+        for (const event of [first, ...rest]) {
+          yield eventOf(event, storeId, event.epoch);
+        }
+      }
+    }
+  }
 
   return {
     connect: ({ signal }) => connection.ready({ signal }),
     waitReady: ({ signal, waitMs }) => connection.ready({ signal, waitMs }),
-    async upload(events, options) {
+    async upload(bundles, options) {
       const { accepted, duplicates, refused, refusals } = await client.uploadBufferedEvents(
-        onWire(events),
+        onWire(bundles),
         { ...callOptions(options), deadline: clock.now() + summaryTimeoutMs },
       );
       return {
@@ -93,8 +103,8 @@ export function uplinkTo(
         })),
       };
     },
-    channel: (events, options) =>
-      mapped(client.operationalChannel(onWire(events), callOptions(options)), answerOf),
+    channel: (bundles, options) =>
+      mapped(client.operationalChannel(onWire(bundles), callOptions(options)), answersOf),
     async *watch(cursor, options) {
       const handshake = {
         storeId,
@@ -200,6 +210,21 @@ function ledgerOf(headers: AnswerHeaders, epoch: string): LedgerSeen | undefined
         epoch,
         seen: seen === undefined ? undefined : Number(seen),
       };
+}
+
+function eventOf(
+  { eventId, type, payload, timestamp, seq }: Recorded,
+  storeId: string,
+  epoch: string,
+): StoreEvent {
+  const numbers = { timestamp: BigInt(timestamp), seq: BigInt(seq) };
+  return create(StoreEventSchema, { eventId, storeId, type, payload, epoch, ...numbers });
+}
+
+/** Of an event, or of those of a bundle. */
+function answersOf(ack: EventAck): readonly Answer[] {
+  const also = ack.also.map((eventId): Answer => ({ kind: "accepted", eventId }));
+  return [answerOf(ack), ...also];
 }
 
 function answerOf({

@@ -37,7 +37,14 @@ const dark = (minutes: number) => ({
 
 const busy = store("store-02", {
   ...dark(12),
-  ...{ depth: 40n, oldestUnacked: BigInt(noon - 840_000), parked: 2n, gaps: 1n, conflicts: 3n },
+  ...{
+    depth: 40n,
+    oldestUnacked: BigInt(noon - 840_000),
+    parked: 2n,
+    gaps: 3n,
+    currentGaps: 1n,
+    conflicts: 3n,
+  },
   ...{ clockOffsetMs: 172_800_000n, queuedSequence: 5n, appliedSequence: 3n, commandsParked: 1n },
   reportedAt: BigInt(noon - 780_000),
 });
@@ -52,7 +59,7 @@ test("a row a store by id, numbers to the right, alarms below", () => {
     "store     link       depth  oldest  parked  gaps  conflicts  clock       commands  reported",
     "store-01  up             0       -       0     0          0    0 s            0/1       0 s",
     "  ! salvaged",
-    "store-02  dark 12 m     40     2 d       2     1          3   +2 d  3/5, 1 parked      13 m",
+    "store-02  dark 12 m     40     2 d       2     3          3   +2 d  3/5, 1 parked      13 m",
     "store-03  dark           0       -       0     0          0      -            0/0     never",
   ]);
 });
@@ -150,7 +157,7 @@ test("what a stranger named himself moves no cursor", () => {
 
 test("a line for a file has the same", () => {
   expect(describeStore(busy)).toBe(
-    "2026-01-02T12:00:00.000Z store-02 dark 12 m depth=40 oldest=2d parked=2 gaps=1 conflicts=3 commands=3/5 commands_parked=1",
+    "2026-01-02T12:00:00.000Z store-02 dark 12 m depth=40 oldest=2d parked=2 gaps=3 conflicts=3 commands=3/5 commands_parked=1",
   );
 });
 
@@ -160,4 +167,11 @@ test("troubles are what a person should look at", () => {
     ...["dark 12 m", "2 events parked", "3 conflicts", "1 gap", "1 command parked"],
   ]);
   expect(troublesOf(store("a", { alarms: ["salvaged"] }).state)).toEqual(["alarm: salvaged"]);
+});
+
+test("what is settled at the store, or of an epoch that is over, is no trouble any more", () => {
+  const settled = store("a", { conflicts: 3n, gaps: 2n });
+  expect(troublesOf(settled.state)).toEqual([]);
+  const silent = { conflicts: 1n, reportedAt: 0n };
+  expect(troublesOf(store("a", silent).state)).toEqual(["1 conflict"]);
 });

@@ -12,7 +12,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file sync/v1/sync_engine.proto.
  */
 export const file_sync_v1_sync_engine: GenFile = /*@__PURE__*/
-  fileDesc("ChlzeW5jL3YxL3N5bmNfZW5naW5lLnByb3RvEgdzeW5jLnYxIr4BCg5TdG9yZUhhbmRzaGFrZRIQCghzdG9yZV9pZBgBIAEoCRIiChVsYXN0X2FwcGxpZWRfc2VxdWVuY2UYAiABKANIAIgBARINCgVlcG9jaBgDIAEoCRIRCglsZWRnZXJfaWQYBCABKAkSHwoXbGFzdF9hcHBsaWVkX2NvbW1hbmRfaWQYBSABKAkSGQoRYW5zd2Vyc19xdWVzdGlvbnMYBiABKAhCGAoWX2xhc3RfYXBwbGllZF9zZXF1ZW5jZSKWAQoMQ2xvdWRDb21tYW5kEhIKCmNvbW1hbmRfaWQYASABKAkSDAoEdHlwZRgCIAEoCRIUCgxwYXlsb2FkX2pzb24YAyABKAkSEAoIc2VxdWVuY2UYBCABKAMSEQoJaXNzdWVkX2F0GAUgASgDEikKCHF1ZXN0aW9uGAYgASgLMhcuc3luYy52MS5EaWdlc3RRdWVzdGlvbiJKCg5EaWdlc3RRdWVzdGlvbhITCgtxdWVzdGlvbl9pZBgBIAEoCRIjCgVyYW5nZRgCIAEoCzIULnN5bmMudjEuRGlnZXN0UmFuZ2UifgoKU3RvcmVFdmVudBIQCghldmVudF9pZBgBIAEoCRIQCghzdG9yZV9pZBgCIAEoCRIMCgR0eXBlGAMgASgJEg8KB3BheWxvYWQYBCABKAkSEQoJdGltZXN0YW1wGAUgASgDEgsKA3NlcRgGIAEoAxINCgVlcG9jaBgHIAEoCSJ8Cg1VcGxvYWRTdW1tYXJ5EhAKCGFjY2VwdGVkGAEgASgFEhAKCHJlamVjdGVkGAIgASgFEhIKCmR1cGxpY2F0ZXMYAyABKAUSDwoHcmVmdXNlZBgEIAEoBRIiCghyZWZ1c2FscxgFIAMoCzIQLnN5bmMudjEuUmVmdXNhbCJiCgdSZWZ1c2FsEhAKCGV2ZW50X2lkGAEgASgJEiIKBGNvZGUYAiABKA4yFC5zeW5jLnYxLlJlZnVzYWxDb2RlEg4KBnJlYXNvbhgDIAEoCRIRCglyZXRyeWFibGUYBCABKAgimgEKCEV2ZW50QWNrEhAKCGV2ZW50X2lkGAEgASgJEgoKAm9rGAIgASgIEg4KBnJlYXNvbhgDIAEoCRIRCglkdXBsaWNhdGUYBCABKAgSEQoJcmV0cnlhYmxlGAUgASgIEhYKDnJldHJ5X2FmdGVyX21zGAYgASgFEiIKBGNvZGUYByABKA4yFC5zeW5jLnYxLlJlZnVzYWxDb2RlIsACChNSZXBvcnRTdGF0dXNSZXF1ZXN0EhAKCHN0b3JlX2lkGAEgASgJEg0KBWRlcHRoGAIgASgDEg0KBWJ5dGVzGAMgASgDEhYKDm9sZGVzdF91bmFja2VkGAQgASgDEg4KBnBhcmtlZBgFIAEoAxINCgVlcG9jaBgGIAEoCRIPCgdzZW50X2F0GAcgASgDEg8KB3ZlcnNpb24YCCABKAkSEQoJbGVkZ2VyX2lkGAkgASgJEhkKEXJlY2VpdmVkX3NlcXVlbmNlGAogASgDEhgKEGFwcGxpZWRfc2VxdWVuY2UYCyABKAMSFwoPY29tbWFuZHNfcGFya2VkGAwgASgDEi8KD3BhcmtlZF9jb21tYW5kcxgNIAMoCzIWLnN5bmMudjEuUGFya2VkQ29tbWFuZBIOCgZhbGFybXMYDiADKAkiMwoNUGFya2VkQ29tbWFuZBISCgpjb21tYW5kX2lkGAEgASgJEg4KBnJlYXNvbhgCIAEoCSJCChRSZXBvcnRTdGF0dXNSZXNwb25zZRIRCglsZWRnZXJfaWQYASABKAkSFwoPY2xvY2tfb2Zmc2V0X21zGAIgASgDIo8BChNBbnN3ZXJEaWdlc3RSZXF1ZXN0EhMKC3F1ZXN0aW9uX2lkGAEgASgJEiMKBGNlbGwYAiABKAsyEy5zeW5jLnYxLkRpZ2VzdENlbGxIABIlCgVldmVudBgDIAEoCzIULnN5bmMudjEuRXZlbnREaWdlc3RIABIPCgVmYXVsdBgEIAEoCUgAQgYKBHBhcnQiFgoUQW5zd2VyRGlnZXN0UmVzcG9uc2UqmAEKC1JlZnVzYWxDb2RlEhwKGFJFRlVTQUxfQ09ERV9VTlNQRUNJRklFRBAAEhgKFFJFRlVTQUxfQ09ERV9JTlZBTElEEAESGQoVUkVGVVNBTF9DT0RFX0NPTkZMSUNUEAISGgoWUkVGVVNBTF9DT0RFX1NFUV9UQUtFThADEhoKFlJFRlVTQUxfQ09ERV9UUllfTEFURVIQBDL0AgoKU3luY0VuZ2luZRJBCg1XYXRjaENvbW1hbmRzEhcuc3luYy52MS5TdG9yZUhhbmRzaGFrZRoVLnN5bmMudjEuQ2xvdWRDb21tYW5kMAESRQoUVXBsb2FkQnVmZmVyZWRFdmVudHMSEy5zeW5jLnYxLlN0b3JlRXZlbnQaFi5zeW5jLnYxLlVwbG9hZFN1bW1hcnkoARJAChJPcGVyYXRpb25hbENoYW5uZWwSEy5zeW5jLnYxLlN0b3JlRXZlbnQaES5zeW5jLnYxLkV2ZW50QWNrKAEwARJLCgxSZXBvcnRTdGF0dXMSHC5zeW5jLnYxLlJlcG9ydFN0YXR1c1JlcXVlc3QaHS5zeW5jLnYxLlJlcG9ydFN0YXR1c1Jlc3BvbnNlEk0KDEFuc3dlckRpZ2VzdBIcLnN5bmMudjEuQW5zd2VyRGlnZXN0UmVxdWVzdBodLnN5bmMudjEuQW5zd2VyRGlnZXN0UmVzcG9uc2UoAWIGcHJvdG8z", [file_sync_v1_digest]);
+  fileDesc("ChlzeW5jL3YxL3N5bmNfZW5naW5lLnByb3RvEgdzeW5jLnYxIr4BCg5TdG9yZUhhbmRzaGFrZRIQCghzdG9yZV9pZBgBIAEoCRIiChVsYXN0X2FwcGxpZWRfc2VxdWVuY2UYAiABKANIAIgBARINCgVlcG9jaBgDIAEoCRIRCglsZWRnZXJfaWQYBCABKAkSHwoXbGFzdF9hcHBsaWVkX2NvbW1hbmRfaWQYBSABKAkSGQoRYW5zd2Vyc19xdWVzdGlvbnMYBiABKAhCGAoWX2xhc3RfYXBwbGllZF9zZXF1ZW5jZSKWAQoMQ2xvdWRDb21tYW5kEhIKCmNvbW1hbmRfaWQYASABKAkSDAoEdHlwZRgCIAEoCRIUCgxwYXlsb2FkX2pzb24YAyABKAkSEAoIc2VxdWVuY2UYBCABKAMSEQoJaXNzdWVkX2F0GAUgASgDEikKCHF1ZXN0aW9uGAYgASgLMhcuc3luYy52MS5EaWdlc3RRdWVzdGlvbiJKCg5EaWdlc3RRdWVzdGlvbhITCgtxdWVzdGlvbl9pZBgBIAEoCRIjCgVyYW5nZRgCIAEoCzIULnN5bmMudjEuRGlnZXN0UmFuZ2UioQEKClN0b3JlRXZlbnQSEAoIZXZlbnRfaWQYASABKAkSEAoIc3RvcmVfaWQYAiABKAkSDAoEdHlwZRgDIAEoCRIPCgdwYXlsb2FkGAQgASgJEhEKCXRpbWVzdGFtcBgFIAEoAxILCgNzZXEYBiABKAMSDQoFZXBvY2gYByABKAkSIQoEbW9yZRgIIAMoCzITLnN5bmMudjEuU3RvcmVFdmVudCJ8Cg1VcGxvYWRTdW1tYXJ5EhAKCGFjY2VwdGVkGAEgASgFEhAKCHJlamVjdGVkGAIgASgFEhIKCmR1cGxpY2F0ZXMYAyABKAUSDwoHcmVmdXNlZBgEIAEoBRIiCghyZWZ1c2FscxgFIAMoCzIQLnN5bmMudjEuUmVmdXNhbCJiCgdSZWZ1c2FsEhAKCGV2ZW50X2lkGAEgASgJEiIKBGNvZGUYAiABKA4yFC5zeW5jLnYxLlJlZnVzYWxDb2RlEg4KBnJlYXNvbhgDIAEoCRIRCglyZXRyeWFibGUYBCABKAgiqAEKCEV2ZW50QWNrEhAKCGV2ZW50X2lkGAEgASgJEgoKAm9rGAIgASgIEg4KBnJlYXNvbhgDIAEoCRIRCglkdXBsaWNhdGUYBCABKAgSEQoJcmV0cnlhYmxlGAUgASgIEhYKDnJldHJ5X2FmdGVyX21zGAYgASgFEiIKBGNvZGUYByABKA4yFC5zeW5jLnYxLlJlZnVzYWxDb2RlEgwKBGFsc28YCCADKAkiwAIKE1JlcG9ydFN0YXR1c1JlcXVlc3QSEAoIc3RvcmVfaWQYASABKAkSDQoFZGVwdGgYAiABKAMSDQoFYnl0ZXMYAyABKAMSFgoOb2xkZXN0X3VuYWNrZWQYBCABKAMSDgoGcGFya2VkGAUgASgDEg0KBWVwb2NoGAYgASgJEg8KB3NlbnRfYXQYByABKAMSDwoHdmVyc2lvbhgIIAEoCRIRCglsZWRnZXJfaWQYCSABKAkSGQoRcmVjZWl2ZWRfc2VxdWVuY2UYCiABKAMSGAoQYXBwbGllZF9zZXF1ZW5jZRgLIAEoAxIXCg9jb21tYW5kc19wYXJrZWQYDCABKAMSLwoPcGFya2VkX2NvbW1hbmRzGA0gAygLMhYuc3luYy52MS5QYXJrZWRDb21tYW5kEg4KBmFsYXJtcxgOIAMoCSIzCg1QYXJrZWRDb21tYW5kEhIKCmNvbW1hbmRfaWQYASABKAkSDgoGcmVhc29uGAIgASgJIkIKFFJlcG9ydFN0YXR1c1Jlc3BvbnNlEhEKCWxlZGdlcl9pZBgBIAEoCRIXCg9jbG9ja19vZmZzZXRfbXMYAiABKAMijwEKE0Fuc3dlckRpZ2VzdFJlcXVlc3QSEwoLcXVlc3Rpb25faWQYASABKAkSIwoEY2VsbBgCIAEoCzITLnN5bmMudjEuRGlnZXN0Q2VsbEgAEiUKBWV2ZW50GAMgASgLMhQuc3luYy52MS5FdmVudERpZ2VzdEgAEg8KBWZhdWx0GAQgASgJSABCBgoEcGFydCIWChRBbnN3ZXJEaWdlc3RSZXNwb25zZSqYAQoLUmVmdXNhbENvZGUSHAoYUkVGVVNBTF9DT0RFX1VOU1BFQ0lGSUVEEAASGAoUUkVGVVNBTF9DT0RFX0lOVkFMSUQQARIZChVSRUZVU0FMX0NPREVfQ09ORkxJQ1QQAhIaChZSRUZVU0FMX0NPREVfU0VRX1RBS0VOEAMSGgoWUkVGVVNBTF9DT0RFX1RSWV9MQVRFUhAEMvQCCgpTeW5jRW5naW5lEkEKDVdhdGNoQ29tbWFuZHMSFy5zeW5jLnYxLlN0b3JlSGFuZHNoYWtlGhUuc3luYy52MS5DbG91ZENvbW1hbmQwARJFChRVcGxvYWRCdWZmZXJlZEV2ZW50cxITLnN5bmMudjEuU3RvcmVFdmVudBoWLnN5bmMudjEuVXBsb2FkU3VtbWFyeSgBEkAKEk9wZXJhdGlvbmFsQ2hhbm5lbBITLnN5bmMudjEuU3RvcmVFdmVudBoRLnN5bmMudjEuRXZlbnRBY2soATABEksKDFJlcG9ydFN0YXR1cxIcLnN5bmMudjEuUmVwb3J0U3RhdHVzUmVxdWVzdBodLnN5bmMudjEuUmVwb3J0U3RhdHVzUmVzcG9uc2USTQoMQW5zd2VyRGlnZXN0Ehwuc3luYy52MS5BbnN3ZXJEaWdlc3RSZXF1ZXN0Gh0uc3luYy52MS5BbnN3ZXJEaWdlc3RSZXNwb25zZSgBYgZwcm90bzM", [file_sync_v1_digest]);
 
 /**
  * @generated from message sync.v1.StoreHandshake
@@ -204,6 +204,17 @@ export type StoreEvent = Message<"sync.v1.StoreEvent"> & {
    * @generated from field: string epoch = 7;
    */
   epoch: string;
+
+  /**
+   * Further events, as if each had come in a message of its own behind this one:
+   * a bundle. Most of what a small message costs is paid once for all of them.
+   * Theirs may leave out store_id and epoch, which are then this one's; a `more` of
+   * theirs is not read. At most 255, and only to a server that says
+   * `brewctl-bundles` in its initial metadata: others would lose them.
+   *
+   * @generated from field: repeated sync.v1.StoreEvent more = 8;
+   */
+  more: StoreEvent[];
 };
 
 /**
@@ -345,6 +356,14 @@ export type EventAck = Message<"sync.v1.EventAck"> & {
    * @generated from field: sync.v1.RefusalCode code = 7;
    */
   code: RefusalCode;
+
+  /**
+   * If ok and no duplicate: further events of the same bundle, behind this one and
+   * in order, that are so too.
+   *
+   * @generated from field: repeated string also = 8;
+   */
+  also: string[];
 };
 
 /**
@@ -632,8 +651,9 @@ export const RefusalCodeSchema: GenEnum<RefusalCode> = /*@__PURE__*/
  * of its first event. With `brewctl-epoch` beside it the initial metadata of the
  * answer has, beside the ledger's id (`brewctl-ledger`), the highest seq that
  * the ledger has seen of that epoch (`brewctl-seen`), which tells a store that
- * the cloud has lost what it had acknowledged. Clients that know none of this
- * are served all the same: fields 1 to 5 of StoreEvent, 1 to 3 of EventAck and
+ * the cloud has lost what it had acknowledged. `brewctl-bundles` there says that
+ * a StoreEvent may carry further ones. Clients that know none of this are served
+ * all the same: fields 1 to 5 of StoreEvent, 1 to 3 of EventAck and
  * CloudCommand, 1 and 2 of UploadSummary and 1 of StoreHandshake are all that
  * the original contract has.
  *
@@ -673,7 +693,7 @@ export const SyncEngine: GenService<{
    * told the store nothing: it sends all of them again.
    *
    * Errors: UNAVAILABLE when the ledger cannot store anything, and when the server
-   * shuts down.
+   * shuts down; INVALID_ARGUMENT for a bundle of more than 256 events.
    *
    * @generated from rpc sync.v1.SyncEngine.UploadBufferedEvents
    */
@@ -687,13 +707,15 @@ export const SyncEngine: GenService<{
    * down, for as long as both are there. It streams both ways because the store
    * must not wait for one answer before it sends the next event.
    *
-   * There is one EventAck an event, in the order of the events, after the commit
-   * of the event; the answers of one commit leave together. At most 4096 events
+   * Each event gets its answer, in the order of the events, after the commit of
+   * the event: an EventAck of its own, or, if it came in a bundle, a place in the
+   * EventAck of its bundle. At most 4096 events
    * may be without an answer; then the server stops reading. After the store's
    * half-close the answers that are due still come, then the stream ends with OK.
    *
    * Errors: UNAVAILABLE when the ledger cannot store anything, and when the server
-   * shuts down. A bad event is no error of the stream: its EventAck says so.
+   * shuts down; INVALID_ARGUMENT for a bundle of more than 256 events. A bad event
+   * is no error of the stream: its EventAck says so.
    *
    * @generated from rpc sync.v1.SyncEngine.OperationalChannel
    */
