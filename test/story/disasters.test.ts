@@ -52,8 +52,9 @@ async function untilTaken(dataDir: string, count: number): Promise<void> {
 async function untilAcked(buffer: string, count: number): Promise<void> {
   const outbox = new Outbox({ path: buffer, now: () => systemClock.now() });
   try {
+    const signal = AbortSignal.timeout(20_000);
     while (outbox.counts().acked < count) {
-      await systemClock.sleep(5, { signal: AbortSignal.timeout(20_000) });
+      await systemClock.sleep(5, { signal });
     }
   } finally {
     outbox.close();
@@ -145,8 +146,9 @@ test("the clock jumps by days, forward and back, while the cloud refuses for now
     tell: (news) => news.kind === "failed" && failures.push(news.error),
   });
   const drained = async () => {
+    const signal = AbortSignal.timeout(20_000);
     while (!outbox.isDrained()) {
-      await systemClock.sleep(5, { signal: AbortSignal.timeout(20_000) });
+      await systemClock.sleep(5, { signal });
     }
   };
   try {
@@ -237,8 +239,9 @@ test("SIGTERM while tills stream: they are let go at once, and what was answered
     till({ name: `till-${n}`, address: () => ours.tcp, pauseMs: 0, events: 2_000 }),
   );
   const answered = () => tills.flatMap((till) => [...till.answered.keys()]);
+  const signal = AbortSignal.timeout(20_000);
   while (answered().length < 1_000) {
-    await systemClock.sleep(1, { signal: AbortSignal.timeout(20_000) });
+    await systemClock.sleep(1, { signal });
   }
   const before = ours.running;
   const stopped = ours.kill({ signal: "SIGTERM" });
