@@ -61,6 +61,16 @@ async function untilAcked(buffer: string, count: number): Promise<void> {
   }
 }
 
+/** Rejects with what `describe` says if it takes too long. */
+async function soon<T>(promise: Promise<T>, describe: () => string): Promise<T> {
+  const over = new AbortController();
+  const late = systemClock.sleep(60_000, { signal: over.signal }).then(() => {
+    throw new Error(describe());
+  });
+  late.catch(() => {});
+  return await Promise.race([promise, late]).finally(() => over.abort());
+}
+
 test("the cloud's disk is an old copy: the daemon says so, and a replay brings the rest", async () => {
   using folder = tempFolder();
   const { path, dataDir, buffer, daemon: startOurs } = places(folder);
@@ -79,8 +89,11 @@ test("the cloud's disk is an old copy: the daemon says so, and a replay brings t
   renameSync(folder.file("copy"), dataDir);
 
   await using third = await startCloud(path, dataDir);
-  await daemon.running.output(/^ERROR the cloud's ledger .* was restored from an older copy/m);
-  await sales.close();
+  const said = daemon.running.output(
+    /^ERROR the cloud's ledger .* was restored from an older copy/m,
+  );
+  await soon(said, () => `no alarm: ${daemon.running.stderr}`);
+  await soon(sales.close(), () => `the till waits: ${daemon.running.stderr}`);
   const store = ["--store", storeId, "--buffer", buffer];
   expect(await brewctl(["store-sync", "replay", ...store])).toMatchObject({ code: 0 });
   await untilTaken(dataDir, sales.offered.size);
