@@ -27,6 +27,11 @@ const { names, given } = readArgs();
 const seed = given.seed ?? Math.floor(Math.random() * 1_000_000);
 const megabytes = (bytes: number) => `${Math.round(bytes / 1024 / 1024)} MB`;
 
+// Whoever stops it leaves neither processes nor folders: those see to that when this one exits.
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+  process.once(signal, () => process.exit(130));
+}
+
 for (const name of names) {
   console.log(`── ${name}, seed ${seed}`);
   try {

@@ -5,7 +5,7 @@
  */
 
 import { cpSync, existsSync, renameSync, rmSync } from "node:fs";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { Bridge } from "../../src/bridge/bridge.ts";
 import { Inbox } from "../../src/bridge/inbox.ts";
 import { Outbox, retentionMs } from "../../src/bridge/outbox.ts";
@@ -20,6 +20,9 @@ import { serveCloud } from "../support/serve-cloud.ts";
 import { type TempFolder, tempFolder } from "../support/temp.ts";
 
 const storeId = "store-01";
+
+// Each starts several processes; the waits have limits of their own.
+vi.setConfig({ testTimeout: 120_000 });
 
 /** A cloud and a daemon, in a folder of their own. */
 function places(folder: TempFolder) {
@@ -49,12 +52,23 @@ async function untilTaken(dataDir: string, count: number): Promise<void> {
 async function untilAcked(buffer: string, count: number): Promise<void> {
   const outbox = new Outbox({ path: buffer, now: () => systemClock.now() });
   try {
+    const signal = AbortSignal.timeout(20_000);
     while (outbox.counts().acked < count) {
-      await systemClock.sleep(5, { signal: AbortSignal.timeout(20_000) });
+      await systemClock.sleep(5, { signal });
     }
   } finally {
     outbox.close();
   }
+}
+
+/** Rejects with what `describe` says if it takes too long. */
+async function soon<T>(promise: Promise<T>, describe: () => string): Promise<T> {
+  const over = new AbortController();
+  const late = systemClock.sleep(60_000, { signal: over.signal }).then(() => {
+    throw new Error(describe());
+  });
+  late.catch(() => {});
+  return await Promise.race([promise, late]).finally(() => over.abort());
 }
 
 test("the cloud's disk is an old copy: the daemon says so, and a replay brings the rest", async () => {
@@ -75,8 +89,11 @@ test("the cloud's disk is an old copy: the daemon says so, and a replay brings t
   renameSync(folder.file("copy"), dataDir);
 
   await using third = await startCloud(path, dataDir);
-  await daemon.running.output(/^ERROR the cloud's ledger .* was restored from an older copy/m);
-  await sales.close();
+  const said = daemon.running.output(
+    /^ERROR the cloud's ledger .* was restored from an older copy/m,
+  );
+  await soon(said, () => `no alarm: ${daemon.running.stderr}`);
+  await soon(sales.close(), () => `the till waits: ${daemon.running.stderr}`);
   const store = ["--store", storeId, "--buffer", buffer];
   expect(await brewctl(["store-sync", "replay", ...store])).toMatchObject({ code: 0 });
   await untilTaken(dataDir, sales.offered.size);
@@ -142,8 +159,9 @@ test("the clock jumps by days, forward and back, while the cloud refuses for now
     tell: (news) => news.kind === "failed" && failures.push(news.error),
   });
   const drained = async () => {
+    const signal = AbortSignal.timeout(20_000);
     while (!outbox.isDrained()) {
-      await systemClock.sleep(5, { signal: AbortSignal.timeout(20_000) });
+      await systemClock.sleep(5, { signal });
     }
   };
   try {
@@ -234,8 +252,9 @@ test("SIGTERM while tills stream: they are let go at once, and what was answered
     till({ name: `till-${n}`, address: () => ours.tcp, pauseMs: 0, events: 2_000 }),
   );
   const answered = () => tills.flatMap((till) => [...till.answered.keys()]);
+  const signal = AbortSignal.timeout(20_000);
   while (answered().length < 1_000) {
-    await systemClock.sleep(1, { signal: AbortSignal.timeout(20_000) });
+    await systemClock.sleep(1, { signal });
   }
   const before = ours.running;
   const stopped = ours.kill({ signal: "SIGTERM" });

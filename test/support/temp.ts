@@ -11,14 +11,24 @@ export interface TempFolder extends Disposable {
   file(name: string): string;
 }
 
+/** A run that is interrupted does not get to the end of its scopes. */
+const folders = new Set<string>();
+process.once("exit", () => {
+  for (const path of folders) {
+    rmSync(path, { recursive: true, force: true, maxRetries: 3 });
+  }
+});
+
 /** A folder of its own for a test, removed at the end of the scope. */
 export function tempFolder(prefix = "brewctl-"): TempFolder {
   const path = mkdtempSync(join(tmpdir(), prefix));
+  folders.add(path);
   return {
     path,
     file: (name) => join(path, name),
     [Symbol.dispose]() {
       rmSync(path, { recursive: true, force: true });
+      folders.delete(path);
     },
   };
 }
