@@ -3,8 +3,8 @@
  * as soon as it is complete. Nothing is read unless the flag asks for it.
  */
 
-import { createReadStream, fstatSync } from "node:fs";
-import { access, constants, open, stat } from "node:fs/promises";
+import { closeSync, createReadStream, fstatSync, openSync, statSync } from "node:fs";
+import { access, constants, stat } from "node:fs/promises";
 import { addAbortSignal, type Readable } from "node:stream";
 import { TextDecoder } from "node:util";
 import { type DescMessage, fromJson, type JsonValue, type MessageShape } from "@bufbuild/protobuf";
@@ -113,22 +113,31 @@ export async function* lines(
   }
 }
 
+/** Between two attempts to release a thread, in milliseconds, and how many there are. */
+const releaseEveryMs = 2;
+const maxReleases = 500;
+
 /**
- * To open a named pipe takes until somebody opens it for writing, and nothing interrupts that. So on
- * abort we do it ourselves.
+ * To open a named pipe takes until somebody opens it for writing, and nothing interrupts that: not even
+ * the end of the process, which waits for its threads. So on abort we do it ourselves. The thread may
+ * be just about to open it; it is waited for right here, since nothing else is left to be done.
  */
 function openFile(path: string, signal: AbortSignal): Readable {
   const file = createReadStream(path);
-  const release = async () => {
-    if ((await stat(path)).isFIFO()) {
-      const writer = await open(path, constants.O_WRONLY | constants.O_NONBLOCK);
-      await writer.close();
+  const release = () => {
+    for (let tries = 0; tries < maxReleases; tries += 1) {
+      try {
+        closeSync(openSync(path, constants.O_WRONLY | constants.O_NONBLOCK));
+        return;
+      } catch {
+        // Nobody reads there, or not yet.
+        Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, releaseEveryMs);
+      }
     }
   };
   signal.addEventListener("abort", () => {
-    if (file.pending) {
-      // It fails if nobody waits there any more.
-      release().catch(() => {});
+    if (file.pending && statSync(path, { throwIfNoEntry: false })?.isFIFO()) {
+      release();
     }
   });
   return file;
