@@ -293,10 +293,16 @@ class Session {
   #readPage(): boolean {
     const { outbox } = this.#options;
     this.#pageAt = 0;
-    this.#page = outbox
-      .retries(pageSize)
-      // An answer that is not on the disk yet does not show there: the event seems to be due still.
-      .filter(({ eventId }) => !this.#inFlight.has(eventId) && !this.#unmarked.has(eventId));
+    let due = outbox.retries(pageSize);
+    // An answer that is not on the disk yet does not show there: the event seems to be due still.
+    const isNew = ({ eventId }: Recorded) =>
+      !this.#inFlight.has(eventId) && !this.#unmarked.has(eventId);
+    if (due.length === pageSize && this.#unmarked.size >= pageSize / 2 && !due.some(isNew)) {
+      // Those behind them, of a replay, would wait for the marks.
+      this.#marks.flush();
+      due = outbox.retries(pageSize);
+    }
+    this.#page = due.filter(isNew);
     if (this.#page.length === 0 && !this.#isAtEnd) {
       this.#page = outbox.pending(this.#position, pageSize);
       this.#isAtEnd = this.#page.length === 0;

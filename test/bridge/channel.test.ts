@@ -81,6 +81,22 @@ test("answers that keep coming are marked together, half a second's at a time", 
   await over;
 });
 
+test("a replay of many does not wait for the marks of each page", async () => {
+  const { clock, outbox, fake, stop, over } = opened(
+    { onEvent: (event, call) => call.answer(accepted(event)) },
+    2_000,
+    { untilDrained: false },
+  );
+  await clock.advance(2_000);
+  expect(outbox.replay()).toBe(2_000);
+  await clock.advance(2_000);
+  expect(fake.calls[0]?.sent).toHaveLength(4_000);
+  expect(outbox.counts()).toMatchObject({ pending: 0, acked: 2_000 });
+  stop.abort(new Error("enough"));
+  await clock.advance(10);
+  await over;
+});
+
 test("a drain does not wait for more marks when the last answer has come", async () => {
   const { clock, fake, told, over } = opened({}, 3);
   await clock.advance(100);
