@@ -72,13 +72,13 @@ export async function flush(options: FlushOptions): Promise<void> {
       const underWay = new Set<Promise<void>>();
       /** Of the last event that was handed to a call. */
       let position = 0;
-      let hasRenumbered = false;
+      let isSeqTaken = false;
       let failure: { readonly error: unknown } | undefined;
 
       const upload = async (batch: readonly Recorded[], sent: () => void) => {
         try {
           const summary = await uploadBatch(batch, sent, options);
-          hasRenumbered = settle(batch, summary, options) || hasRenumbered;
+          isSeqTaken = settle(batch, summary, options) || isSeqTaken;
           answered();
           successes += 1;
           if (successes >= successesToGrow) {
@@ -93,7 +93,7 @@ export async function flush(options: FlushOptions): Promise<void> {
       };
 
       for (;;) {
-        const isFree = failure === undefined && !hasRenumbered && !signal.aborted;
+        const isFree = failure === undefined && !isSeqTaken && !signal.aborted;
         const batch = isFree ? outbox.pending(position, size) : [];
         if (batch.length === 0 && isFree && underWay.size === 0) {
           batch.push(...outbox.retries(size));
@@ -111,10 +111,12 @@ export async function flush(options: FlushOptions): Promise<void> {
           }
         } else if (underWay.size > 0) {
           await Promise.race(underWay);
+        } else if (isSeqTaken) {
+          // Not sooner: what the other calls' summaries name has the numbers that it was sent with.
+          outbox.renumber();
+          return "again";
         } else if (failure !== undefined) {
           throw failure.error;
-        } else if (hasRenumbered) {
-          return "again";
         } else {
           signal.throwIfAborted();
           const at = outbox.nextRetryAt();
@@ -173,8 +175,8 @@ async function uploadBatch(
 }
 
 /**
- * Marks what the summary says, if it says what became of everything. Returns whether the events have
- * new numbers now.
+ * Marks what the summary says, if it says what became of everything. Returns whether a seq was taken:
+ * then the events need new numbers.
  */
 function settle(batch: readonly Recorded[], summary: Summary, options: FlushOptions): boolean {
   const { accepted, duplicates, refused, refusals } = summary;
@@ -199,7 +201,7 @@ function settle(batch: readonly Recorded[], summary: Summary, options: FlushOpti
       return [{ kind: "acked", position: event.position }];
     }
     if (answer.isSeqTaken) {
-      // It gets another number, below.
+      // It gets another number.
       return [];
     }
     const settlement = settlementOf(event, answer, options);
@@ -207,9 +209,6 @@ function settle(batch: readonly Recorded[], summary: Summary, options: FlushOpti
     return [settlement];
   });
   options.outbox.settle(settlements);
-  if (isTaken) {
-    options.outbox.renumber();
-  }
   options.onSummary(summary, told);
   return isTaken;
 }

@@ -208,6 +208,36 @@ test("taken seqs mint an epoch, and are sent under new numbers", async () => {
   expect(outbox.counts()).toMatchObject({ pending: 0, acked: 3, parked: 0 });
 });
 
+test("a call beside one with a taken seq is marked by the numbers that it was sent with", async () => {
+  const refused = Promise.withResolvers<void>();
+  const sent: Recorded[][] = [];
+  const { outbox, run } = open(
+    4,
+    {
+      async upload(batch) {
+        sent.push([...batch]);
+        if (sent.length === 1) {
+          refused.resolve();
+          const refusals = batch.map(({ eventId }) => refusal(eventId, { isSeqTaken: true }));
+          return { ...accepted([]), refused: 2, refusals };
+        }
+        await refused.promise;
+        return accepted(batch);
+      },
+    },
+    { maxBatch: 2 },
+  );
+  await run();
+  const [, beside, again] = sent;
+  for (const { eventId, epoch, seq } of [...(beside ?? []), ...(again ?? [])]) {
+    expect(outbox.event(eventId)).toMatchObject({ state: "acked", epoch, seq });
+  }
+  expect(again?.map(({ eventId, seq }) => [eventId, seq])).toEqual([
+    ["e1", 1],
+    ["e2", 2],
+  ]);
+});
+
 test("an event that the wire never takes is parked in the end, and the others pass", async () => {
   const { outbox, run } = open(
     20,
