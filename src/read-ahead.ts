@@ -29,7 +29,8 @@ export async function* readAhead<T>(
   const read = async () => {
     try {
       for (;;) {
-        if (size >= maxAhead) {
+        // Again and again: a small item that is taken makes no room for a large one.
+        while (size >= maxAhead && !isLeft) {
           await new Promise<void>((resolve) => {
             wakeReader = resolve;
           });

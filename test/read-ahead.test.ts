@@ -46,6 +46,18 @@ test("a busy consumer is read ahead of, and no further than the bound", async ()
   await items.return();
 });
 
+test("a small item that is taken makes no room for a large one", async () => {
+  const source = counted((i) => i, 1000);
+  const items = readAhead(source.messages, 64, (item) => (item <= 64 ? 1 : 32));
+  for (let i = 0; i < 32; i += 1) {
+    await items.next();
+    await turns(10);
+  }
+  // 32 small ones and one large one wait, and at most one more that was just taken.
+  expect(source.taken).toBeLessThanOrEqual(66);
+  await items.return();
+});
+
 test("an empty source ends at once", async () => {
   expect(await collect(readAhead(each([]), 4))).toEqual({ messages: [], error: undefined });
 });
