@@ -17,7 +17,7 @@ import {
   StoreEventSchema,
   SyncEngine,
 } from "../../gen/sync/v1/sync_engine_pb.ts";
-import { type AnswerHeaders, type CallOptions, dial } from "../../grpc/dial.ts";
+import { type AnswerHeaders, type CallOptions, dial, type ReadyOptions } from "../../grpc/dial.ts";
 import { mapped } from "../../mapped.ts";
 import { version } from "../../version.ts";
 
@@ -63,8 +63,13 @@ export function uplinkTo(
     };
   };
 
-  /** Whether the cloud takes bundles, as its last answer's headers said; they come before any answer. */
+  /** Whether the cloud takes bundles, as the headers of this connection's last answer said. */
   let takesBundles = false;
+  const ready = (options: ReadyOptions) => {
+    // It may be another cloud now, which would lose them.
+    takesBundles = false;
+    return connection.ready(options);
+  };
 
   async function* onWire(bundles: AsyncIterable<Bundle>): AsyncGenerator<StoreEvent, void> {
     for await (const [first, ...rest] of bundles) {
@@ -85,8 +90,8 @@ export function uplinkTo(
   }
 
   return {
-    connect: ({ signal }) => connection.ready({ signal }),
-    waitReady: ({ signal, waitMs }) => connection.ready({ signal, waitMs }),
+    connect: ({ signal }) => ready({ signal }),
+    waitReady: ({ signal, waitMs }) => ready({ signal, waitMs }),
     async upload(bundles, options) {
       const { accepted, duplicates, refused, refusals } = await client.uploadBufferedEvents(
         onWire(bundles),
