@@ -159,6 +159,14 @@ export class NewBuffer {
         there.close();
       }
     }
+    if (bytesOf(this.path) > 0) {
+      // SQLite would take it for the new file's, and write its pages over ours.
+      throw new StatusError(
+        "FAILED_PRECONDITION",
+        `${this.path}-wal is the log of a buffer whose file is gone`,
+        { hint: "nothing was changed; put the file back, or move the log away" },
+      );
+    }
     const lock = takeLock(lockPath(this.path));
     if (lock === undefined) {
       throw new StatusError("FAILED_PRECONDITION", `another process is just making ${this.path}`, {

@@ -239,6 +239,21 @@ describe("the place", () => {
     }
   });
 
+  test("with a log whose file is gone is refused: it would be taken for the new one's", () => {
+    using folder = tempFolder();
+    using old = opened(folder.file("old.db"));
+    fill(old);
+    using lost = opened(folder.file("new.db"));
+    lost.outbox.append([sale("lost")]);
+    rmSync(folder.file("new.db"));
+    expect(refusal(() => take(folder, old))).toMatchObject({
+      code: "FAILED_PRECONDITION",
+      message: expect.stringContaining("new.db-wal is the log of a buffer whose file is gone"),
+    });
+    expect(old.outbox.handedOver()).toBeUndefined();
+    expect(existsSync(folder.file("new.db"))).toBe(false);
+  });
+
   test("of another store, or whose drainer runs, is refused", () => {
     using folder = tempFolder();
     using old = opened(folder.file("old.db"));
