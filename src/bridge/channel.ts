@@ -4,8 +4,9 @@
  * recorded later goes out at once.
  *
  * - At most `window` events are in flight; then the outbox is not read any further.
- * - An event without an answer for `ackTimeoutMs` is sent again, whatever else progresses: one lost
- *   answer cannot pin a place in the window.
+ * - An event without an answer for `ackTimeoutMs` is sent again if one that was sent behind it has its
+ *   answer, or nothing has: one lost answer cannot pin a place in the window, and on a slow link what
+ *   still waits its turn is not sent twice.
  * - An event that is refused for now waits its time and goes again on the same call; one that is
  *   refused for good is parked at once.
  * - A call on which nothing is answered for long, though something is due, is given up.
@@ -109,6 +110,8 @@ interface InFlight {
   readonly event: Recorded;
   /** By the monotonic clock. */
   readonly sentAt: number;
+  /** The order of sending. */
+  readonly number: number;
 }
 
 interface SessionOptions extends ChannelOptions {
@@ -126,6 +129,9 @@ class Session {
   readonly #options: SessionOptions;
   /** In the order in which they were sent. */
   readonly #inFlight = new Map<string, InFlight>();
+  #lastSent = 0;
+  /** The number of the last one that was answered. */
+  #lastAnswered = 0;
   /** Of their payloads, in characters. */
   #inFlightSize = 0;
   readonly #over = new AbortController();
@@ -259,7 +265,9 @@ class Session {
       if (!this.#inFlight.delete(event.eventId)) {
         this.#inFlightSize += event.payload.length;
       }
-      this.#inFlight.set(event.eventId, { event, sentAt: clock.monotonic() });
+      this.#lastSent += 1;
+      const sending = { event, sentAt: clock.monotonic(), number: this.#lastSent };
+      this.#inFlight.set(event.eventId, sending);
       this.mostInFlight = Math.max(this.mostInFlight, this.#inFlight.size);
       size += event.payload.length;
       bundle.push(event);
@@ -324,6 +332,7 @@ class Session {
       // The second answer to an event that was sent twice.
       return;
     }
+    this.#lastAnswered = Math.max(this.#lastAnswered, sent.number);
     this.#inFlight.delete(eventId);
     this.#inFlightSize -= sent.event.payload.length;
     if (answer.kind === "refused" && answer.isSeqTaken) {
@@ -399,8 +408,10 @@ class Session {
     if (this.#overdue.length > 0) {
       return;
     }
-    for (const { event, sentAt } of this.#inFlight.values()) {
-      if (sentAt > before) {
+    const isSilent = this.#dueSince <= before;
+    for (const { event, sentAt, number } of this.#inFlight.values()) {
+      // Answers come in the order of the events.
+      if (sentAt > before || (number > this.#lastAnswered && !isSilent)) {
         return;
       }
       this.#overdue.push(event);

@@ -153,6 +153,24 @@ test("an event without an answer is sent again, although others progress", async
   expect(outbox.counts().acked).toBe(100);
 });
 
+test("what waits for its turn on a slow link is not sent twice", async () => {
+  const { clock, fake, outbox, over } = opened(
+    {
+      onEvent(event, call) {
+        clock
+          .sleep(100 * call.sent.length, { signal: never })
+          .then(() => call.answer(accepted(event)));
+      },
+    },
+    100,
+    { ackTimeoutMs: 5000 },
+  );
+  await clock.advance(11_000);
+  await over;
+  expect(fake.calls[0]?.sent).toHaveLength(100);
+  expect(outbox.counts().acked).toBe(100);
+});
+
 test("an event that is refused for now waits its time and goes once more on the same call", async () => {
   const sentAt: number[] = [];
   const { clock, outbox, fake, told, over } = opened(
