@@ -408,7 +408,10 @@ export function takeOver(
     // After the mark: a crash between the two leaves one box too few, never one too many.
     target.put();
   } catch (error) {
-    database.write(() => setMark.run(before === undefined ? "" : JSON.stringify(before)));
+    // It may be in its place all the same, where only the folder could not be synced.
+    if (!hasArrived(mark)) {
+      database.write(() => setMark.run(before === undefined ? "" : JSON.stringify(before)));
+    }
     throw error;
   }
 }
