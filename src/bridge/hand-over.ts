@@ -14,7 +14,7 @@ import { messageOf, StatusError } from "../errors.ts";
 import type { DigestCell } from "../event-digest.ts";
 import { bytesOf, Database, type Lock, type Statement, syncPath, takeLock } from "../sqlite.ts";
 import { bufferKind, lockPath, mintEpoch, salvagingPath } from "./buffer-file.ts";
-import type { HandedOver } from "./handed-over.ts";
+import type { HandedOver } from "./hand-over-mark.ts";
 import { commandStates, type Inbox, type KeptCursor, type ReceivedCommand } from "./inbox.ts";
 import { addPruned, eventStates, Outbox, type Recorded } from "./outbox.ts";
 

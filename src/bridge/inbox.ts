@@ -7,7 +7,7 @@
 import { StatusError } from "../errors.ts";
 import type { Database } from "../sqlite.ts";
 import { faultOfName } from "../store-event.ts";
-import { insistOnOurs } from "./handed-over.ts";
+import { insistOnOurs } from "./hand-over-mark.ts";
 
 export interface Command {
   readonly commandId: string;

@@ -46,7 +46,7 @@ import {
   salvagingPath,
   storeOf,
 } from "./buffer-file.ts";
-import { type HandedOver, handedOver, insistOnOurs } from "./handed-over.ts";
+import { type HandedOver, handedOver, insistOnOurs } from "./hand-over-mark.ts";
 
 /**
  * `pending`: no final answer yet. `acked`: the cloud has it; kept for a while, for `replay`.

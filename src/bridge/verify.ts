@@ -8,7 +8,7 @@ import { messageOf } from "../errors.ts";
 import { DamagedError, Database } from "../sqlite.ts";
 import { faultOfEvent, faultOfName, maxRecordedPayloadBytes } from "../store-event.ts";
 import { bufferKind } from "./buffer-file.ts";
-import { type HandedOver, handedOver } from "./handed-over.ts";
+import { type HandedOver, handedOver } from "./hand-over-mark.ts";
 import { type CommandState, commandStates } from "./inbox.ts";
 import { type EventState, eventStates } from "./outbox.ts";
 

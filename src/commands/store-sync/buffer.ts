@@ -4,7 +4,7 @@ import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { type Command, Option } from "commander";
 import type { Salvaged } from "../../bridge/buffer-file.ts";
-import { tellHandedOver } from "../../bridge/handed-over.ts";
+import { tellHandedOver } from "../../bridge/hand-over-mark.ts";
 import { Outbox, reserveBytes } from "../../bridge/outbox.ts";
 import { UsageError } from "../../errors.ts";
 import { plain } from "../../plain.ts";

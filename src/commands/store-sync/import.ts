@@ -17,7 +17,7 @@ import {
   NewBuffer,
   takeOver,
 } from "../../bridge/hand-over.ts";
-import { tellHandedOver } from "../../bridge/handed-over.ts";
+import { tellHandedOver } from "../../bridge/hand-over-mark.ts";
 import { Inbox } from "../../bridge/inbox.ts";
 import { Outbox } from "../../bridge/outbox.ts";
 import { StatusError, UsageError } from "../../errors.ts";

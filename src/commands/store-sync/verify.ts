@@ -6,7 +6,7 @@
 
 import { existsSync } from "node:fs";
 import { Command } from "commander";
-import { tellHandedOver } from "../../bridge/handed-over.ts";
+import { tellHandedOver } from "../../bridge/hand-over-mark.ts";
 import { type Verdict, verify } from "../../bridge/verify.ts";
 import { StatusError, statusCodes } from "../../errors.ts";
 import { plain } from "../../plain.ts";
