@@ -72,6 +72,8 @@ export async function flush(options: FlushOptions): Promise<void> {
       const underWay = new Set<Promise<void>>();
       /** Of the last event that was handed to a call. */
       let position = 0;
+      /** The outbox's version when nothing was left behind that one. */
+      let endVersion: number | undefined;
       let isSeqTaken = false;
       let failure: { readonly error: unknown } | undefined;
 
@@ -94,7 +96,12 @@ export async function flush(options: FlushOptions): Promise<void> {
 
       for (;;) {
         const isFree = failure === undefined && !isSeqTaken && !signal.aborted;
-        const batch = isFree ? outbox.pending(position, size) : [];
+        const version = outbox.version();
+        // To look again would go through all that waits to be tried again: after a replay, of a week.
+        const batch = isFree && version !== endVersion ? outbox.pending(position, size) : [];
+        if (isFree && batch.length === 0) {
+          endVersion = version;
+        }
         if (batch.length === 0 && isFree && underWay.size === 0) {
           batch.push(...outbox.retries(size));
         }

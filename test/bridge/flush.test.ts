@@ -1,6 +1,6 @@
 /** The flush: batches, summaries that must add up, and links that break. */
 
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { type FlushOptions, flush } from "../../src/bridge/flush.ts";
 import type { LinkState } from "../../src/bridge/link.ts";
 import { Outbox, type OutboxCounts, type Recorded } from "../../src/bridge/outbox.ts";
@@ -236,6 +236,16 @@ test("a call beside one with a taken seq is marked by the numbers that it was se
     ["e1", 1],
     ["e2", 2],
   ]);
+});
+
+test("after a replay it is not looked for new events again and again", async () => {
+  const { outbox, batches, run } = open(2000, {});
+  await run();
+  outbox.replay();
+  const looked = vi.spyOn(outbox, "pending");
+  await run();
+  expect(batches.slice(4)).toEqual([500, 500, 500, 500]);
+  expect(looked).toHaveBeenCalledTimes(1);
 });
 
 test("an event that the wire never takes is parked in the end, and the others pass", async () => {
