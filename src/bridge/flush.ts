@@ -9,6 +9,7 @@
 
 import type { Clock, Random } from "../clock.ts";
 import { StatusError } from "../errors.ts";
+import { GroupCommit } from "../group-commit.ts";
 import { keepLinked, type LinkState } from "./link.ts";
 import type { LedgerSeen, Outbox, Recorded, Settlement } from "./outbox.ts";
 import { settlementOf } from "./settling.ts";
@@ -58,6 +59,12 @@ const successesToGrow = 8;
  */
 const maxCalls = 3;
 
+/**
+ * Calls whose summaries are noted on our disk together: each commit is an fsync, and nobody waits for
+ * these until the end.
+ */
+const marksTogether = { maxItems: 4, lingerMs: 500 };
+
 /** Resolves when nothing is pending any more. Throws as `keepLinked`. */
 export async function flush(options: FlushOptions): Promise<void> {
   const { outbox, uplink, clock, signal, maxBatch = maxFlushBatch } = options;
@@ -70,6 +77,16 @@ export async function flush(options: FlushOptions): Promise<void> {
     async session({ answered }) {
       options.onState({ kind: "replaying" });
       const underWay = new Set<Promise<void>>();
+      const marks = new GroupCommit<readonly Settlement[], undefined>({
+        clock,
+        ...marksTogether,
+        commit(batches) {
+          outbox.settle(batches.flat());
+          return [];
+        },
+      });
+      /** Resolves when all that was answered so far is noted. */
+      let noted: Promise<unknown> = Promise.resolve();
       /** Of the last event that was handed to a call. */
       let position = 0;
       let hasRenumbered = false;
@@ -78,7 +95,19 @@ export async function flush(options: FlushOptions): Promise<void> {
       const upload = async (batch: readonly Recorded[], sent: () => void) => {
         try {
           const summary = await uploadBatch(batch, sent, options);
-          hasRenumbered = settle(batch, summary, options) || hasRenumbered;
+          const { settlements, refused, isSeqTaken } = read(summary, batch, options);
+          const mark = marks.add(settlements).then(() => options.onSummary(summary, refused));
+          noted = Promise.all([noted, mark]);
+          // It is looked at when nothing is under way any more.
+          noted.catch(() => {});
+          if (refused.length > 0 || isSeqTaken) {
+            // A person may wait for it; and what was answered keeps the number under which it was sent.
+            marks.flush();
+          }
+          if (isSeqTaken) {
+            outbox.renumber();
+            hasRenumbered = true;
+          }
           answered();
           successes += 1;
           if (successes >= successesToGrow) {
@@ -95,8 +124,13 @@ export async function flush(options: FlushOptions): Promise<void> {
       for (;;) {
         const isFree = failure === undefined && !hasRenumbered && !signal.aborted;
         const batch = isFree ? outbox.pending(position, size) : [];
-        if (batch.length === 0 && isFree && underWay.size === 0) {
-          batch.push(...outbox.retries(size));
+        if (batch.length === 0 && underWay.size === 0) {
+          marks.flush();
+          await noted;
+          if (isFree) {
+            const late = outbox.pending(position, size);
+            batch.push(...(late.length > 0 ? late : outbox.retries(size)));
+          }
         }
         const last = batch.at(-1);
         if (last !== undefined) {
@@ -173,11 +207,18 @@ async function uploadBatch(
 }
 
 /**
- * Marks what the summary says, if it says what became of everything. Returns whether the events have
- * new numbers now.
+ * What a summary makes of a batch, if it says what became of each event. `isSeqTaken`: some of them need
+ * other numbers, and are pending still.
  */
-function settle(batch: readonly Recorded[], summary: Summary, options: FlushOptions): boolean {
-  const { accepted, duplicates, refused, refusals } = summary;
+function read(
+  { accepted, duplicates, refused, refusals }: Summary,
+  batch: readonly Recorded[],
+  options: FlushOptions,
+): {
+  readonly settlements: readonly Settlement[];
+  readonly refused: readonly Refused[];
+  readonly isSeqTaken: boolean;
+} {
   const answers = new Map(refusals.map((refusal) => [refusal.eventId, refusal]));
   const isOurs = batch.filter(({ eventId }) => answers.has(eventId)).length === answers.size;
   if (
@@ -191,7 +232,6 @@ function settle(batch: readonly Recorded[], summary: Summary, options: FlushOpti
       `the cloud's summary does not say what became of each of ${batch.length} events: ${accepted} accepted, ${duplicates} duplicates, ${refused} refused, ${refusals.length} of them named`,
     );
   }
-  const isTaken = refusals.some(({ isSeqTaken }) => isSeqTaken);
   const told: Refused[] = [];
   const settlements = batch.flatMap((event): Settlement[] => {
     const answer = answers.get(event.eventId);
@@ -199,19 +239,14 @@ function settle(batch: readonly Recorded[], summary: Summary, options: FlushOpti
       return [{ kind: "acked", position: event.position }];
     }
     if (answer.isSeqTaken) {
-      // It gets another number, below.
       return [];
     }
     const settlement = settlementOf(event, answer, options);
     told.push({ event, answer, isParked: settlement.kind === "parked" });
     return [settlement];
   });
-  options.outbox.settle(settlements);
-  if (isTaken) {
-    options.outbox.renumber();
-  }
-  options.onSummary(summary, told);
-  return isTaken;
+  const isSeqTaken = refusals.some((answer) => answer.isSeqTaken);
+  return { settlements, refused: told, isSeqTaken };
 }
 
 export function isTooMuch(error: unknown): error is StatusError {
