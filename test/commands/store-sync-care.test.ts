@@ -235,6 +235,16 @@ test("export to a file puts it there as a whole, and never over a database", asy
   expect(objects(readFileSync(file, "utf8")).at(-1)).toHaveProperty("end");
   expect(readdirSync(box.folder.path).sort()).toEqual(["brewctl", "out.ndjson"]);
   const bytes = readFileSync(box.buffer);
+  const folder = await box.sync(`export ${box.folder.path}`);
+  expect(folder.stderr).toMatch(
+    / is no file; expected the name of a file to be written\n.*export - >/,
+  );
+  expect(folder.code).toBe(2);
+  // A device or a pipe would be gone, with a file in its place.
+  const pipe = box.folder.file("pipe");
+  execFileSync("mkfifo", [pipe]);
+  expect((await box.sync(`export ${pipe}`)).code).toBe(2);
+  expect(statSync(pipe).isFIFO()).toBe(true);
   const wrong = await box.sync(`export ${box.buffer}`);
   expect(wrong.stderr).toMatch(/is a database; expected the name of a file to be written\n/);
   expect(wrong.code).toBe(2);
