@@ -9,6 +9,7 @@
 
 import type { Clock, Random } from "../clock.ts";
 import { StatusError } from "../errors.ts";
+import { GroupCommit } from "../group-commit.ts";
 import { keepLinked, type LinkState } from "./link.ts";
 import type { LedgerSeen, Outbox, Recorded, Settlement } from "./outbox.ts";
 import { settlementOf } from "./settling.ts";
@@ -58,6 +59,12 @@ const successesToGrow = 8;
  */
 const maxCalls = 3;
 
+/**
+ * Calls whose summaries are noted on our disk together: each commit is an fsync, and nobody waits for
+ * these until the end.
+ */
+const marksTogether = { maxItems: 4, lingerMs: 500 };
+
 /** Resolves when nothing is pending any more. Throws as `keepLinked`. */
 export async function flush(options: FlushOptions): Promise<void> {
   const { outbox, uplink, clock, signal, maxBatch = maxFlushBatch } = options;
@@ -70,17 +77,36 @@ export async function flush(options: FlushOptions): Promise<void> {
     async session({ answered }) {
       options.onState({ kind: "replaying" });
       const underWay = new Set<Promise<void>>();
+      const marks = new GroupCommit<readonly Settlement[], undefined>({
+        clock,
+        ...marksTogether,
+        commit(batches) {
+          outbox.settle(batches.flat());
+          return [];
+        },
+      });
+      /** Resolves when all that was answered so far is noted. */
+      let noted: Promise<unknown> = Promise.resolve();
       /** Of the last event that was handed to a call. */
       let position = 0;
       /** The outbox's version when nothing was left behind that one. */
       let endVersion: number | undefined;
-      let isSeqTaken = false;
+      let mustRenumber = false;
       let failure: { readonly error: unknown } | undefined;
 
       const upload = async (batch: readonly Recorded[], sent: () => void) => {
         try {
           const summary = await uploadBatch(batch, sent, options);
-          isSeqTaken = settle(batch, summary, options) || isSeqTaken;
+          const { settlements, refused, isSeqTaken } = read(summary, batch, options);
+          const mark = marks.add(settlements).then(() => options.onSummary(summary, refused));
+          noted = Promise.all([noted, mark]);
+          // It is looked at when nothing is under way any more.
+          noted.catch(() => {});
+          if (refused.length > 0) {
+            // A person may wait for it.
+            marks.flush();
+          }
+          mustRenumber ||= isSeqTaken;
           answered();
           successes += 1;
           if (successes >= successesToGrow) {
@@ -94,16 +120,28 @@ export async function flush(options: FlushOptions): Promise<void> {
         }
       };
 
-      for (;;) {
-        const isFree = failure === undefined && !isSeqTaken && !signal.aborted;
+      /** What was not handed to a call yet. */
+      const look = (): Recorded[] => {
         const version = outbox.version();
-        // To look again would go through all that waits to be tried again: after a replay, of a week.
-        const batch = isFree && version !== endVersion ? outbox.pending(position, size) : [];
-        if (isFree && batch.length === 0) {
-          endVersion = version;
+        if (version === endVersion) {
+          // It would go through all that waits to be tried again: after a replay, a week.
+          return [];
         }
-        if (batch.length === 0 && isFree && underWay.size === 0) {
-          batch.push(...outbox.retries(size));
+        const page = outbox.pending(position, size);
+        endVersion = page.length === 0 ? version : undefined;
+        return page;
+      };
+
+      for (;;) {
+        const isFree = failure === undefined && !mustRenumber && !signal.aborted;
+        const batch = isFree ? look() : [];
+        if (batch.length === 0 && underWay.size === 0) {
+          marks.flush();
+          await noted;
+          if (isFree) {
+            const late = look();
+            batch.push(...(late.length > 0 ? late : outbox.retries(size)));
+          }
         }
         const last = batch.at(-1);
         if (last !== undefined) {
@@ -118,8 +156,8 @@ export async function flush(options: FlushOptions): Promise<void> {
           }
         } else if (underWay.size > 0) {
           await Promise.race(underWay);
-        } else if (isSeqTaken) {
-          // Not sooner: what the other calls' summaries name has the numbers that it was sent with.
+        } else if (mustRenumber) {
+          // Not sooner: what was answered keeps the number under which it was sent, in other calls too.
           outbox.renumber();
           return "again";
         } else if (failure !== undefined) {
@@ -182,11 +220,18 @@ async function uploadBatch(
 }
 
 /**
- * Marks what the summary says, if it says what became of everything. Returns whether a seq was taken:
- * then the events need new numbers.
+ * What a summary makes of a batch, if it says what became of each event. `isSeqTaken`: some of them need
+ * other numbers, and are pending still.
  */
-function settle(batch: readonly Recorded[], summary: Summary, options: FlushOptions): boolean {
-  const { accepted, duplicates, refused, refusals } = summary;
+function read(
+  { accepted, duplicates, refused, refusals }: Summary,
+  batch: readonly Recorded[],
+  options: FlushOptions,
+): {
+  readonly settlements: readonly Settlement[];
+  readonly refused: readonly Refused[];
+  readonly isSeqTaken: boolean;
+} {
   const answers = new Map(refusals.map((refusal) => [refusal.eventId, refusal]));
   const isOurs = batch.filter(({ eventId }) => answers.has(eventId)).length === answers.size;
   if (
@@ -200,7 +245,6 @@ function settle(batch: readonly Recorded[], summary: Summary, options: FlushOpti
       `the cloud's summary does not say what became of each of ${batch.length} events: ${accepted} accepted, ${duplicates} duplicates, ${refused} refused, ${refusals.length} of them named`,
     );
   }
-  const isTaken = refusals.some(({ isSeqTaken }) => isSeqTaken);
   const told: Refused[] = [];
   const settlements = batch.flatMap((event): Settlement[] => {
     const answer = answers.get(event.eventId);
@@ -208,16 +252,14 @@ function settle(batch: readonly Recorded[], summary: Summary, options: FlushOpti
       return [{ kind: "acked", position: event.position }];
     }
     if (answer.isSeqTaken) {
-      // It gets another number.
       return [];
     }
     const settlement = settlementOf(event, answer, options);
     told.push({ event, answer, isParked: settlement.kind === "parked" });
     return [settlement];
   });
-  options.outbox.settle(settlements);
-  options.onSummary(summary, told);
-  return isTaken;
+  const isSeqTaken = refusals.some((answer) => answer.isSeqTaken);
+  return { settlements, refused: told, isSeqTaken };
 }
 
 export function isTooMuch(error: unknown): error is StatusError {

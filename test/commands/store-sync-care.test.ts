@@ -1,6 +1,6 @@
 /** `brewctl store-sync` for whoever looks after a buffer: prune, compact, verify, export, import, commands. */
 
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import { once } from "node:events";
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
@@ -235,6 +235,11 @@ test("export to a file puts it there as a whole, and never over a database", asy
   expect(objects(readFileSync(file, "utf8")).at(-1)).toHaveProperty("end");
   expect(readdirSync(box.folder.path).sort()).toEqual(["brewctl", "out.ndjson"]);
   const bytes = readFileSync(box.buffer);
+  // A device or a pipe would be gone, with a file in its place.
+  const pipe = box.folder.file("pipe");
+  execFileSync("mkfifo", [pipe]);
+  expect((await box.sync(`export ${pipe}`)).code).toBe(2);
+  expect(statSync(pipe).isFIFO()).toBe(true);
   const wrong = await box.sync(`export ${box.buffer}`);
   expect(wrong.stderr).toMatch(/is a database; expected the name of a file to be written\n/);
   expect(wrong.code).toBe(2);
@@ -243,8 +248,11 @@ test("export to a file puts it there as a whole, and never over a database", asy
   expect(nowhere.stderr).toContain("there is no such folder\n");
   expect(nowhere.code).toBe(2);
   const folder = await box.sync(`export ${box.folder.path}`);
-  expect(folder.stderr).toMatch(/^brewctl: PERMISSION_DENIED: .* cannot be written: /);
-  expect(readdirSync(box.folder.path).sort()).toEqual(["brewctl", "out.ndjson"]);
+  expect(folder.stderr).toMatch(
+    / is no file; expected the name of a file to be written\n.*export - >/,
+  );
+  expect(folder.code).toBe(2);
+  expect(readdirSync(box.folder.path).sort()).toEqual(["brewctl", "out.ndjson", "pipe"]);
 });
 
 test("export is the buffer of one moment, whatever is recorded and pruned meanwhile", async () => {

@@ -14,9 +14,12 @@ export function eventJson(event: Omit<Recorded, "position">, storeId: string): s
     timestamp: BigInt(timestamp),
     seq: BigInt(seq),
   });
-  const json = toJson(StoreEventSchema, message, { alwaysEmitImplicit: true });
+  // One event, and no bundle.
+  const { more: _, ...json } = toJson(StoreEventSchema, message, {
+    alwaysEmitImplicit: true,
+  }) as Record<string, unknown>;
   const beside = { state, attempts, reason, notBefore, settledAt };
-  return plain(JSON.stringify({ ...(json as object), ...beside }));
+  return plain(JSON.stringify({ ...json, ...beside }));
 }
 
 /** The time of day where we are, as the original prints it. */

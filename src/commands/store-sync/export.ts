@@ -6,7 +6,16 @@
  * lines: export-lines.ts
  */
 
-import { closeSync, existsSync, fsyncSync, openSync, renameSync, rmSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  openSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeSync,
+} from "node:fs";
 import { dirname, resolve } from "node:path";
 import { Command, Option } from "commander";
 import { headOf, type Kept, keptIn } from "../../bridge/hand-over.ts";
@@ -106,6 +115,13 @@ function* chosen(outbox: Outbox, inbox: Inbox, state: EventState | undefined) {
 }
 
 function checkPlace(path: string): void {
+  const there = statSync(path, { throwIfNoEntry: false });
+  if (there !== undefined && !there.isFile()) {
+    // A file of that name would take its place.
+    throw new UsageError(`${path} is no file; expected the name of a file to be written`, {
+      hint: "into a pipe or a device: brewctl store-sync export - > PATH",
+    });
+  }
   if (isSqliteFile(path)) {
     throw new UsageError(`${path} is a database; expected the name of a file to be written`, {
       hint: "an export is lines of JSON; give it a name such as store-01.ndjson",
