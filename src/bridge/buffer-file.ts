@@ -93,6 +93,11 @@ export function lockPath(path: string): string {
   return `${path}-drainer`;
 }
 
+/** The lock of the process that has commands applied by a program. */
+export function applierPath(path: string): string {
+  return `${path}-applier`;
+}
+
 export interface OpenOptions {
   readonly storeId: string | undefined;
   /** Unix milliseconds. */

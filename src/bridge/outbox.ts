@@ -191,6 +191,9 @@ type EventRow = [
   ...[reason: string, settledAt: number],
 ];
 
+/** Positions that are looked at in a step of a replay: some milliseconds. */
+const replayStep = 5_000;
+
 export class Outbox {
   readonly path: string;
   readonly storeId: string;
@@ -607,10 +610,22 @@ export class Outbox {
    * it still has is a duplicate there. Returns how many.
    */
   replay(): number {
-    return this.database.write(() => {
+    return this.replaying().reduce((sum, events) => sum + events, 0);
+  }
+
+  /** The same in steps, between which others can have their turn; each yields how many. */
+  *replaying(): Generator<number, void> {
+    const { replay, lastPosition } = this.#statements;
+    const last = Number(lastPosition.get()?.["last"] ?? 0);
+    for (let from = 0; from < last; from += replayStep) {
+      yield this.database.write(() => {
+        this.insistOnOurs();
+        return Number(replay.run(from, from + replayStep).changes);
+      });
+    }
+    this.database.write(() => {
       this.insistOnOurs();
       this.database.prepare("UPDATE outbox SET alarm = ''").run();
-      return Number(this.#statements.replay.run().changes);
     });
   }
 
@@ -880,7 +895,8 @@ function prepare(database: Database) {
     ofAll: sql("SELECT * FROM pruned WHERE day BETWEEN ? AND ?"),
     ofType: sql("SELECT * FROM pruned WHERE day BETWEEN ? AND ? AND type = ?"),
     replay: sql(`UPDATE events SET state = 0, attempts = 0, not_before = 1, settled_at = 0
-      WHERE state = 1`),
+      WHERE state = 1 AND position > ? AND position <= ?`),
+    lastPosition: sql("SELECT max(position) AS last FROM events"),
     all: events(behind),
     // A literal state, since only so does SQLite see which of the small indexes fits.
     pending: events(`state = 0 AND ${behind}`),

@@ -3,12 +3,12 @@
 import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { type Command, Option } from "commander";
-import type { Salvaged } from "../../bridge/buffer-file.ts";
+import { applierPath, type Salvaged } from "../../bridge/buffer-file.ts";
 import { tellHandedOver } from "../../bridge/hand-over-mark.ts";
 import { Outbox, reserveBytes } from "../../bridge/outbox.ts";
-import { UsageError } from "../../errors.ts";
+import { StatusError, UsageError } from "../../errors.ts";
 import { plain } from "../../plain.ts";
-import type { Lock } from "../../sqlite.ts";
+import { type Lock, takeLock } from "../../sqlite.ts";
 import type { CommandContext } from "../client-call.ts";
 import { databasePath, nonEmpty, outputOption, type outputs, withTerminalFlags } from "../flags.ts";
 import { stateFolder } from "../state-folder.ts";
@@ -101,6 +101,23 @@ export function becomeDrainer(outbox: Outbox): Lock {
     outbox.close();
     throw error;
   }
+}
+
+/**
+ * For a process that decides what becomes of commands. Throws, with the buffer closed, if another one
+ * does: whoever received a command first would take it from the other.
+ */
+export function becomeApplier(outbox: Outbox): Lock {
+  const lock = takeLock(applierPath(outbox.path));
+  if (lock === undefined) {
+    outbox.close();
+    throw new StatusError(
+      "FAILED_PRECONDITION",
+      `another process applies the commands of store ${outbox.storeId}: store-sync watch, or run --exec`,
+      { hint: "stop that one first; brewctl store-sync commands shows what has come" },
+    );
+  }
+  return lock;
 }
 
 /** Throws, with the buffer closed, if another box has taken over: its commands are not for this one. */

@@ -4,7 +4,7 @@
  */
 
 import { Command } from "commander";
-import type { Exit } from "../../shutdown.ts";
+import { type Exit, Stop } from "../../shutdown.ts";
 import type { CommandContext } from "../client-call.ts";
 import { type LocalFlags, openBuffer, withLocalFlags } from "./buffer.ts";
 
@@ -24,13 +24,23 @@ Acknowledged events are kept for a week. What the cloud still has counts as a du
 export async function run(flags: LocalFlags, context: CommandContext): Promise<Exit> {
   const outbox = openBuffer(flags, context);
   try {
-    const events = outbox.replay();
+    let events = 0;
+    for (const some of outbox.replaying()) {
+      events += some;
+      // Whoever drains or records has its turn.
+      await context.clock.sleep(1, { signal: context.interrupted });
+    }
     await context.terminal.print(
       flags.output === "ndjson"
         ? JSON.stringify({ events })
         : `${events} ${events === 1 ? "event" : "events"} to be sent again`,
     );
     return 0;
+  } catch (error) {
+    if (error instanceof Stop) {
+      return error.exit;
+    }
+    throw error;
   } finally {
     outbox.close();
   }

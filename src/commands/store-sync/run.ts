@@ -38,6 +38,7 @@ import {
 import {
   alarmsOf,
   type BufferFlags,
+  becomeApplier,
   becomeDrainer,
   openBuffer,
   withBufferFlags,
@@ -78,7 +79,7 @@ export const command = withLogFlags(
     .addOption(
       new Option(
         "--keep <duration>",
-        "how long acknowledged events are kept, for replay and reconcile",
+        "how long acknowledged events are kept, for replay (flush and channel keep a week)",
       )
         .default(retentionMs, "168h")
         .argParser(positiveDuration),
@@ -139,6 +140,7 @@ export async function run(flags: RunFlags, context: CommandContext): Promise<Exi
   const open = { makes: flags.store !== undefined, saysSalvaged: false };
   const outbox = openBuffer(flags, context, open);
   const lock = becomeDrainer(outbox);
+  const applier = flags.exec === undefined ? undefined : becomeApplier(outbox);
   const { storeId } = outbox;
   const inbox = new Inbox(outbox.database, { now });
   const uplink = { storeId, epoch: () => outbox.epoch(), clock };
@@ -234,6 +236,7 @@ export async function run(flags: RunFlags, context: CommandContext): Promise<Exi
         log.info("store-bridge stopped", { pending, parked });
       }
     } finally {
+      applier?.release();
       lock.release();
       outbox.close();
     }

@@ -20,7 +20,7 @@ import type { CommandContext } from "../client-call.ts";
 import { integer } from "../flags.ts";
 import { ndjson } from "../output.ts";
 import { checkStopFlags, type StopFlags, startStopRules, withStopFlags } from "../stop-rules.ts";
-import { openBuffer, refuseHandedOver } from "./buffer.ts";
+import { becomeApplier, openBuffer, refuseHandedOver } from "./buffer.ts";
 import { type LinkFlags, linkTalk, openUplink, withLinkFlags } from "./link-talk.ts";
 
 export interface WatchFlags extends LinkFlags, StopFlags {
@@ -51,6 +51,7 @@ export async function run(flags: WatchFlags, context: CommandContext): Promise<E
   checkStopFlags(flags, limit);
   const outbox = openBuffer(flags, context, { makes: flags.store !== undefined });
   refuseHandedOver(outbox);
+  const lock = becomeApplier(outbox);
   const inbox = new Inbox(outbox.database, { now: () => clock.now() });
   const over = new AbortController();
   const signal = AbortSignal.any([over.signal, interrupted, terminal.outputLost]);
@@ -102,6 +103,7 @@ export async function run(flags: WatchFlags, context: CommandContext): Promise<E
   } finally {
     over.abort(new Stop("over"));
     uplink.close();
+    lock.release();
     outbox.close();
   }
   const commands = `${received} ${received === 1 ? "command" : "commands"}`;
