@@ -35,7 +35,8 @@ Exit codes
   3        done, but records were rejected, and --fail-on-rejected asked to know
   4        --expect was not met in time
   5        store-sync: events are still pending or parked;
-           head-office stores --check: a store needs somebody
+           head-office stores --check: a store needs somebody;
+           head-office reconcile: the two sides differ
   64 + n   the call ended with gRPC status n:
            ${Object.entries(statusCodes)
              .filter(([, number]) => number > 0)

@@ -97,6 +97,8 @@ export class Bridge {
   readonly #stop = new AbortController();
   /** Rings when head office should hear something. */
   readonly #changed = new Bell();
+  /** Rings when one of the two links has found the cloud: the other need not wait any longer. */
+  readonly #found = new Bell();
   /** Rings when a command has come. */
   readonly #commands = new Bell();
   readonly #channel: Promise<void>;
@@ -208,7 +210,11 @@ export class Bridge {
       ...{ outbox, uplink: events, clock, random, untilDrained: false },
       signal: this.#over.signal,
       stop: this.#stop.signal,
+      hurry: this.#found,
       onState: (state) => {
+        if (state.kind === "replaying") {
+          this.#found.ring();
+        }
         // That the cloud has answered says nothing of how far it is.
         if (state.kind !== "recovered") {
           this.#link = state;
@@ -236,7 +242,11 @@ export class Bridge {
     return watch({
       ...{ inbox, uplink: control, clock, random, signal: this.#over.signal },
       appliesLater: apply !== undefined,
+      hurry: this.#found,
       onState: (state) => {
+        if (state.kind === "live") {
+          this.#found.ring();
+        }
         // That the cloud is not there, the other link says.
         if (state.kind === "offline" && !["offline", "connecting"].includes(this.#link.kind)) {
           tell({ kind: "not watching", why: state.why, attempt: state.attempt });

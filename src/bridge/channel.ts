@@ -35,6 +35,8 @@ export interface ChannelOptions {
   /** Ends it when nothing is pending. */
   readonly untilDrained: boolean;
   readonly onState: (state: LinkState) => void;
+  /** As in `LinkOptions`. */
+  readonly hurry?: Bell | undefined;
   /** Is told of each answer when what it means is on the disk. */
   readonly onAnswer: (answer: Answer, settlement: Settlement) => void;
   /** The next answer is read when what this returns has resolved. */

@@ -13,6 +13,7 @@
  */
 
 import { backoffMs } from "../backoff.ts";
+import type { Bell } from "../bell.ts";
 import type { Clock, Random } from "../clock.ts";
 import { type StatusCode, StatusError } from "../errors.ts";
 import { DamagedError } from "../sqlite.ts";
@@ -42,6 +43,8 @@ export interface LinkOptions {
     readonly failures: number;
   }) => Promise<"done" | "again">;
   readonly onState: (state: LinkState) => void;
+  /** Rings when there is a reason to try again before the time has come. */
+  readonly hurry?: Bell | undefined;
   readonly clock: Clock;
   readonly random: Random;
   readonly signal: AbortSignal;
@@ -63,7 +66,7 @@ const finalCodes: readonly StatusCode[] = [
  * would change.
  */
 export async function keepLinked(options: LinkOptions): Promise<void> {
-  const { connect, session, onState, clock, random, signal } = options;
+  const { connect, session, onState, hurry, clock, random, signal } = options;
   let failures = 0;
   const answered = () => {
     if (failures > 0) {
@@ -87,7 +90,12 @@ export async function keepLinked(options: LinkOptions): Promise<void> {
       failures += 1;
       const waitMs = backoffMs(failures, linkBackoff, random);
       onState({ kind: "offline", why: error.message, attempt: failures, waitMs });
-      await clock.sleep(waitMs, { signal });
+      const over = new AbortController();
+      const pause = AbortSignal.any([signal, over.signal]);
+      const hurried = hurry?.next({ signal: pause });
+      const slept = clock.sleep(waitMs, { signal: pause });
+      await (hurried === undefined ? slept : Promise.race([slept, hurried]));
+      over.abort(new StatusError("CANCELLED", "the wait is over"));
     }
   }
 }

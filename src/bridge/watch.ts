@@ -3,6 +3,7 @@
  * bridge. After a lost connection the stream goes on behind the last command that is on our disk.
  */
 
+import type { Bell } from "../bell.ts";
 import type { Clock, Random } from "../clock.ts";
 import { StatusError } from "../errors.ts";
 import type { Command, Inbox, Received } from "./inbox.ts";
@@ -17,6 +18,8 @@ export interface WatchOptions {
   /** Ends it. */
   readonly signal: AbortSignal;
   readonly onState: (state: LinkState) => void;
+  /** As in `LinkOptions`. */
+  readonly hurry?: Bell | undefined;
   /** Commands wait on the disk for `Inbox.next` instead of being applied as they come. */
   readonly appliesLater?: boolean;
   /** Is told what the cloud wants to know of the events here; without it, it does not ask. */

@@ -174,7 +174,7 @@ async function bindOne(
         hint:
           asked.kind === "unix"
             ? "stop the other server, or choose another path with --addr"
-            : "stop the other server, or choose another port with --addr, such as --addr :0 for any free one",
+            : "stop the other server, or choose another port with --addr, such as --addr localhost:0 for any free one",
         cause: error,
       });
     }

@@ -125,9 +125,11 @@ export function headOffice({ cloud, questions, clock, log }: HeadOfficeOptions):
       return digest({ storeId, side, range }, { cloud, questions, clock, signal });
     },
 
-    async *listEvents({ storeId, after, follow }, { signal }) {
+    async *listEvents({ storeId, after, follow }, { signal, sendHeaders }) {
       checkStoreIfAny(storeId);
       const { ledger, taken } = cloud.forCall();
+      // Positions are this ledger's: whoever goes on behind one should know whose it was.
+      sendHeaders({ "brewctl-ledger": ledger.id });
       let position = Number(after);
       for (;;) {
         const news = taken.next({ signal });

@@ -1,6 +1,7 @@
 /** The link: attempt after attempt, with waits that grow until the cloud has answered something. */
 
 import { expect, test } from "vitest";
+import { Bell } from "../../src/bell.ts";
 import { keepLinked, type LinkState } from "../../src/bridge/link.ts";
 import { type StatusCode, StatusError } from "../../src/errors.ts";
 import { Stop } from "../../src/shutdown.ts";
@@ -108,4 +109,35 @@ test("an abort ends a wait at once, with its reason", async () => {
   await clock.sleeping();
   kill.abort(new Stop("Ctrl+C"));
   await expect(done).rejects.toThrow("Ctrl+C");
+});
+
+test("a hurry ends a wait, and only that one", async () => {
+  const clock = testClock();
+  const hurry = new Bell();
+  const kill = new AbortController();
+  const states: LinkState[] = [];
+  let attempts = 0;
+  const done = keepLinked({
+    connect: () => Promise.resolve(),
+    session() {
+      attempts += 1;
+      return Promise.reject(lost());
+    },
+    onState: (state) => states.push(state),
+    ...{ hurry, clock, random: () => 1, signal: kill.signal },
+  });
+  done.catch(() => {});
+  await clock.sleeping();
+  expect(attempts).toBe(1);
+  hurry.ring();
+  await clock.sleeping();
+  expect(attempts).toBe(2);
+  // Nobody has rung again: the second wait is a whole one.
+  await clock.advance(1_900);
+  expect(attempts).toBe(2);
+  await clock.advance(100);
+  expect(attempts).toBe(3);
+  expect(waits(states)).toEqual([1000, 2000, 4000]);
+  kill.abort(new Stop("over"));
+  await expect(done).rejects.toThrow("over");
 });

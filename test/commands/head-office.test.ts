@@ -358,6 +358,22 @@ describe("events", () => {
     );
   });
 
+  test("a cloud that comes back with another ledger is not gone on with", async () => {
+    using folder = tempFolder();
+    await using cloud = await serveCloud({ dataDir: folder.file("first") });
+    await sell(cloud, 1, 5);
+    await using following = startOffice(cloud, "events", "--follow", "--reconnect");
+    await following.output(/^5 .*\n/m);
+    await using back = await restart(cloud, { dataDir: folder.file("second") });
+    await sell(back, 6, 20);
+    const { code, stdout, stderr } = await following.ended;
+    expect(code).toBe(79);
+    expect(lines(stdout)).toHaveLength(5);
+    expect(stderr).toMatch(
+      /^brewctl: DATA_LOSS: the cloud has another ledger now: .* up to 5\n {2}.*--after 0$/m,
+    );
+  });
+
   test("without --reconnect a lost server ends it, with where to go on", async () => {
     await using cloud = await serveCloud();
     await sell(cloud, 1, 3);

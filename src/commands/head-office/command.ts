@@ -23,7 +23,7 @@ export interface CommandFlags extends ClientFlags {
   readonly allStores?: boolean;
   readonly type: string;
   readonly payload: string;
-  readonly id: string;
+  readonly id?: string;
 }
 
 export const command = withClientFlags(
@@ -33,7 +33,7 @@ export const command = withClientFlags(
     .option("--all-stores", "for all that the cloud has heard of")
     .requiredOption("--type <type>", `what to do: ${commandTypes.join(", ")}`, nonEmpty)
     .option("--payload <json>", "what belongs to it", "{}")
-    .option("--id <id>", "its id; the same command again is then safe (default: a random one)", ""),
+    .option("--id <id>", "its id; the same command again is then safe (default: a random one)"),
 );
 
 export const examples = `\
@@ -49,7 +49,7 @@ stores: a store that has it keeps the one that is there.`;
 export async function run(flags: CommandFlags, context: CommandContext): Promise<Exit> {
   const { terminal } = context;
   const { store: storeIds = [], allStores = false, output } = flags;
-  const { type, payload: payloadJson, id: commandId } = flags;
+  const { type, payload: payloadJson, id: commandId = "" } = flags;
   if (allStores === storeIds.length > 0) {
     throw new UsageError("expected --store, once or several times, or --all-stores");
   }
@@ -78,7 +78,9 @@ export async function run(flags: CommandFlags, context: CommandContext): Promise
       }
     }
     if (!commandTypes.includes(type)) {
-      terminal.say(`a store knows ${commandTypes.join(", ")}; it will park ${plain(type)}`);
+      terminal.say(
+        `a store knows ${commandTypes.join(", ")}; without a program (run --exec) it parks ${plain(type)}`,
+      );
     }
     return 0;
   });

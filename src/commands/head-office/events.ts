@@ -6,6 +6,7 @@
  */
 
 import { Command } from "commander";
+import { StatusError } from "../../errors.ts";
 import {
   HeadOffice,
   type ListEventsResponse,
@@ -63,6 +64,8 @@ export async function run(flags: EventsFlags, context: CommandContext): Promise<
   const { store: storeId = "", follow = false, limit, output } = flags;
   checkStopFlags(flags, limit);
   let position = BigInt(flags.after);
+  let ledgerId: string | undefined;
+  const otherLedger = new AbortController();
   let shown = 0;
 
   return makeClientCall({
@@ -74,7 +77,21 @@ export async function run(flags: EventsFlags, context: CommandContext): Promise<
         reconnect: call.reconnect,
         maxAttempts: attemptsOf(flags.reconnect),
         tell: (news) => terminal.say(describeNews(news, `going on behind ${position}`)),
-        open: () => call.client.listEvents({ storeId, after: position, follow }, call),
+        open: () =>
+          call.client.listEvents(
+            { storeId, after: position, follow },
+            {
+              ...call,
+              signal: AbortSignal.any([call.signal, otherLedger.signal]),
+              onHeaders(headers) {
+                const [id] = headers.get("brewctl-ledger");
+                ledgerId ??= id === undefined ? undefined : String(id);
+                if (id !== undefined && id !== ledgerId) {
+                  otherLedger.abort(lostLedger(position));
+                }
+              },
+            },
+          ),
       });
       try {
         for await (const event of events) {
@@ -99,6 +116,14 @@ export async function run(flags: EventsFlags, context: CommandContext): Promise<
       }
       return { why: "end of the ledger" };
     },
+  });
+}
+
+/** To go on behind a position of another ledger would leave out events without a word. */
+function lostLedger(position: bigint): StatusError {
+  const message = `the cloud has another ledger now: its positions are not those up to ${position}`;
+  return new StatusError("DATA_LOSS", message, {
+    hint: "it has lost its disk; its own events, from the beginning: --after 0",
   });
 }
 

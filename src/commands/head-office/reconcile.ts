@@ -8,7 +8,7 @@
  * decision: docs/decisions/reconcile.md
  */
 
-import { writeFileSync } from "node:fs";
+import { statSync, writeFileSync } from "node:fs";
 import { Command, InvalidArgumentError } from "commander";
 import { digestsOf } from "../../bridge/digesting.ts";
 import type { Outbox } from "../../bridge/outbox.ts";
@@ -30,7 +30,7 @@ export interface ReconcileFlags extends ClientFlags {
   readonly store: string;
   readonly from?: string;
   readonly to?: string;
-  readonly type: string;
+  readonly type?: string;
   readonly buffer?: string;
   readonly receipt?: string;
 }
@@ -45,7 +45,7 @@ export const command = withClientFlags(
       day,
     )
     .option("--to <day>", "the last day (default: today)", day)
-    .option("--type <type>", "only events of this type", "")
+    .option("--type <type>", "only events of this type")
     .option(
       "--buffer <file>",
       "the store's buffer, if it is at hand: the store is not asked",
@@ -73,12 +73,13 @@ const dayMs = 86_400_000;
 
 export async function run(flags: ReconcileFlags, context: CommandContext): Promise<Exit> {
   const { terminal, clock } = context;
-  const { to = dayOf(clock.now()), type, store: storeId } = flags;
+  const { to = dayOf(clock.now()), type = "", store: storeId } = flags;
   const { from = dayOf(Math.max(0, Date.parse(to) - 6 * dayMs)) } = flags;
   if (from > to) {
     throw new UsageError(`--from ${from} is after --to ${to}`);
   }
   const range = { fromDay: from, toDay: to, type };
+  checkReceipt(flags.receipt);
   const outbox = flags.buffer === undefined ? undefined : openBuffer(flags, context);
   try {
     return await ask(HeadOffice, flags, context, async (client, call) => {
@@ -240,6 +241,14 @@ function verdictOf(compared: readonly Compared[]) {
   const words =
     total === 0 ? "no events on either side" : isSame ? `all ${total} of ${total}` : some;
   return { isSame, ledger, store, words };
+}
+
+/** A pipe that nobody reads would hold us up for ever, after all the work. */
+function checkReceipt(path: string | undefined): void {
+  const there = path === undefined ? undefined : statSync(path, { throwIfNoEntry: false });
+  if (there !== undefined && !there.isFile()) {
+    throw new UsageError(`--receipt ${path}: expected the name of a file`);
+  }
 }
 
 function file(path: string, receipt: object): void {

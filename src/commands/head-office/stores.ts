@@ -36,7 +36,7 @@ export const command = withClientFlags(
     .option("--watch", "go on: a table that changes on a terminal, else a line a change")
     .option(
       "--check",
-      "exit 5 if a store is dark, or has gaps, conflicts, alarms or anything parked",
+      "exit 5 if a store is dark, or has new gaps, open conflicts, alarms or anything parked",
     ),
 );
 

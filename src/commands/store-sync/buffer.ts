@@ -157,7 +157,8 @@ export function alarmsOf(outbox: Outbox): string[] {
   const left = `${Math.floor(free / mebibyte)} MiB are left on the disk of ${outbox.path}`;
   return [
     outbox.alarm(),
-    salvaged === undefined ? "" : tellSalvaged(salvaged),
+    // Until somebody has taken it away: then he has seen to it.
+    salvaged === undefined || !existsSync(salvaged.setAside) ? "" : tellSalvaged(salvaged),
     gone === undefined ? "" : `handed over: ${tellHandedOver(gone)}`,
     free < reserveBytes ? `nothing can be recorded: ${left}` : free < lowBytes ? left : "",
   ].filter(Boolean);

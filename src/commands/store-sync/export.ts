@@ -11,6 +11,7 @@ import {
   existsSync,
   fsyncSync,
   openSync,
+  realpathSync,
   renameSync,
   rmSync,
   statSync,
@@ -135,7 +136,9 @@ function checkPlace(path: string): void {
 }
 
 /** It has its name only when all of it is on the disk; until then another one may have it. */
-function openFile(path: string) {
+function openFile(name: string) {
+  // What a link points to is replaced, and not the link.
+  const path = existsSync(name) ? realpathSync(name) : name;
   const partial = `${path}.partial`;
   const fail = (error: unknown) => {
     const code = (error as NodeJS.ErrnoException).code;

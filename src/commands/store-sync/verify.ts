@@ -27,7 +27,7 @@ export const notes = `\
 Checked are the pages of the file, whether the numbers of the current epoch are without a gap, and
 whether each event and command can be read and makes sense. Nothing is changed in the file, and others
 may use it meanwhile. Exit 79 if anything is wrong; pending and parked events are not.
-What is damaged is set aside, and what can be read goes on, when a command that writes opens it next.`;
+What is damaged is set aside, and what can be read goes on, when any other command opens it next.`;
 
 /** DATA_LOSS, as for a call. */
 const wrongExit = 64 + statusCodes.DATA_LOSS;

@@ -646,7 +646,9 @@ export const HeadOffice: GenService<{
    * ListEvents is a server stream: the ledger's events in the order in which it
    * took them. It streams because a ledger is long. It ends at the newest event,
    * or goes on with those still to come if `follow` is set. Whoever keeps the
-   * position of the last one can go on behind it after a lost connection.
+   * position of the last one can go on behind it after a lost connection, if
+   * `brewctl-ledger` in the initial metadata names the same ledger: in one that was
+   * lost and made anew, positions begin with 1 again.
    *
    * Errors: INVALID_ARGUMENT as IssueCommand; UNAVAILABLE when the server shuts
    * down.
