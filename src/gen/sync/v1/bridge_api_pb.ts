@@ -235,7 +235,9 @@ export const BridgeStatusResponseSchema: GenMessage<BridgeStatusResponse> = /*@_
  * An event is recorded when it is on the bridge's disk; the answer comes after
  * that. event_id is chosen by the till and makes it safe to repeat: the same
  * event again is the same answer, so a till that has lost an answer just sends
- * the event again. No till waits for another, and none can spoil another's event.
+ * the event again. (A week later the bridge no longer knows it, and the cloud
+ * does: then a repetition is a duplicate there, if it has its timestamp, and a
+ * conflict if it had left that out.) No till waits for another, and none can spoil another's event.
  *
  * @generated from service sync.v1.BridgeApi
  */
