@@ -240,7 +240,7 @@ test("a port that is taken is exit 2, and the buffer is free again", async () =>
   expect(code).toBe(2);
   expect(stderr).toBe(
     `brewctl: cannot listen on ${other.addr}: it is already in use\n` +
-      "  stop the other server, or choose another port with --listen, such as --listen :0 for any free one\n",
+      "  stop the other server, or choose another port with --listen, such as --listen localhost:0 for any free one\n",
   );
   await using bridge = await box.run(await away());
   expect((await bridge.stop()).code).toBe(0);
