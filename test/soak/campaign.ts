@@ -115,8 +115,8 @@ async function withCommands({ victim, folder, chance }: RunOptions): Promise<Tal
     }),
   ]);
   if (!hitsStore) {
-    // It was connected, so it has outlived the cloud.
-    equal(drain.child.exitCode, 0);
+    // It was connected, so it has outlived the cloud; 5: the till went on when it had just ended.
+    ok([0, 5].includes(drain.child.exitCode ?? -1), `it ended with ${drain.child.exitCode}`);
   }
 
   // Everybody is well again, and a fresh event passes with all that was left.
