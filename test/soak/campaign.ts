@@ -8,7 +8,7 @@
  * a function of its seed, but for what the machine does meanwhile.
  */
 
-import { deepEqual, equal } from "node:assert/strict";
+import { deepEqual, equal, ok } from "node:assert/strict";
 import { setTimeout as sleep } from "node:timers/promises";
 import { HeadOffice } from "../../src/gen/sync/v1/head_office_pb.ts";
 import { dial } from "../../src/grpc/dial.ts";
