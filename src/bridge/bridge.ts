@@ -212,7 +212,9 @@ export class Bridge {
       stop: this.#stop.signal,
       hurry: this.#found,
       onState: (state) => {
-        if (state.kind === "replaying") {
+        // Not when it has merely been let in: two links that are cut again and again would hurry
+        // each other, and never wait.
+        if (state.kind === "recovered") {
           this.#found.ring();
         }
         // That the cloud has answered says nothing of how far it is.
