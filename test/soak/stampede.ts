@@ -370,8 +370,8 @@ function expectRough(result: StampedeResult, { stores, events, daemons, faults }
   ok(kills >= planned / 2, `too tame: ${kills} kills`);
   ok(reconnects >= stores / 10, `too tame: ${reconnects} reconnects`);
   ok(duplicates >= (stores * events) / 1000, `too tame: ${duplicates} duplicates`);
-  ok(tillsLost >= daemons, `too tame: tills lost their bridges ${tillsLost} times`);
-  ok(tillsRepeated >= daemons, `too tame: tills repeated ${tillsRepeated} events`);
+  ok(tillsLost >= daemons / 2, `too tame: tills lost their bridges ${tillsLost} times`);
+  ok(tillsRepeated >= daemons / 2, `too tame: tills repeated ${tillsRepeated} events`);
   ok(peakMemory < maxCloudMemory, `the cloud grew to ${peakMemory} bytes`);
 }
 
