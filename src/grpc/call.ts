@@ -21,10 +21,15 @@ import {
   Metadata,
   type ServiceError,
   type StatusObject,
+  status as wireStatus,
 } from "@grpc/grpc-js";
+import { systemClock } from "../clock.ts";
 import { messageOf, StatusError } from "../errors.ts";
+import { Batch } from "./batch.ts";
 import type { WatchCall } from "./call-events.ts";
 import { decode, encode, wireMethod } from "./definition.ts";
+import { clientTransmit, leaveWithoutHalfClose } from "./grpc-js-internals.ts";
+import { deadlineSlackMs } from "./options.ts";
 import { fromWireStatus, readWireStatus } from "./status.ts";
 import { receive, send } from "./stream.ts";
 
@@ -78,6 +83,12 @@ export type Client<S extends DescService> = {
   readonly [K in keyof S["method"]]: Call<S["method"][K]>;
 };
 
+/** The longest timer that Node has, in milliseconds: 24.8 days. A later deadline is as good as none. */
+const maxTimerMs = 2 ** 31 - 1;
+
+/** How much sooner than grpc-js we end a call at its deadline, in milliseconds. */
+const timerLeadMs = 2;
+
 /**
  * Starts a call. On the wire the four shapes are one: requests, half-close, answers, status. So
  * every call is made as a bidirectional one, and a single request or answer is a stream of one.
@@ -97,12 +108,15 @@ export function startCall(
   // Before the call is made: a request that does not encode must not leave one behind.
   const single = streamsRequests ? undefined : encodeRequest(request);
   const { path, requestSerialize, responseDeserialize } = wireMethod(method);
+  const latest = deadline ?? Number.POSITIVE_INFINITY;
+  const leftMs = latest - systemClock.now();
+  const hasTimer = leftMs <= maxTimerMs;
   const call: ClientDuplexStream<Buffer, Buffer> = grpcClient.makeBidiStreamRequest(
     path,
     requestSerialize,
     responseDeserialize,
     Metadata.fromHttp2Headers({ ...metadata }),
-    deadline === undefined ? {} : { deadline },
+    hasTimer ? { deadline: latest } : {},
   );
   watch?.({ kind: "requested", path, deadline });
 
@@ -112,9 +126,20 @@ export function startCall(
     if (!isCancelled && !over.signal.aborted) {
       isCancelled = true;
       watch?.({ kind: "cancelled" });
+      leaveWithoutHalfClose(call);
       call.cancel();
     }
   };
+  if (hasTimer) {
+    // Before grpc-js does it, which would half-close first.
+    systemClock.sleep(Math.max(0, leftMs - timerLeadMs), over).then(
+      () => {
+        leaveWithoutHalfClose(call);
+        call.call?.cancelWithStatus(wireStatus.DEADLINE_EXCEEDED, "deadline exceeded");
+      },
+      () => {},
+    );
+  }
   // Why we cancelled, if we did: that, and not the CANCELLED it leads to, is what the caller gets.
   let ours: { readonly error: unknown } | undefined;
   const cancel = (error: unknown) => {
@@ -167,6 +192,10 @@ export function startCall(
       if (ours !== undefined) {
         throw ours.error;
       }
+      if (given.code === wireStatus.CANCELLED && systemClock.now() >= latest - deadlineSlackMs) {
+        // The server's timer was faster, and its reset says only that it has cancelled.
+        throw new StatusError("DEADLINE_EXCEEDED", "deadline exceeded");
+      }
       if (given.code !== 0) {
         throw fromWireStatus(given);
       }
@@ -177,10 +206,10 @@ export function startCall(
   });
   if (single === undefined) {
     const requests = request as AsyncIterable<object>;
-    send(call, requests, { encode: encodeRequest, watch, signal: over.signal }).then(
-      halfClose,
-      cancel,
-    );
+    const batch = new Batch({ transmit: clientTransmit(call) });
+    send(batch, requests, { encode: encodeRequest, watch, signal: over.signal })
+      .then(() => batch.sent(over))
+      .then(halfClose, cancel);
   } else {
     call.write(single);
     watch?.({ kind: "sent", bytes: single.length, waiting: call.writableLength });
