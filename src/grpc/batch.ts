@@ -5,7 +5,9 @@
  */
 
 import { nextTick } from "node:process";
+import type { Writable } from "node:stream";
 import { framedBytes } from "./frames.ts";
+import { together } from "./grpc-js-internals.ts";
 import type { Outgoing } from "./stream.ts";
 
 /**
@@ -63,32 +65,18 @@ export class Batch implements Outgoing {
   }
 
   room({ signal }: { readonly signal: AbortSignal }): Promise<void> {
-    return this.#until(() => this.#hasRoom(), { signal });
-  }
-
-  /** Resolves when all that was written is on the wire, or when the signal aborts. */
-  async sent({ signal }: { readonly signal: AbortSignal }): Promise<void> {
-    this.flush();
-    await this.#until(() => this.waiting === 0, { signal });
-  }
-
-  #until(isSo: () => boolean, { signal }: { readonly signal: AbortSignal }): Promise<void> {
     return new Promise((resolve) => {
-      if (signal.aborted || isSo()) {
+      if (signal.aborted || this.#hasRoom()) {
         resolve();
         return;
       }
-      const done = () => {
-        signal.removeEventListener("abort", done);
+      const wake = () => {
+        signal.removeEventListener("abort", wake);
         this.#wake = undefined;
         resolve();
       };
-      this.#wake = () => {
-        if (isSo()) {
-          done();
-        }
-      };
-      signal.addEventListener("abort", done, { once: true });
+      this.#wake = wake;
+      signal.addEventListener("abort", wake, { once: true });
     });
   }
 
@@ -107,7 +95,6 @@ export class Batch implements Outgoing {
       this.#charge(-messages.reduce((sum, message) => sum + framedBytes(message), 0));
       if (this.#inFlight === 0) {
         this.flush();
-        this.#wake?.();
       }
     });
     this.#wake?.();
@@ -116,4 +103,16 @@ export class Batch implements Outgoing {
   #hasRoom(): boolean {
     return this.#gatheredBytes < maxGatheredBytes && this.#gathered.length < maxGatheredMessages;
   }
+}
+
+/** Puts messages on the wire of a grpc-js call. */
+export function transmitOn(call: Writable): Transmit {
+  return (messages, totalBytes, done) => {
+    call.write(together(messages, totalBytes), (error) => {
+      // What ends the stream ends the call, and is told there.
+      if (error === null || error === undefined) {
+        done();
+      }
+    });
+  };
 }

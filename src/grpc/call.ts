@@ -25,10 +25,10 @@ import {
 } from "@grpc/grpc-js";
 import { systemClock } from "../clock.ts";
 import { messageOf, StatusError } from "../errors.ts";
-import { Batch } from "./batch.ts";
+import { Batch, transmitOn } from "./batch.ts";
 import type { WatchCall } from "./call-events.ts";
 import { decode, encode, wireMethod } from "./definition.ts";
-import { clientTransmit, leaveWithoutHalfClose } from "./grpc-js-internals.ts";
+import { leaveWithoutHalfClose } from "./grpc-js-internals.ts";
 import { deadlineSlackMs } from "./options.ts";
 import { fromWireStatus, readWireStatus } from "./status.ts";
 import { receive, send } from "./stream.ts";
@@ -83,6 +83,17 @@ export type Client<S extends DescService> = {
   readonly [K in keyof S["method"]]: Call<S["method"][K]>;
 };
 
+/** Where a call finds its connection. */
+export interface Clients {
+  take(): ClientLease;
+}
+
+export interface ClientLease {
+  readonly grpcClient: GrpcClient;
+  /** Is to be called once, when the call has ended. */
+  release(): void;
+}
+
 /** The longest timer that Node has, in milliseconds: 24.8 days. A later deadline is as good as none. */
 const maxTimerMs = 2 ** 31 - 1;
 
@@ -94,7 +105,7 @@ const timerLeadMs = 2;
  * every call is made as a bidirectional one, and a single request or answer is a stream of one.
  */
 export function startCall(
-  grpcClient: GrpcClient,
+  clients: Clients,
   method: DescMethod,
   request: object,
   { signal, deadline, metadata = {}, onHeaders, onSent, watch }: CallOptions,
@@ -111,6 +122,7 @@ export function startCall(
   const latest = deadline ?? Number.POSITIVE_INFINITY;
   const leftMs = latest - systemClock.now();
   const hasTimer = leftMs <= maxTimerMs;
+  const { grpcClient, release } = clients.take();
   const call: ClientDuplexStream<Buffer, Buffer> = grpcClient.makeBidiStreamRequest(
     path,
     requestSerialize,
@@ -156,6 +168,7 @@ export function startCall(
     call.on("status", (given: StatusObject) => {
       signal.removeEventListener("abort", onAbort);
       over.abort();
+      release();
       watch?.({ kind: "ended", ...readWireStatus(given) });
       resolve(given);
     });
@@ -206,10 +219,11 @@ export function startCall(
   });
   if (single === undefined) {
     const requests = request as AsyncIterable<object>;
-    const batch = new Batch({ transmit: clientTransmit(call) });
-    send(batch, requests, { encode: encodeRequest, watch, signal: over.signal })
-      .then(() => batch.sent(over))
-      .then(halfClose, cancel);
+    const batch = new Batch({ transmit: transmitOn(call) });
+    send(batch, requests, { encode: encodeRequest, watch, signal: over.signal }).then(() => {
+      batch.flush();
+      halfClose();
+    }, cancel);
   } else {
     call.write(single);
     watch?.({ kind: "sent", bytes: single.length, waiting: call.writableLength });

@@ -102,6 +102,7 @@ export class Connections {
   readonly #peers = new Map<string, Peer>();
   #streams = 0;
   #waitingBytes = 0;
+  #onEmpty = () => {};
 
   constructor({ limits, refusals, clock }: ConnectionsOptions) {
     this.#limits = limits;
@@ -201,6 +202,20 @@ export class Connections {
     }
   }
 
+  /** Resolves when no connection is left. */
+  closed(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#onEmpty = resolve;
+      this.#checkEmpty();
+    });
+  }
+
+  #checkEmpty(): void {
+    if (this.#bySocket.size === 0) {
+      this.#onEmpty();
+    }
+  }
+
   /** Cuts off what is still connected. */
   destroy(): void {
     for (const socket of this.#bySocket.keys()) {
@@ -261,6 +276,7 @@ export class Connections {
         this.#peers.delete(peer.address);
       }
     }
+    this.#checkEmpty();
   }
 
   #refuse(message: string, limit: keyof ServerLimits): StatusError {

@@ -10,8 +10,20 @@ import {
 import { type Address, formatAddress, isLocal } from "../address.ts";
 import { systemClock } from "../clock.ts";
 import { StatusError } from "../errors.ts";
-import { type CallOptions, type Client, startCall } from "./call.ts";
-import { clientOptions, connectTimeoutMs, loopbackOptions, watchfulOptions } from "./options.ts";
+import {
+  type CallOptions,
+  type Client,
+  type ClientLease,
+  type Clients,
+  startCall,
+} from "./call.ts";
+import {
+  clientOptions,
+  connectTimeoutMs,
+  loopbackOptions,
+  maxCallsPerConnection,
+  watchfulOptions,
+} from "./options.ts";
 
 export type { AnswerHeaders, CallOptions, Client } from "./call.ts";
 
@@ -26,7 +38,10 @@ export interface ReadyOptions {
   readonly deadline?: number | undefined;
 }
 
-/** One connection of its own; nothing is dialled before `ready` or the first call. */
+/**
+ * One connection of its own, and more while more than a hundred calls run at a time. Nothing is dialled
+ * before `ready` or the first call.
+ */
 export interface Connection {
   /**
    * Resolves when the server has answered as a gRPC server does. Rejects with UNAVAILABLE and a
@@ -54,9 +69,11 @@ export function dial(
 ): Connection {
   const options = isWatchful ? watchfulOptions : {};
   let grpcClient = connect(address, options);
+  let pool = new ClientPool(grpcClient, () => connect(address, options));
   const redial = () => {
-    grpcClient.close();
+    pool.close();
     grpcClient = connect(address, options);
+    pool = new ClientPool(grpcClient, () => connect(address, options));
   };
   return {
     async ready({ signal, waitMs, deadline = Number.POSITIVE_INFINITY }) {
@@ -96,12 +113,54 @@ export function dial(
     client<S extends DescService>(service: S): Client<S> {
       const calls = service.methods.map((method) => [
         method.localName,
-        (request: object, options: CallOptions) => startCall(grpcClient, method, request, options),
+        (request: object, options: CallOptions) => startCall(pool, method, request, options),
       ]);
       return Object.fromEntries(calls);
     },
-    close: () => grpcClient.close(),
+    close: () => pool.close(),
   };
+}
+
+/**
+ * The connections behind a `Connection`: one, as long as its calls fit. A server takes a hundred calls
+ * of a connection at a time, and grpc-js lets further ones wait without a word for one of them to end.
+ * So they get another connection, which is closed again when it is not needed any more.
+ */
+class ClientPool implements Clients {
+  readonly #connect: () => GrpcClient;
+  readonly #clients: { readonly grpcClient: GrpcClient; calls: number }[];
+
+  constructor(first: GrpcClient, connect: () => GrpcClient) {
+    this.#connect = connect;
+    this.#clients = [{ grpcClient: first, calls: 0 }];
+  }
+
+  take(): ClientLease {
+    let chosen = this.#clients.find(({ calls }) => calls < maxCallsPerConnection);
+    if (chosen === undefined) {
+      chosen = { grpcClient: this.#connect(), calls: 0 };
+      this.#clients.push(chosen);
+    }
+    const taken = chosen;
+    taken.calls += 1;
+    return {
+      grpcClient: taken.grpcClient,
+      release: () => {
+        taken.calls -= 1;
+        const at = this.#clients.indexOf(taken);
+        if (taken.calls === 0 && at > 0) {
+          this.#clients.splice(at, 1);
+          taken.grpcClient.close();
+        }
+      },
+    };
+  }
+
+  close(): void {
+    for (const { grpcClient } of this.#clients) {
+      grpcClient.close();
+    }
+  }
 }
 
 function connect(address: Address, options: ChannelOptions): GrpcClient {

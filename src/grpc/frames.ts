@@ -6,7 +6,8 @@
 
 import { StatusError } from "../errors.ts";
 
-const headerBytes = 5;
+/** What comes before each message, in bytes. */
+export const headerBytes = 5;
 
 const empty = Buffer.alloc(0);
 

@@ -4,8 +4,8 @@
  *
  * What for, and why no documented way will do:
  *
- * - Messages that have gathered leave in one write. grpc-js writes each by itself, which costs a system
- *   call for every message and wakes the peer as often.
+ * - Messages that have gathered leave in one write. grpc-js writes the next only when the connection has
+ *   taken the one before, which costs a system call for every message and wakes the peer as often.
  * - Incoming bytes pass our own decoder, which bounds what a message in pieces takes of memory and
  *   refuses compressed ones. grpc-js has no options for either.
  * - A connection's state is found from a call, to count and bound what waits for it.
@@ -15,16 +15,14 @@
 
 import { constants, type Http2Stream, type ServerHttp2Stream } from "node:http2";
 import type {
-  ClientDuplexStream,
   Metadata,
   ServerInterceptingCall,
   ServerInterceptor,
   StatusObject,
 } from "@grpc/grpc-js";
 import type { StatusError } from "../errors.ts";
-import type { Transmit } from "./batch.ts";
 import type { OpenStream } from "./connections.ts";
-import { framed } from "./frames.ts";
+import { framed, headerBytes } from "./frames.ts";
 import { toWireStatus } from "./status.ts";
 
 /** What we use of grpc-js's BaseServerInterceptingCall, the innermost object of a server's call. */
@@ -38,6 +36,21 @@ interface BaseCall {
   maybePushNextMessage(): void;
   handleDataFrame(bytes: Buffer): void;
   sendStatus(status: Partial<StatusObject>): void;
+}
+
+/**
+ * Several messages as one that grpc-js writes at once, on either side of a call. grpc-js puts a header
+ * before a message and copies the message behind it. This one holds the frames of all messages, and
+ * copies them over the header as well.
+ */
+export function together(messages: readonly Buffer[], totalBytes: number): Buffer {
+  const [first] = messages;
+  if (first !== undefined && messages.length === 1) {
+    return first;
+  }
+  const frames = framed(messages, totalBytes);
+  const copy = (target: Uint8Array) => frames.copy(target);
+  return Object.assign(frames.subarray(headerBytes), { copy });
 }
 
 const innerCalls = new WeakMap<object, InnerCall>();
@@ -95,15 +108,6 @@ export class InnerCall {
     };
   }
 
-  /** Writes answers. */
-  readonly transmit: Transmit = (messages, totalBytes, done) => {
-    const base = this.#base;
-    if (!base.checkCancelled()) {
-      base.maybeSendMetadata();
-      writeFrames(base.stream, messages, totalBytes, done);
-    }
-  };
-
   /** Ends the call with a status, before or while a handler runs. */
   fail(why: StatusError): void {
     this.#base.sendStatus(toWireStatus(why));
@@ -113,20 +117,6 @@ export class InnerCall {
   reset(): void {
     this.http2.close(constants.NGHTTP2_ENHANCE_YOUR_CALM);
   }
-}
-
-function writeFrames(
-  stream: Http2Stream,
-  messages: readonly Buffer[],
-  totalBytes: number,
-  done: () => void,
-): void {
-  stream.write(framed(messages, totalBytes), (error) => {
-    // What ends the stream ends the call, and is told there.
-    if (error === null || error === undefined) {
-      done();
-    }
-  });
 }
 
 /**
@@ -193,30 +183,6 @@ export function clientStreamOf(call: object): Http2Stream | undefined {
     layer = layer.underlyingCalls?.at(-1)?.call ?? layer.call ?? layer.child;
   }
   return undefined;
-}
-
-/**
- * Writes requests of a client's call. The first go the documented way, since the HTTP/2 stream is made
- * when the channel has found a connection; all later ones are written to that stream. On the documented
- * way each message is a write, and passes seven layers that have nothing to do for it.
- */
-export function clientTransmit(call: ClientDuplexStream<Buffer, Buffer>): Transmit {
-  let stream: Http2Stream | undefined;
-  return (messages, totalBytes, done) => {
-    if (stream === undefined) {
-      const last = messages.length - 1;
-      for (const [i, message] of messages.entries()) {
-        call.write(message, () => {
-          if (i === last) {
-            stream = clientStreamOf(call);
-            done();
-          }
-        });
-      }
-    } else if (!stream.destroyed && !stream.closed) {
-      writeFrames(stream, messages, totalBytes, done);
-    }
-  };
 }
 
 /**

@@ -1,5 +1,7 @@
 /** What one server lets its peers take, each limit with its unit and its reason. See docs/limits.md. */
 
+import { maxCallsPerConnection } from "./options.ts";
+
 /**
  * A peer is a remote address: all connections from it count together. Of an IPv6 address the first 64
  * bits count, since a host is given that many to choose from. A unix socket has no address, and who
@@ -32,8 +34,8 @@ const MiB = 1024 * 1024;
 export const defaultLimits: ServerLimits = {
   maxConnections: 4_096,
   maxConnectionsPerPeer: 1_024,
-  // What most gRPC servers announce. An idle call costs about 50 kB here, whatever it is waiting for.
-  maxStreamsPerConnection: 100,
+  // An idle call costs about 50 kB here, whatever it is waiting for.
+  maxStreamsPerConnection: maxCallsPerConnection,
   maxStreamsPerPeer: 2_000,
   maxStreams: 8_000,
   // Sixteen messages of the largest size.

@@ -20,6 +20,12 @@ export const maxMessageBytes = 4 * 1024 * 1024;
  */
 export const connectTimeoutMs = 5_000;
 
+/**
+ * How many calls run on one connection at a time. It is what our server takes, and most others: HTTP/2
+ * recommends that it be no less (RFC 9113, section 6.5.2).
+ */
+export const maxCallsPerConnection = 100;
+
 export const clientOptions = {
   // As in `serverOptions`.
   "grpc.enable_channelz": 0,

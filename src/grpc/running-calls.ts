@@ -14,7 +14,7 @@ import {
 import { systemClock } from "../clock.ts";
 import { messageOf, StatusError } from "../errors.ts";
 import type { Logger } from "../log.ts";
-import { Batch } from "./batch.ts";
+import { Batch, transmitOn } from "./batch.ts";
 import { decode, encode } from "./definition.ts";
 import { framedBytes } from "./frames.ts";
 import { type InnerCall, innerCallOf } from "./grpc-js-internals.ts";
@@ -109,7 +109,7 @@ class RunningCall {
     this.#inner = innerCallOf(call);
     const { openStream } = this.#inner;
     this.#batch = new Batch({
-      transmit: this.#inner.transmit,
+      transmit: transmitOn(call),
       charge: (bytes) => openStream?.charge(bytes),
     });
     openStream?.onRefused((why) => {

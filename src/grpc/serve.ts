@@ -110,10 +110,12 @@ export async function listen(options: ListenOptions): Promise<RunningServer> {
       const shuttingDown = new StatusError("UNAVAILABLE", "server shutting down");
       listener.close();
       calls.stop("streaming", shuttingDown);
-      const closed = new Promise<void>((resolve) => server.tryShutdown(() => resolve()));
+      // Connections close when their last call has its status; what tells us that is not the callback,
+      // which does not wait for connections that were handed to it.
+      server.tryShutdown(() => {});
       await isWithin(calls.idle(), graceMs, { signal: force });
       calls.stop("all", shuttingDown);
-      const quiet = Promise.all([calls.idle(), closed]);
+      const quiet = Promise.all([calls.idle(), connections.closed()]);
       if (!(await isWithin(quiet, lastWordsMs, { signal: force }))) {
         // What is left of calls is reset, and then the sockets go, whatever their peers do.
         injector.drain(0);
