@@ -97,7 +97,7 @@ export interface ClientLease {
 /** The longest timer that Node has, in milliseconds: 24.8 days. A later deadline is as good as none. */
 const maxTimerMs = 2 ** 31 - 1;
 
-/** How much sooner than grpc-js we end a call at its deadline, in milliseconds. */
+/** How much later than ours grpc-js's own timer for a deadline is, in milliseconds. */
 const timerLeadMs = 2;
 
 /**
@@ -128,7 +128,7 @@ export function startCall(
     requestSerialize,
     responseDeserialize,
     Metadata.fromHttp2Headers({ ...metadata }),
-    hasTimer ? { deadline: latest } : {},
+    hasTimer ? { deadline: latest + timerLeadMs } : {},
   );
   watch?.({ kind: "requested", path, deadline });
 
@@ -143,8 +143,8 @@ export function startCall(
     }
   };
   if (hasTimer) {
-    // Before grpc-js does it, which would half-close first.
-    systemClock.sleep(Math.max(0, leftMs - timerLeadMs), over).then(
+    // grpc-js has a timer of its own, and would half-close the stream before it resets it.
+    systemClock.sleep(Math.max(0, leftMs), over).then(
       () => {
         leaveWithoutHalfClose(call);
         call.call?.cancelWithStatus(wireStatus.DEADLINE_EXCEEDED, "deadline exceeded");

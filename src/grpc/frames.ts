@@ -29,6 +29,12 @@ export function framedBytes(message: Uint8Array): number {
   return message.byteLength + headerBytes;
 }
 
+export interface FrameDecoderOptions {
+  readonly maxMessageBytes: number;
+  /** Each message comes with its header, and may be compressed: the caller inflates it. */
+  readonly keepsHeaders?: boolean;
+}
+
 /**
  * Cuts a stream of bytes into messages.
  *
@@ -38,6 +44,7 @@ export function framedBytes(message: Uint8Array): number {
  */
 export class FrameDecoder {
   readonly #maxMessageBytes: number;
+  readonly #keepsHeaders: boolean;
   readonly #header = Buffer.alloc(headerBytes);
   #headerLength = 0;
   /** The message that is coming, and how much of it has come. */
@@ -45,8 +52,9 @@ export class FrameDecoder {
   #messageBytes = 0;
   #length = 0;
 
-  constructor({ maxMessageBytes }: { readonly maxMessageBytes: number }) {
+  constructor({ maxMessageBytes, keepsHeaders = false }: FrameDecoderOptions) {
     this.#maxMessageBytes = maxMessageBytes;
+    this.#keepsHeaders = keepsHeaders;
   }
 
   /**
@@ -87,6 +95,12 @@ export class FrameDecoder {
         "RESOURCE_EXHAUSTED",
         `received a message of ${size} bytes; at most ${this.#maxMessageBytes} are allowed`,
       );
+    }
+    if (this.#keepsHeaders) {
+      this.#messageBytes = size + headerBytes;
+      this.#length = headerBytes;
+      this.#message = Buffer.from(this.#header);
+      return;
     }
     if (compressed !== 0) {
       // A few bytes can become megabytes, so whoever takes compressed messages needs a second bound.

@@ -20,9 +20,11 @@ import type {
   ServerInterceptor,
   StatusObject,
 } from "@grpc/grpc-js";
+import { StreamDecoder } from "@grpc/grpc-js/build/src/stream-decoder.js";
 import type { StatusError } from "../errors.ts";
 import type { OpenStream } from "./connections.ts";
-import { framed, headerBytes } from "./frames.ts";
+import { FrameDecoder, framed, headerBytes } from "./frames.ts";
+import { maxMessageBytes } from "./options.ts";
 import { toWireStatus } from "./status.ts";
 
 /** What we use of grpc-js's BaseServerInterceptingCall, the innermost object of a server's call. */
@@ -173,17 +175,34 @@ interface ClientLayer {
 /** The layers of grpc-js 1.14: interceptors, name resolution, retries, load balancing, transport. */
 const maxClientLayers = 8;
 
-/** The HTTP/2 stream of a client's call; undefined before it was made. */
-export function clientStreamOf(call: object): Http2Stream | undefined {
+/** The transport's own object of a client's call; undefined before it was made. */
+export function transportCallOf(call: object): ClientLayer | undefined {
   let layer: ClientLayer | null | undefined = call as ClientLayer;
   for (let depth = 0; layer && depth < maxClientLayers; depth++) {
     if (layer.http2Stream !== undefined) {
-      return layer.http2Stream;
+      return layer;
     }
     layer = layer.underlyingCalls?.at(-1)?.call ?? layer.call ?? layer.child;
   }
   return undefined;
 }
+
+/** The HTTP/2 stream of a client's call; undefined before it was made. */
+export function clientStreamOf(call: object): Http2Stream | undefined {
+  return transportCallOf(call)?.http2Stream;
+}
+
+const answerDecoders = new WeakMap<StreamDecoder, FrameDecoder>();
+
+/** For the answers that a client reads, from whatever server: see `FrameDecoder`. */
+StreamDecoder.prototype.write = function (this: StreamDecoder, bytes: Buffer): Buffer[] {
+  let decoder = answerDecoders.get(this);
+  if (decoder === undefined) {
+    decoder = new FrameDecoder({ maxMessageBytes, keepsHeaders: true });
+    answerDecoders.set(this, decoder);
+  }
+  return decoder.push(bytes);
+};
 
 /**
  * To be called right before a client's call is cancelled. Node ends a stream that it closes, and

@@ -59,6 +59,20 @@ describe("a decoder", () => {
     expect(decoders).toHaveLength(100);
   });
 
+  test("can hand messages on with their headers, for a caller that inflates them", () => {
+    const decoder = new FrameDecoder({ maxMessageBytes, keepsHeaders: true });
+    const bytes = Buffer.concat([
+      frame(Buffer.from("a"), Buffer.alloc(0)),
+      Buffer.from([1, 0, 0, 0, 1, 9]),
+    ]);
+    const found = Array.from(bytes).flatMap((byte) => decoder.push(Buffer.from([byte])));
+    expect(found).toEqual([
+      frame(Buffer.from("a")),
+      frame(Buffer.alloc(0)),
+      Buffer.from([1, 0, 0, 0, 1, 9]),
+    ]);
+  });
+
   test("refuses a message that is announced as too large, and names both sizes", () => {
     const decoder = new FrameDecoder({ maxMessageBytes });
     expect(() => decoder.push(Buffer.from([0, 0, 0, 0x03, 0xe9]))).toThrow(

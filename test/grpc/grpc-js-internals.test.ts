@@ -23,6 +23,7 @@ import {
   leaveWithoutHalfClose,
   onEachCall,
   together,
+  transportCallOf,
 } from "../../src/grpc/grpc-js-internals.ts";
 
 const identity = (bytes: Buffer) => bytes;
@@ -130,6 +131,46 @@ test("messages that go together arrive one by one, in both directions", async ()
   await once(call, "status");
   expect(received).toEqual(texts);
 });
+
+test("a client's answers pass a decoder that keeps no pieces", async () => {
+  const server = createServer();
+  server.on("stream", (stream: ServerHttp2Stream) => {
+    stream.on("error", () => {});
+    stream.respond(
+      { ":status": 200, "content-type": "application/grpc" },
+      { waitForTrailers: true },
+    );
+    stream.on("wantTrailers", () => stream.sendTrailers({ "grpc-status": "0" }));
+    const size = 100_000;
+    const bytes = Buffer.concat([Buffer.from([0, 0, 1, 0x86, 0xa0]), Buffer.alloc(size, 1)]);
+    // The first pieces in frames of their own; a decoder that keeps pieces has as many Buffers.
+    for (let at = 0; at < 2_000; at++) {
+      stream.write(bytes.subarray(at, at + 1));
+    }
+    stream.end(bytes.subarray(2_000));
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  const client = new Client(`127.0.0.1:${port}`, credentials.createInsecure());
+  const call = client.makeBidiStreamRequest(path, identity, identity).on("error", () => {});
+  call.end();
+  const [answer] = await once(call, "data");
+  expect(answer).toHaveLength(100_000);
+  const decoder = decoderOf(call);
+  expect(decoder?.readPartialMessage).toEqual([]);
+  expect(decoder?.readMessageSize).toBe(0);
+  client.close();
+  server.close();
+});
+
+/** grpc-js's own decoder of a client's call, which must have seen nothing. */
+function decoderOf(call: object) {
+  const layer = transportCallOf(call) as
+    | { readonly decoder?: { readPartialMessage: unknown[]; readMessageSize: number } }
+    | undefined;
+  return layer?.decoder;
+}
 
 test("a client that leaves resets its stream and does not half-close it", async () => {
   const server = createServer();
