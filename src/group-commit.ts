@@ -1,8 +1,14 @@
 /**
- * Many small writes, one commit: what makes an fsync before every answer affordable.
+ * Many small writes share one commit, which is what makes an fsync before every answer affordable.
  *
- * A write that comes alone is committed at once. When others keep coming, as on a busy stream, a
- * batch waits a few milliseconds for them, since each commit costs an fsync however much is in it.
+ * By default a batch is committed at the end of the event-loop turn in which its first item was added.
+ * Everything that was read from the sockets in that turn shares the fsync. The fsync blocks the event
+ * loop, so the requests that arrive meanwhile wait in the kernel's socket buffers, are read together
+ * in the next turn and share the next one. The batches therefore grow with the load and with the time
+ * that the disk takes, and nobody waits while the disk is idle.
+ *
+ * Where throughput matters more than the time until an answer, `lingerMs` lets a batch wait for
+ * company, as Kafka's `linger.ms` does: each commit costs an fsync however much is in it.
  */
 
 export interface GroupCommitOptions<T, R> {
@@ -11,15 +17,16 @@ export interface GroupCommitOptions<T, R> {
   readonly clock: Sleeper;
   /** A batch of so many is committed without waiting any longer. */
   readonly maxItems?: number;
-  /** How long a batch waits for more, in milliseconds. */
+  /**
+   * How long a batch waits for more items if the previous batch had more than one, in milliseconds.
+   * After a batch of one the next is committed at the end of the turn, so that a lone caller never
+   * waits. The default is 0: every batch is committed at the end of the turn.
+   */
   readonly lingerMs?: number;
 }
 
-/** Measured as best of 64 to 4096, over loopback: see docs/performance.md. */
+/** This was the best value between 64 and 4096, measured over loopback: see docs/performance.md. */
 const defaultMaxItems = 512;
-
-/** Below it a busy stream's batches are small, above it its window stands full and waits. */
-const defaultLingerMs = 4;
 
 /** What it needs of a clock. */
 interface Sleeper {
@@ -40,7 +47,7 @@ export class GroupCommit<T, R> {
     this.#commit = options.commit;
     this.#clock = options.clock;
     this.#maxItems = options.maxItems ?? defaultMaxItems;
-    this.#lingerMs = options.lingerMs ?? defaultLingerMs;
+    this.#lingerMs = options.lingerMs ?? 0;
   }
 
   /**
@@ -52,6 +59,7 @@ export class GroupCommit<T, R> {
       const batch = this.#waiting;
       batch.push({ item, resolve, reject });
       if (batch.length === 1) {
+        // A sleep of 0 ends when the event loop has handled everything that was ready in this turn.
         const lingerMs = this.#isBusy ? this.#lingerMs : 0;
         this.#clock.sleep(lingerMs, { signal: never }).then(() => {
           if (batch === this.#waiting) {

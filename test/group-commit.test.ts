@@ -1,6 +1,7 @@
 /** Many small writes, one commit. */
 
 import { expect, test } from "vitest";
+import { systemClock } from "../src/clock.ts";
 import { GroupCommit } from "../src/group-commit.ts";
 import { failure } from "./support/serve-handlers.ts";
 import { testClock } from "./support/test-clock.ts";
@@ -39,6 +40,55 @@ test("what comes together is one commit, and each gets its own result", async ()
   await clock.advance(0);
   expect(await Promise.all(results)).toEqual(["#1", "#2", "#3"]);
   expect(batches).toEqual([[1, 2, 3]]);
+});
+
+test("without a linger, those who heard of a commit share the next one, which waits for no timer", async () => {
+  const { clock, batches, commits } = grouped();
+  const tills = [10, 20, 30].map(async (till) => {
+    const results: string[] = [];
+    for (const item of [till, till + 1, till + 2]) {
+      results.push(await commits.add(item));
+    }
+    return results;
+  });
+  // Each is a turn of the event loop in which no time passes.
+  await clock.advance(0);
+  await clock.advance(0);
+  await clock.advance(0);
+  expect(batches).toEqual([
+    [10, 20, 30],
+    [11, 21, 31],
+    [12, 22, 32],
+  ]);
+  expect(clock.monotonic()).toBe(0);
+  expect(await Promise.all(tills)).toEqual([
+    ["#10", "#11", "#12"],
+    ["#20", "#21", "#22"],
+    ["#30", "#31", "#32"],
+  ]);
+});
+
+test("all that one turn of the event loop adds is one commit, before the next turn", async () => {
+  const batches: number[][] = [];
+  const commits = new GroupCommit<number, number>({
+    clock: systemClock,
+    commit(items) {
+      batches.push([...items]);
+      return items;
+    },
+  });
+  // As requests that were read together: each gets to its item by another way.
+  const added = Promise.all([
+    commits.add(1),
+    Promise.resolve().then(() => commits.add(2)),
+    new Promise((resolve) => process.nextTick(() => resolve(commits.add(3)))),
+    Promise.resolve()
+      .then(() => {})
+      .then(() => commits.add(4)),
+  ]);
+  await new Promise((resolve) => setImmediate(resolve));
+  expect(batches.map((batch) => batch.toSorted())).toEqual([[1, 2, 3, 4]]);
+  await added;
 });
 
 test("behind a batch of several the next one waits for more, so long and no longer", async () => {
