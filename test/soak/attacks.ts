@@ -1,0 +1,253 @@
+/**
+ * Every attack of test/support/attacks against a real server, one by one and then all together, round
+ * after round. Beside them well-behaved clients want to be served as if nothing happened, and the
+ * server's memory and its event loop are watched.
+ *
+ * The attackers run in processes of their own, with a low priority: they stand for machines elsewhere,
+ * and must not take the processor from the server and the good clients.
+ */
+
+import { attacks as allAttacks, bridgeAttacks } from "../support/attacks/index.ts";
+import { type Running, startProgram } from "../support/brewctl.ts";
+import type { Figures } from "../support/probe-client.ts";
+import { residentBytes } from "../support/process-figures.ts";
+import { tempFolder } from "../support/temp.ts";
+import { type GoodTimes, type Kind, openSubject, type Subject } from "./attacked.ts";
+
+export interface AttacksOptions {
+  /** Only this attack; without it, each of them and then all together. */
+  readonly name?: string | undefined;
+  readonly rounds: number;
+  readonly say: (line: string) => void;
+}
+
+/** What the good clients may take, in seconds, on a machine whose quiet baseline is `quiet` or less. */
+const goodLimits = {
+  subscribe: { limit: 1.5, quiet: 0.7 },
+  events: { limit: 1, quiet: 0.3 },
+} as const;
+
+const megabyte = 1024 * 1024;
+
+/** The most resident memory that a server under attack may have, in bytes. */
+const maxPeakBytes = 600 * megabyte;
+
+/** How much more heap and external memory a server may keep after a round, in bytes. */
+const maxKeptBytes = 50 * megabyte;
+
+/** How much the resident memory after a round may differ from that after the first one, in bytes. */
+const maxGrowthBytes = 64 * megabyte;
+
+/** How long one attack is watched, in milliseconds, if it does not get everything sent before. */
+const watchedMs = 30_000;
+
+/** How long an attacker that was stopped may take to say what it was answered, in milliseconds. */
+const lastWordsMs = 5_000;
+
+/** How long the server may take to come back to its probe after an attack, in milliseconds. */
+const comesBackMs = 15_000;
+
+interface Row {
+  readonly names: readonly string[];
+  readonly good: GoodTimes;
+  readonly peakBytes: number;
+  /** Undefined if the event loop did not come back. */
+  readonly figures: Figures | undefined;
+  readonly answers: string;
+}
+
+/** Throws an error that lists every bound that was missed. */
+export async function attacks({ name, rounds, say }: AttacksOptions): Promise<void> {
+  using folder = tempFolder("attacks-");
+  const chosen = name === undefined ? Object.keys(allAttacks) : [name];
+  const misses: string[] = [];
+  const kindsOf = (names: readonly string[]) => [...new Set(names.map(kindOf))];
+  const subjects = new Map<Kind, Subject>();
+  // The bridge's cloud is the one that is attacked, too.
+  for (const kind of kindsOf(chosen).includes("bridge")
+    ? (["cloud", "bridge"] as const)
+    : (["cloud"] as const)) {
+    subjects.set(kind, await openSubject(kind, folder, subjects.get("cloud")?.port));
+  }
+  await using stack = new AsyncDisposableStack();
+  stack.defer(async () => {
+    for (const subject of [...subjects.values()].reverse()) {
+      await subject.end();
+    }
+  });
+  const subjectOf = (kind: Kind): Subject => {
+    const subject = subjects.get(kind);
+    if (subject === undefined) {
+      throw new Error(`there is no ${kind} to attack`);
+    }
+    return subject;
+  };
+
+  const start = new Map<Kind, Figures>();
+  const quiet = new Map<Kind, GoodTimes>();
+  for (const [kind, subject] of subjects) {
+    await subject.good();
+    quiet.set(kind, await subject.good());
+    start.set(kind, await subject.ask(comesBackMs));
+    say(`${kind} at rest: ${describeTimes(quiet.get(kind) ?? {})}`);
+  }
+  say("attack | good clients | peak memory | longest turn, delay | what the server answered");
+  const firstRss = new Map<Kind, number>();
+  for (let round = 1; round <= rounds; round++) {
+    say(`round ${round}`);
+    for (const attack of chosen) {
+      const row = await attacked([attack], subjectOf(kindOf(attack)));
+      say(describeRow(row));
+      misses.push(...missesOf(row, quiet.get(kindOf(attack)) ?? {}));
+    }
+    if (chosen.length > 1) {
+      const together = chosen.filter((attack) => kindOf(attack) === "cloud");
+      const row = await attacked(together, subjectOf("cloud"));
+      say(describeRow(row));
+      misses.push(...missesOf(row, quiet.get("cloud") ?? {}));
+    }
+    for (const [kind, subject] of subjects) {
+      const now = await subject.ask(comesBackMs);
+      const kept = keptOf(now) - keptOf(start.get(kind) ?? now);
+      const before = firstRss.get(kind) ?? now.rss;
+      firstRss.set(kind, before);
+      say(`${kind} after round ${round}: ${megabytes(kept)} kept, ${megabytes(now.rss)} resident`);
+      if (kept > maxKeptBytes) {
+        misses.push(`${kind} keeps ${megabytes(kept)} after round ${round}`);
+      }
+      if (now.rss - before > maxGrowthBytes) {
+        misses.push(`${kind} grew to ${megabytes(now.rss)} by round ${round}`);
+      }
+    }
+  }
+  if (misses.length > 0) {
+    throw new Error(`${misses.length} bounds were missed:\n${misses.join("\n")}`);
+  }
+}
+
+/** Attacks once, by all of these attackers at once, while good clients come and go. */
+async function attacked(names: readonly string[], subject: Subject): Promise<Row> {
+  const readsLog = !names.includes("empty-events");
+  if (!readsLog) {
+    subject.running.child.stderr?.pause();
+  }
+  const isOver = new AbortController();
+  const peak = peakBytes(subject.running.child.pid, isOver.signal);
+  const attackers = names.map((name) => attacker(name, subject.port));
+  const sent = Promise.all(
+    attackers.map((running) =>
+      running.output(/^sent$/m).then(
+        () => {},
+        () => {},
+      ),
+    ),
+  );
+  let isSent = false;
+  sent.then(() => {
+    isSent = true;
+  });
+  const until = performance.now() + watchedMs;
+  let good: GoodTimes = {};
+  for (let isLast = false; !isLast; ) {
+    // The last pass begins when everything was sent: then what was opened is still open.
+    isLast = isSent || performance.now() > until;
+    good = slowest(good, await subject.good());
+  }
+  const answers = await Promise.all(attackers.map(answersOf));
+  isOver.abort();
+  subject.running.child.stderr?.resume();
+  const figures = await subject.ask(comesBackMs).catch(() => undefined);
+  if (figures === undefined) {
+    await subject.replace();
+  }
+  return { names, good, peakBytes: await peak, figures, answers: answers.join("; ") };
+}
+
+function attacker(name: string, port: number): Running {
+  return startProgram("nice", [
+    ...["-n", "19", process.execPath, "--disable-warning=ExperimentalWarning"],
+    ...["test/soak/attacker.ts", name, String(port)],
+  ]);
+}
+
+/** Stops an attacker and reads what it was answered. */
+async function answersOf(running: Running): Promise<string> {
+  running.child.kill("SIGTERM");
+  const deadline = setTimeout(() => running.child.kill("SIGKILL"), lastWordsMs);
+  const { stdout, stderr } = await running.ended;
+  clearTimeout(deadline);
+  const line = /^\{.*\}$/m.exec(stdout)?.[0];
+  if (line === undefined) {
+    return stderr === "" ? "the attacker was not done" : stderr.trim();
+  }
+  const { counts, messages } = JSON.parse(line) as {
+    readonly counts: Readonly<Record<string, number>>;
+    readonly messages: Readonly<Record<string, string>>;
+  };
+  return Object.entries(counts)
+    .map(([kind, count]) => {
+      const message = messages[kind];
+      const said = message === undefined || kind === "OK" ? "" : ` (${message.slice(0, 100)})`;
+      return `${count} × ${kind}${said}`;
+    })
+    .join(", ");
+}
+
+/** The most resident memory that a process has until the signal aborts, looked at every 50 ms. */
+async function peakBytes(pid: number | undefined, signal: AbortSignal): Promise<number> {
+  let peak = 0;
+  while (!signal.aborted) {
+    peak = Math.max(peak, (await residentBytes(pid)) ?? 0);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  return peak;
+}
+
+function missesOf({ names, good, peakBytes, figures }: Row, quiet: GoodTimes): string[] {
+  const what = nameOf(names);
+  const slow = (["subscribe", "events"] as const).flatMap((client) => {
+    const { limit, quiet: usual } = goodLimits[client];
+    const took = good[client] ?? 0;
+    // A machine that is slow at rest is slow under attack by the same factor.
+    const allowed = limit * Math.max(1, (quiet[client] ?? usual) / usual);
+    return took <= allowed
+      ? []
+      : [
+          `${what}: ${client} took ${took.toFixed(1)} s; at most ${allowed.toFixed(1)} s are allowed`,
+        ];
+  });
+  return [
+    ...slow,
+    ...(peakBytes <= maxPeakBytes ? [] : [`${what}: ${megabytes(peakBytes)} of memory`]),
+    ...(figures === undefined ? [`${what}: the server stopped answering`] : []),
+  ];
+}
+
+function describeRow({ names, good, peakBytes, figures, answers }: Row): string {
+  const loop =
+    figures === undefined
+      ? "never came back"
+      : `${Math.round(figures.longestTurnMs)} ms, ${Math.round(figures.longestDelayMs)} ms`;
+  return [nameOf(names), describeTimes(good), megabytes(peakBytes), loop, answers].join(" | ");
+}
+
+const nameOf = (names: readonly string[]) => (names.length === 1 ? names.join() : "all together");
+
+const kindOf = (name: string): Kind => (Object.hasOwn(bridgeAttacks, name) ? "bridge" : "cloud");
+
+const keptOf = ({ heapUsed, external }: Figures) => heapUsed + external;
+
+const megabytes = (bytes: number) => `${Math.round(bytes / megabyte)} MB`;
+
+function describeTimes(good: GoodTimes): string {
+  return Object.entries(good)
+    .map(([client, seconds]) =>
+      Number.isFinite(seconds) ? `${client} ${seconds.toFixed(2)} s` : `${client} not served`,
+    )
+    .join(", ");
+}
+
+function slowest(one: GoodTimes, other: GoodTimes): GoodTimes {
+  const keys = [...new Set([...Object.keys(one), ...Object.keys(other)])] as (keyof GoodTimes)[];
+  return Object.fromEntries(keys.map((key) => [key, Math.max(one[key] ?? 0, other[key] ?? 0)]));
+}
