@@ -7,8 +7,9 @@
  *     make soak ARGS="campaigns --seed 42 --runs 1"  one run again
  *     make soak ARGS="long-life --events 100000"
  *     make soak ARGS="attacks --attack idle-tills --rounds 1"
+ *     make fuzz ARGS="--seed 42 --runs 1"            one call of the fuzzer again
  *
- * The parts: stampede.ts, campaign.ts, long-life.ts, attacks.ts. What goes wrong is chosen by the seed, which is
+ * The parts: stampede.ts, campaign.ts, long-life.ts, attacks.ts, fuzz.ts. What goes wrong is chosen by the seed, which is
  * printed first. Ends with 1 when anything was not as it should be, and says how to have it again.
  */
 
@@ -16,6 +17,7 @@ import { inspect, parseArgs } from "node:util";
 import { attacks as allAttacks } from "../support/attacks/index.ts";
 import { attacks } from "./attacks.ts";
 import { campaigns } from "./campaign.ts";
+import { fuzz } from "./fuzz.ts";
 import { longLife } from "./long-life.ts";
 import { stampede, stampedeOf } from "./stampede.ts";
 
@@ -24,11 +26,12 @@ const parts = {
   campaigns: runCampaigns,
   "long-life": runLongLife,
   attacks: runAttacks,
+  fuzz: runFuzz,
 };
 type Part = keyof typeof parts;
 const isPart = (name: string): name is Part => Object.hasOwn(parts, name);
 
-const numbers = ["seed", "stores", "events", "runs", "rounds"] as const;
+const numbers = ["seed", "stores", "events", "runs", "rounds", "seconds"] as const;
 type Name = (typeof numbers)[number];
 
 const { names, given, attack } = readArgs();
@@ -97,6 +100,11 @@ async function runLongLife(): Promise<void> {
 
 async function runAttacks(): Promise<void> {
   await attacks({ name: attack, rounds: given.rounds ?? 3, say: console.log });
+}
+
+async function runFuzz(): Promise<void> {
+  const { runs, seconds = 300 } = given;
+  await fuzz({ seed, runs, seconds, say: console.log });
 }
 
 /** The arguments that have the same again. */

@@ -3,7 +3,7 @@
  * every refusal and reports each as data.
  */
 
-import { once } from "node:events";
+import { once, setMaxListeners } from "node:events";
 import {
   type ClientHttp2Session,
   type ClientHttp2Stream,
@@ -132,7 +132,11 @@ export class Peer implements Disposable {
     }
     this.#dialsLeft -= 1;
     this.#lost = "connection closed";
-    const session = connect(`http://127.0.0.1:${this.#port}`, { settings: this.#settings });
+    const session = connect(`http://127.0.0.1:${this.#port}`, {
+      settings: this.#settings,
+      // The bound on what a session may hold is for the attacked side, and not for the attacker.
+      maxSessionMemory: 4_096,
+    });
     session.setMaxListeners(0);
     session.on("error", (error) => {
       this.#lost = codeOf(error);
@@ -178,6 +182,7 @@ export async function untilAborted(promise: Promise<unknown>, signal: AbortSigna
   if (signal.aborted) {
     return;
   }
+  setMaxListeners(0, signal);
   const over = new AbortController();
   const aborted = once(signal, "abort", { signal: over.signal }).catch(() => {});
   await Promise.race([promise, aborted]);
@@ -237,6 +242,8 @@ function answerOf(stream: ClientHttp2Stream, lost: () => string): Promise<Answer
 }
 
 function sender(stream: ClientHttp2Stream): PeerCall["send"] {
+  // A peer may have any number of writes under way.
+  stream.setMaxListeners(0);
   return (bytes) =>
     new Promise((resolve) => {
       if (stream.destroyed || stream.closed || stream.writableEnded) {

@@ -1,0 +1,280 @@
+/**
+ * A wire fuzzer: random calls (fuzz-case.ts) to a real cloud and a real bridge, a batch at a time. After
+ * each batch the processes live, a good call is answered in time, no call was answered with INTERNAL or
+ * UNKNOWN, and no log has a fault in it.
+ *
+ * Every case has a seed of its own. A case that finds something is made as small as it can be, and
+ * printed with the seed that makes the same case again.
+ */
+
+import { Health } from "../../src/gen/grpc/health/v1/health_pb.ts";
+import { StreamingService } from "../../src/gen/orders/v1/streaming_pb.ts";
+import { BridgeApi } from "../../src/gen/sync/v1/bridge_api_pb.ts";
+import type { Answer } from "../support/attacks/answers.ts";
+import { Peer, untilAborted } from "../support/attacks/peer.ts";
+import { type Running, start } from "../support/brewctl.ts";
+import { type TempFolder, tempFolder } from "../support/temp.ts";
+import { type FuzzCase, type FuzzedServer, fuzzCase, writesOf } from "./fuzz-case.ts";
+
+export interface FuzzOptions {
+  readonly seed: number;
+  /** How many cases; without it, as many as there is time for. */
+  readonly runs?: number | undefined;
+  readonly seconds: number;
+  readonly say: (line: string) => void;
+}
+
+/** How many cases run at once. */
+const batchSize = 100;
+
+/** How long a case waits for an answer before it goes away, in milliseconds: some calls are endless. */
+const patienceMs = 200;
+
+/** How long a good call may take, in milliseconds. */
+const goodMs = 5_000;
+
+/** How many calls may be made to find a smaller case that shows the same. */
+const maxShrinks = 150;
+
+/** Then there is enough to mend. */
+const maxFindings = 20;
+
+/** Answers that grpc-js gives before any code of ours has seen the call. */
+const byGrpcJs = [
+  /^Invalid grpc-timeout value/,
+  /^Failed to decompress|^Received message with unsupported|decompress/i,
+];
+
+/** What a log must not have: a fault of ours, or a stack. */
+const faultInLog = /handler failed|^ERROR|^\s+at .+:\d+:\d+|a fault inside brewctl/m;
+
+interface Finding {
+  readonly what: string;
+  readonly fuzzed: FuzzCase;
+  /** The first seed, and the number of cases from there on, that show it on new servers. */
+  readonly again: readonly [seed: number, runs: number];
+}
+
+/** Throws an error that lists what was found. */
+export async function fuzz({ seed, runs, seconds, say }: FuzzOptions): Promise<void> {
+  using folder = tempFolder("fuzz-");
+  await using servers = new Servers(folder);
+  await servers.start();
+  const findings = new Map<string, string>();
+  const note = ({ what, fuzzed, again }: Finding) => {
+    const signature = what.replace(/\d+/g, "N").slice(0, 120);
+    if (!findings.has(signature)) {
+      const text = describe({ what, fuzzed, again });
+      findings.set(signature, text);
+      say(text);
+    }
+  };
+  const until = performance.now() + seconds * 1_000;
+  const max = runs ?? Number.POSITIVE_INFINITY;
+  let done = 0;
+  let startedAt = 0;
+  while (done < max && performance.now() < until && findings.size < maxFindings) {
+    const size = Math.min(batchSize, max - done);
+    const batch = Array.from({ length: size }, (_, i) => fuzzCase(seed + done + i));
+    const answers = await Promise.all(batch.map((fuzzed) => servers.call(fuzzed)));
+    done += size;
+    const trouble = await servers.trouble();
+    const answered = batch.filter((_, i) => isFault(answers[i]));
+    if (trouble === undefined && answered.length === 0) {
+      continue;
+    }
+    // A case that does the same to new servers is a finding of its own.
+    let isReproduced = false;
+    for (const fuzzed of answered.length > 0 ? answered.slice(0, 1) : batch) {
+      await servers.start();
+      const answer = await servers.call(fuzzed);
+      const what = isFault(answer) ? textOf(answer) : await servers.trouble();
+      if (what !== undefined) {
+        isReproduced = true;
+        note({ what, fuzzed: await shrunk(fuzzed, what, servers), again: [fuzzed.seed, 1] });
+        break;
+      }
+    }
+    const [fuzzed = batch[0]] = answered;
+    if (!isReproduced && fuzzed !== undefined) {
+      const answer = answers[batch.indexOf(fuzzed)];
+      const what = isFault(answer) ? textOf(answer) : (trouble ?? "");
+      note({ what, fuzzed, again: [seed + startedAt, done - startedAt] });
+    }
+    await servers.start();
+    startedAt = done;
+  }
+  say(`${done} cases from seed ${seed} on, ${findings.size} findings`);
+  if (findings.size > 0) {
+    throw new Error([...findings.values()].join("\n\n"));
+  }
+}
+
+const textOf = ({ kind, message }: Answer) => `${kind}: ${message}`;
+
+function isFault(answer: Answer | undefined): answer is Answer {
+  if (answer === undefined) {
+    return false;
+  }
+  const { kind, message } = answer;
+  const isOurs = !byGrpcJs.some((pattern) => pattern.test(message));
+  return (kind === "INTERNAL" || kind === "UNKNOWN") && isOurs;
+}
+
+/** The servers under test. */
+class Servers implements AsyncDisposable {
+  readonly #folder: TempFolder;
+  readonly #running = new Map<FuzzedServer, { process: Running; port: number; logRead: number }>();
+  #starts = 0;
+
+  constructor(folder: TempFolder) {
+    this.#folder = folder;
+  }
+
+  /** Starts new servers with new files, instead of those that there are. */
+  async start(): Promise<void> {
+    await this.#end();
+    this.#starts += 1;
+    const n = this.#starts;
+    const serve = ["serve", "--addr", "127.0.0.1:0", "--tick", "10ms"];
+    const cloud = start([...serve, "--data-dir", this.#folder.file(`ledger-${n}`)]);
+    const [, port] = await cloud.output(/port=(\d+)/);
+    this.#running.set("cloud", { process: cloud, port: Number(port), logRead: 0 });
+    const bridge = start([
+      ...["store-sync", "run", "--store", "store-01", "--listen", "127.0.0.1:0"],
+      ...["--buffer", this.#folder.file(`buffer-${n}.db`), "--addr", `127.0.0.1:${port}`],
+    ]);
+    const [, at] = await bridge.output(/listen=127\.0\.0\.1:(\d+)/);
+    this.#running.set("bridge", { process: bridge, port: Number(at), logRead: 0 });
+  }
+
+  /** Makes a random call and goes away from it after a moment. */
+  async call(fuzzed: FuzzCase): Promise<Answer> {
+    const { port = 0 } = this.#running.get(fuzzed.at) ?? {};
+    using peer = new Peer({ port });
+    const call = peer.openPath(fuzzed.path, { headers: fuzzed.headers });
+    const patience = AbortSignal.timeout(patienceMs);
+    for (const bytes of writesOf(fuzzed)) {
+      if (patience.aborted) {
+        break;
+      }
+      await untilAborted(call.send(bytes), patience);
+    }
+    if (fuzzed.end === "half-close") {
+      call.stream?.end();
+    } else if (fuzzed.end === "reset") {
+      call.stream?.close(8);
+    }
+    let answer: Answer = { kind: "no answer", message: "" };
+    await untilAborted(
+      call.ended.then((came) => {
+        answer = came;
+      }),
+      patience,
+    );
+    return answer;
+  }
+
+  /** What is wrong with a server; undefined if nothing is. */
+  async trouble(): Promise<string | undefined> {
+    for (const [name, server] of this.#running) {
+      const { process: running, port } = server;
+      const log = running.stderr.slice(server.logRead);
+      server.logRead = running.stderr.length;
+      const line = faultInLog.exec(log);
+      const what =
+        running.child.exitCode !== null || running.child.signalCode !== null
+          ? `the process ended with ${running.child.exitCode ?? running.child.signalCode}`
+          : !(await isServed(name, port))
+            ? `no good call is answered within ${goodMs} ms`
+            : line !== null
+              ? `in the log: ${log.slice(line.index, line.index + 300)}`
+              : undefined;
+      if (what !== undefined) {
+        return `${name}: ${what}`;
+      }
+    }
+    return undefined;
+  }
+
+  async #end(): Promise<void> {
+    for (const { process: running } of this.#running.values()) {
+      running.child.kill("SIGKILL");
+      await running.ended;
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#end();
+  }
+}
+
+async function isServed(name: FuzzedServer, port: number): Promise<boolean> {
+  using peer = new Peer({ port });
+  const good =
+    name === "cloud"
+      ? [
+          peer.call(StreamingService.method.subscribe, { limit: 1 }),
+          peer.call(Health.method.check, {}),
+        ]
+      : [peer.call(BridgeApi.method.bridgeStatus, {}), peer.call(Health.method.check, {})];
+  let isGood = false;
+  await untilAborted(
+    Promise.all(good).then((answers) => {
+      isGood = answers.every(({ kind }) => kind === "OK");
+    }),
+    AbortSignal.timeout(goodMs),
+  );
+  return isGood;
+}
+
+/** The smallest case found that is answered in the same way. What is not an answer stays as it is. */
+async function shrunk(fuzzed: FuzzCase, what: string, servers: Servers): Promise<FuzzCase> {
+  const kind = /^(INTERNAL|UNKNOWN)/.exec(what)?.[0];
+  if (kind === undefined) {
+    return fuzzed;
+  }
+  let least = fuzzed;
+  let left = maxShrinks;
+  const tries = async (smaller: FuzzCase): Promise<boolean> => {
+    left -= 1;
+    const answer = await servers.call(smaller);
+    const isSame = answer.kind === kind && isFault(answer);
+    if (isSame) {
+      least = smaller;
+    }
+    return isSame;
+  };
+  await tries({ ...least, headers: {} });
+  await tries({ ...least, splitEvery: 0, end: "half-close" });
+  await tries({ ...least, flag: 0, lengthError: 0 });
+  for (let i = 0; i < least.messages.length && left > 0; ) {
+    const messages = least.messages.filter((_, at) => at !== i);
+    i += (await tries({ ...least, messages })) ? 0 : 1;
+  }
+  for (let i = 0; i < least.messages.length; i++) {
+    for (let size = Math.ceil((least.messages[i]?.length ?? 0) / 2); size > 0 && left > 0; ) {
+      let isSmaller = false;
+      for (let at = 0; at < (least.messages[i]?.length ?? 0) && left > 0; at += size) {
+        const before = least.messages[i] ?? Buffer.alloc(0);
+        const after = Buffer.concat([before.subarray(0, at), before.subarray(at + size)]);
+        const messages = least.messages.map((message, j) => (i === j ? after : message));
+        isSmaller = (await tries({ ...least, messages })) || isSmaller;
+      }
+      size = isSmaller ? Math.min(size, least.messages[i]?.length ?? 0) : Math.floor(size / 2);
+    }
+  }
+  return least;
+}
+
+function describe({ what, fuzzed, again: [first, runs] }: Finding): string {
+  const { at, path, headers, messages, flag, lengthError, splitEvery, end } = fuzzed;
+  const shape = JSON.stringify({ headers, flag, lengthError, splitEvery, end });
+  const bytes = messages.map((message) => message.toString("hex").slice(0, 400));
+  return [
+    `${at} ${path}: ${what}`,
+    `  ${shape.slice(0, 400)}`,
+    ...bytes.slice(0, 20).map((hex) => `  ${hex === "" ? "(empty message)" : hex}`),
+    `  again: make fuzz ARGS="--seed ${first} --runs ${runs}"`,
+  ].join("\n");
+}
