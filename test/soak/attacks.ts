@@ -7,6 +7,7 @@
  * and must not take the processor from the server and the good clients.
  */
 
+import { setTimeout as sleep } from "node:timers/promises";
 import { attacks as allAttacks, bridgeAttacks } from "../support/attacks/index.ts";
 import { type Running, startProgram } from "../support/brewctl.ts";
 import type { Figures } from "../support/probe-client.ts";
@@ -41,8 +42,14 @@ const maxGrowthBytes = 64 * megabyte;
 /** How long one attack is watched, in milliseconds, if it does not get everything sent before. */
 const watchedMs = 30_000;
 
+/** How long everything that was sent stays in place before the last good clients come, in milliseconds. */
+const takesInMs = 2_000;
+
 /** How long an attacker that was stopped may take to say what it was answered, in milliseconds. */
 const lastWordsMs = 5_000;
+
+/** How long the server may take to let go of what the attackers left, in milliseconds. */
+const settlesMs = 10_000;
 
 /** How long the server may take to come back to its probe after an attack, in milliseconds. */
 const comesBackMs = 15_000;
@@ -107,8 +114,8 @@ export async function attacks({ name, rounds, say }: AttacksOptions): Promise<vo
       misses.push(...missesOf(row, quiet.get("cloud") ?? {}));
     }
     for (const [kind, subject] of subjects) {
-      const now = await subject.ask(comesBackMs);
-      const kept = keptOf(now) - keptOf(start.get(kind) ?? now);
+      const now = await settled(subject, keptOf(start.get(kind)));
+      const kept = keptOf(now) - keptOf(start.get(kind));
       const before = firstRss.get(kind) ?? now.rss;
       firstRss.set(kind, before);
       say(`${kind} after round ${round}: ${megabytes(kept)} kept, ${megabytes(now.rss)} resident`);
@@ -122,6 +129,18 @@ export async function attacks({ name, rounds, say }: AttacksOptions): Promise<vo
   }
   if (misses.length > 0) {
     throw new Error(`${misses.length} bounds were missed:\n${misses.join("\n")}`);
+  }
+}
+
+/** The figures of a server when it has let go of what the attackers left, or after a while. */
+async function settled(subject: Subject, start: number): Promise<Figures> {
+  const until = performance.now() + settlesMs;
+  for (;;) {
+    const now = await subject.ask(comesBackMs);
+    if (keptOf(now) - start <= maxKeptBytes || performance.now() > until) {
+      return now;
+    }
+    await sleep(500);
   }
 }
 
@@ -142,15 +161,15 @@ async function attacked(names: readonly string[], subject: Subject): Promise<Row
       ),
     ),
   );
-  let isSent = false;
+  let sentAt = Number.POSITIVE_INFINITY;
   sent.then(() => {
-    isSent = true;
+    sentAt = performance.now();
   });
   const until = performance.now() + watchedMs;
   let good: GoodTimes = {};
   for (let isLast = false; !isLast; ) {
-    // The last pass begins when everything was sent: then what was opened is still open.
-    isLast = isSent || performance.now() > until;
+    // The last pass begins when everything was sent, and the server has had time to take it in.
+    isLast = performance.now() > Math.min(sentAt + takesInMs, until);
     good = slowest(good, await subject.good());
   }
   const answers = await Promise.all(attackers.map(answersOf));
@@ -198,7 +217,7 @@ async function peakBytes(pid: number | undefined, signal: AbortSignal): Promise<
   let peak = 0;
   while (!signal.aborted) {
     peak = Math.max(peak, (await residentBytes(pid)) ?? 0);
-    await new Promise((resolve) => setTimeout(resolve, 50));
+    await sleep(50);
   }
   return peak;
 }
@@ -235,7 +254,8 @@ const nameOf = (names: readonly string[]) => (names.length === 1 ? names.join() 
 
 const kindOf = (name: string): Kind => (Object.hasOwn(bridgeAttacks, name) ? "bridge" : "cloud");
 
-const keptOf = ({ heapUsed, external }: Figures) => heapUsed + external;
+const keptOf = (figures: Figures | undefined) =>
+  (figures?.heapUsed ?? 0) + (figures?.external ?? 0);
 
 const megabytes = (bytes: number) => `${Math.round(bytes / megabyte)} MB`;
 

@@ -28,7 +28,10 @@ export interface FuzzOptions {
 const batchSize = 100;
 
 /** How long a case waits for an answer before it goes away, in milliseconds: some calls are endless. */
-const patienceMs = 200;
+const patienceMs = 100;
+
+/** How long a server may take to read a case, in milliseconds; it need not read all of it. */
+const takenMs = 2_000;
 
 /** How long a good call may take, in milliseconds. */
 const goodMs = 5_000;
@@ -84,19 +87,13 @@ export async function fuzz({ seed, runs, seconds, say }: FuzzOptions): Promise<v
       continue;
     }
     // A case that does the same to new servers is a finding of its own.
-    let isReproduced = false;
-    for (const fuzzed of answered.length > 0 ? answered.slice(0, 1) : batch) {
-      await servers.start();
-      const answer = await servers.call(fuzzed);
-      const what = isFault(answer) ? textOf(answer) : await servers.trouble();
-      if (what !== undefined) {
-        isReproduced = true;
-        note({ what, fuzzed: await shrunk(fuzzed, what, servers), again: [fuzzed.seed, 1] });
-        break;
-      }
-    }
-    const [fuzzed = batch[0]] = answered;
-    if (!isReproduced && fuzzed !== undefined) {
+    const [first] = answered;
+    const alone = await culprit(first === undefined ? batch : [first], servers);
+    if (alone !== undefined) {
+      const { what, fuzzed } = alone;
+      note({ what, fuzzed: await shrunk(fuzzed, what, servers), again: [fuzzed.seed, 1] });
+    } else {
+      const fuzzed = first ?? fuzzCase(seed + done - 1);
       const answer = answers[batch.indexOf(fuzzed)];
       const what = isFault(answer) ? textOf(answer) : (trouble ?? "");
       note({ what, fuzzed, again: [seed + startedAt, done - startedAt] });
@@ -108,6 +105,32 @@ export async function fuzz({ seed, runs, seconds, say }: FuzzOptions): Promise<v
   if (findings.size > 0) {
     throw new Error([...findings.values()].join("\n\n"));
   }
+}
+
+/** The case of a batch that does the same to new servers, alone; undefined if it takes several. */
+async function culprit(
+  batch: readonly FuzzCase[],
+  servers: Servers,
+): Promise<{ readonly what: string; readonly fuzzed: FuzzCase } | undefined> {
+  await servers.start();
+  for (const fuzzed of batch) {
+    const answer = await servers.call(fuzzed);
+    if (isFault(answer)) {
+      return { what: textOf(answer), fuzzed };
+    }
+  }
+  const what = await servers.trouble();
+  const [only] = batch;
+  if (what === undefined || only === undefined) {
+    return undefined;
+  }
+  if (batch.length === 1) {
+    return { what, fuzzed: only };
+  }
+  const half = Math.ceil(batch.length / 2);
+  return (
+    (await culprit(batch.slice(0, half), servers)) ?? (await culprit(batch.slice(half), servers))
+  );
 }
 
 const textOf = ({ kind, message }: Answer) => `${kind}: ${message}`;
@@ -153,24 +176,25 @@ class Servers implements AsyncDisposable {
     const { port = 0 } = this.#running.get(fuzzed.at) ?? {};
     using peer = new Peer({ port });
     const call = peer.openPath(fuzzed.path, { headers: fuzzed.headers });
-    const patience = AbortSignal.timeout(patienceMs);
+    const taken = AbortSignal.timeout(takenMs);
     for (const bytes of writesOf(fuzzed)) {
-      if (patience.aborted) {
-        break;
+      if (!taken.aborted) {
+        await untilAborted(call.send(bytes), taken);
       }
-      await untilAborted(call.send(bytes), patience);
     }
     if (fuzzed.end === "half-close") {
       call.stream?.end();
     } else if (fuzzed.end === "reset") {
       call.stream?.close(8);
     }
+    // The server has the call before the patience begins, however busy the machine is.
+    await peer.seen({ signal: taken });
     let answer: Answer = { kind: "no answer", message: "" };
     await untilAborted(
       call.ended.then((came) => {
         answer = came;
       }),
-      patience,
+      AbortSignal.timeout(patienceMs),
     );
     return answer;
   }

@@ -13,10 +13,16 @@ export interface ProbedServer extends Served, Target {
   readonly folder: TempFolder;
   /** The bytes that are in use after a garbage collection, in the heap and beside it. */
   held(): Promise<number>;
+  /** The most of these bytes until they do not grow any more, while good calls are answered. */
+  mostHeld(): Promise<number>;
 }
 
 /** How long the event loop of a server may take to come back, in milliseconds. */
 const comesBackMs = 10_000;
+
+/** Memory has come to rest when so many looks in a row saw no more than so many bytes of growth. */
+const quietLooks = 4;
+const quietBytes = 1024 * 1024;
 
 /** Starts a server whose ledger is in `ledger` of a temporary folder that goes with it. */
 export async function serveProbed(
@@ -25,21 +31,35 @@ export async function serveProbed(
 ): Promise<ProbedServer> {
   const folder = tempFolder();
   const probe = folder.file("probe.sock");
-  const all = ["--data-dir", folder.file("ledger"), ...args];
+  const all = ["--tick", "10ms", "--data-dir", folder.file("ledger"), ...args];
   const served = await serve(all, { ...options, env: probeEnv(probe) });
   const server = Object.create(null, Object.getOwnPropertyDescriptors(served)) as Served;
-  return Object.assign(server, {
+  const held = async () => {
+    const asked = await askProbe(probe, { signal: AbortSignal.timeout(comesBackMs) });
+    return asked.heapUsed + asked.external;
+  };
+  const probed: ProbedServer = Object.assign(server, {
     port: portOf(served.addr),
     folder,
-    async held() {
-      const asked = await askProbe(probe, { signal: AbortSignal.timeout(comesBackMs) });
-      return asked.heapUsed + asked.external;
+    held,
+    async mostHeld() {
+      let most = 0;
+      for (let quiet = 0; quiet < quietLooks; quiet++) {
+        await stillServes(probed);
+        const now = await held();
+        if (now > most + quietBytes) {
+          quiet = 0;
+        }
+        most = Math.max(most, now);
+      }
+      return most;
     },
     async [Symbol.asyncDispose]() {
       await served[Symbol.asyncDispose]();
       folder[Symbol.dispose]();
     },
   });
+  return probed;
 }
 
 export const portOf = (addr: string): number => Number(addr.slice(addr.lastIndexOf(":") + 1));
@@ -56,7 +76,7 @@ export async function stillServes(server: Running & Target): Promise<void> {
 }
 
 /** How long an attack of a test may last, in milliseconds. */
-const maxAttackMs = 15_000;
+const maxAttackMs = 25_000;
 
 /** Attacks, looks when everything has been sent, and then lets go. */
 export async function during<T>(

@@ -87,21 +87,27 @@ export async function halfMessages(
   return await gather(calls, { signal });
 }
 
-/** Opens chats, sends texts for as long as the server takes them, and reads no echo. */
+/** Opens chats, sends large messages for as long as the server takes them, and reads no echo. */
 export async function unreadChats(
   target: Target,
   {
     chats = 200,
-    texts = 128,
+    messages = 16,
+    bytes = mebibyte,
     onSent,
     signal,
-  }: AttackOptions & { readonly chats?: number; readonly texts?: number },
+  }: AttackOptions & {
+    readonly chats?: number;
+    readonly messages?: number;
+    readonly bytes?: number;
+  },
 ): Promise<Answers> {
   // A window of no bytes: the server can send no echo at all.
   using peer = new Peer(target, { settings: { initialWindowSize: 0 } });
   const one = requestOf(StreamingService.method.chat, {
-    from: "peer",
-    text: "x".repeat(64 * 1024 - 16),
+    // The text of a message has a bound of its own.
+    from: "x".repeat(bytes),
+    text: "x",
   });
   const calls = Array.from({ length: chats }, () =>
     peer.open(StreamingService.method.chat, { reads: false }),
@@ -109,7 +115,7 @@ export async function unreadChats(
   // The server stops reading at some point, which is what it should do: that ends the sending.
   const sending = Promise.all(
     calls.map(async (call) => {
-      for (let i = 0; i < texts && !signal.aborted; i++) {
+      for (let i = 0; i < messages && !signal.aborted; i++) {
         await untilAborted(call.send(one), signal);
       }
     }),
