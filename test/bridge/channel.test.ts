@@ -241,7 +241,11 @@ test("answers to events that were never sent change nothing", async () => {
   const { clock, outbox, told, over } = opened(
     {
       onEvent: (event, call) => {
-        call.answer(accepted("never-sent"), refusal("never-recorded"), accepted(""));
+        const [sent, recorded] = ["never-sent", "never-recorded"].map((eventId) => ({
+          ...event,
+          eventId,
+        })) as [Recorded, Recorded];
+        call.answer(accepted(sent), refusal(recorded));
         call.answer(accepted(event));
       },
     },
