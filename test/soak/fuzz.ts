@@ -13,7 +13,7 @@ import { BridgeApi } from "../../src/gen/sync/v1/bridge_api_pb.ts";
 import type { Answer } from "../support/attacks/answers.ts";
 import { Peer, untilAborted } from "../support/attacks/peer.ts";
 import { type Running, start } from "../support/brewctl.ts";
-import { type TempFolder, tempFolder } from "../support/temp.ts";
+import { tempFolder } from "../support/temp.ts";
 import { type FuzzCase, type FuzzedServer, fuzzCase, writesOf } from "./fuzz-case.ts";
 
 export interface FuzzOptions {
@@ -34,7 +34,7 @@ const patienceMs = 100;
 const takenMs = 2_000;
 
 /** How long a good call may take, in milliseconds. */
-const goodMs = 5_000;
+const goodMs = 15_000;
 
 /** How many calls may be made to find a smaller case that shows the same. */
 const maxShrinks = 150;
@@ -60,8 +60,7 @@ interface Finding {
 
 /** Throws an error that lists what was found. */
 export async function fuzz({ seed, runs, seconds, say }: FuzzOptions): Promise<void> {
-  using folder = tempFolder("fuzz-");
-  await using servers = new Servers(folder);
+  await using servers = new Servers();
   await servers.start();
   const findings = new Map<string, string>();
   const note = ({ what, fuzzed, again }: Finding) => {
@@ -86,6 +85,7 @@ export async function fuzz({ seed, runs, seconds, say }: FuzzOptions): Promise<v
     if (trouble === undefined && answered.length === 0) {
       continue;
     }
+    say(`${done} cases from seed ${seed} on: ${trouble ?? "an answer"}; looking for the case`);
     // A case that does the same to new servers is a finding of its own.
     const [first] = answered;
     const alone = await culprit(first === undefined ? batch : [first], servers);
@@ -113,8 +113,9 @@ async function culprit(
   servers: Servers,
 ): Promise<{ readonly what: string; readonly fuzzed: FuzzCase } | undefined> {
   await servers.start();
-  for (const fuzzed of batch) {
-    const answer = await servers.call(fuzzed);
+  const answers = await Promise.all(batch.map((fuzzed) => servers.call(fuzzed)));
+  for (const [i, fuzzed] of batch.entries()) {
+    const answer = answers[i];
     if (isFault(answer)) {
       return { what: textOf(answer), fuzzed };
     }
@@ -146,26 +147,20 @@ function isFault(answer: Answer | undefined): answer is Answer {
 
 /** The servers under test. */
 class Servers implements AsyncDisposable {
-  readonly #folder: TempFolder;
+  #files = tempFolder("fuzz-");
   readonly #running = new Map<FuzzedServer, { process: Running; port: number; logRead: number }>();
-  #starts = 0;
-
-  constructor(folder: TempFolder) {
-    this.#folder = folder;
-  }
 
   /** Starts new servers with new files, instead of those that there are. */
   async start(): Promise<void> {
     await this.#end();
-    this.#starts += 1;
-    const n = this.#starts;
+    this.#files = tempFolder("fuzz-");
     const serve = ["serve", "--addr", "127.0.0.1:0", "--tick", "10ms"];
-    const cloud = start([...serve, "--data-dir", this.#folder.file(`ledger-${n}`)]);
+    const cloud = start([...serve, "--data-dir", this.#files.file("ledger")]);
     const [, port] = await cloud.output(/port=(\d+)/);
     this.#running.set("cloud", { process: cloud, port: Number(port), logRead: 0 });
     const bridge = start([
       ...["store-sync", "run", "--store", "store-01", "--listen", "127.0.0.1:0"],
-      ...["--buffer", this.#folder.file(`buffer-${n}.db`), "--addr", `127.0.0.1:${port}`],
+      ...["--buffer", this.#files.file("buffer.db"), "--addr", `127.0.0.1:${port}`],
     ]);
     const [, at] = await bridge.output(/listen=127\.0\.0\.1:(\d+)/);
     this.#running.set("bridge", { process: bridge, port: Number(at), logRead: 0 });
@@ -226,6 +221,8 @@ class Servers implements AsyncDisposable {
       running.child.kill("SIGKILL");
       await running.ended;
     }
+    this.#running.clear();
+    this.#files[Symbol.dispose]();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
