@@ -53,7 +53,8 @@ const faultInLog = /handler failed|^ERROR|^\s+at .+:\d+:\d+|a fault inside brewc
 
 interface Finding {
   readonly what: string;
-  readonly fuzzed: FuzzCase;
+  /** The case that shows it alone; undefined if it takes several. */
+  readonly fuzzed: FuzzCase | undefined;
   /** The first seed, and the number of cases from there on, that show it on new servers. */
   readonly again: readonly [seed: number, runs: number];
 }
@@ -93,10 +94,9 @@ export async function fuzz({ seed, runs, seconds, say }: FuzzOptions): Promise<v
       const { what, fuzzed } = alone;
       note({ what, fuzzed: await shrunk(fuzzed, what, servers), again: [fuzzed.seed, 1] });
     } else {
-      const fuzzed = first ?? fuzzCase(seed + done - 1);
-      const answer = answers[batch.indexOf(fuzzed)];
-      const what = isFault(answer) ? textOf(answer) : (trouble ?? "");
-      note({ what, fuzzed, again: [seed + startedAt, done - startedAt] });
+      const answer = answers.find(isFault);
+      const what = answer === undefined ? (trouble ?? "") : textOf(answer);
+      note({ what, fuzzed: undefined, again: [seed + startedAt, done - startedAt] });
     }
     await servers.start();
     startedAt = done;
@@ -289,6 +289,10 @@ async function shrunk(fuzzed: FuzzCase, what: string, servers: Servers): Promise
 }
 
 function describe({ what, fuzzed, again: [first, runs] }: Finding): string {
+  const replay = `  again: make fuzz ARGS="--seed ${first} --runs ${runs}"`;
+  if (fuzzed === undefined) {
+    return `by several cases together: ${what}\n${replay}`;
+  }
   const { at, path, headers, messages, flag, lengthError, splitEvery, end } = fuzzed;
   const shape = JSON.stringify({ headers, flag, lengthError, splitEvery, end });
   const bytes = messages.map((message) => message.toString("hex").slice(0, 400));
@@ -296,6 +300,6 @@ function describe({ what, fuzzed, again: [first, runs] }: Finding): string {
     `${at} ${path}: ${what}`,
     `  ${shape.slice(0, 400)}`,
     ...bytes.slice(0, 20).map((hex) => `  ${hex === "" ? "(empty message)" : hex}`),
-    `  again: make fuzz ARGS="--seed ${first} --runs ${runs}"`,
+    replay,
   ].join("\n");
 }

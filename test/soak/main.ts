@@ -2,7 +2,7 @@
  * `make soak`: nothing is lost, doubled or invented, whatever is killed, cut or swallowed, and a daemon
  * that runs for long stays as large as it is.
  *
- *     make soak                                      all of it, about half an hour
+ *     make soak                                      all of it, about an hour
  *     make soak ARGS="stampede --stores 50"          one part, smaller
  *     make soak ARGS="campaigns --seed 42 --runs 1"  one run again
  *     make soak ARGS="long-life --events 100000"

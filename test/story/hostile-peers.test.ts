@@ -148,7 +148,7 @@ test("chats whose echoes nobody reads take no more memory than their budget", as
   await using server = await serveProbed();
   const before = await server.held();
   const { seen } = await during(
-    (options) => unreadChats(server, { chats: 60, messages: 6, ...options }),
+    (options) => unreadChats(server, { chats: 80, bytes: megabyte, ...options }),
     () => server.mostHeld(),
   );
   expect(seen - before).toBeLessThan(100 * megabyte);

@@ -1,5 +1,6 @@
 /** Attacks on the server's memory by large, half, compressed or unread messages. */
 
+import { setTimeout as sleep } from "node:timers/promises";
 import { gzipSync } from "node:zlib";
 import { StreamingService } from "../../../src/gen/orders/v1/streaming_pb.ts";
 import { HeadOffice } from "../../../src/gen/sync/v1/head_office_pb.ts";
@@ -92,8 +93,8 @@ export async function unreadChats(
   target: Target,
   {
     chats = 200,
-    messages = 16,
-    bytes = mebibyte,
+    messages = 4,
+    bytes = maxMessage - 1_024,
     onSent,
     signal,
   }: AttackOptions & {
@@ -112,22 +113,31 @@ export async function unreadChats(
   const calls = Array.from({ length: chats }, () =>
     peer.open(StreamingService.method.chat, { reads: false }),
   );
-  // The server stops reading at some point, which is what it should do: that ends the sending.
+  let sent = 0;
   const sending = Promise.all(
     calls.map(async (call) => {
       for (let i = 0; i < messages && !signal.aborted; i++) {
         await untilAborted(call.send(one), signal);
+        sent += 1;
       }
     }),
   );
-  const stalled = AbortSignal.any([signal, AbortSignal.timeout(stalledMs)]);
-  await untilAborted(sending, stalled);
+  // The server stops reading at some point, which is what it should do: that ends the sending.
+  await Promise.race([sending, stalled(() => sent, { signal })]);
   onSent?.();
   return await gather(calls, { signal });
 }
 
-/** A peer that the server has stopped reading from waits no longer than this, in milliseconds. */
-const stalledMs = 5_000;
+/** Resolves when a number has not changed for a second, or when the signal aborts. */
+async function stalled(
+  of: () => number,
+  { signal }: { readonly signal: AbortSignal },
+): Promise<void> {
+  for (let before = -1; before !== of() && !signal.aborted; ) {
+    before = of();
+    await untilAborted(sleep(1_000), signal);
+  }
+}
 
 /** Records large events, and then opens streams that list them and reads none. */
 export async function unreadEvents(
