@@ -40,7 +40,7 @@ const maxKeptBytes = 50 * megabyte;
 const maxGrowthBytes = 64 * megabyte;
 
 /** How long one attack is watched, in milliseconds, if it does not get everything sent before. */
-const watchedMs = 30_000;
+const watchedMs = 50_000;
 
 /** How long everything that was sent stays in place before the last good clients come, in milliseconds. */
 const takesInMs = 2_000;

@@ -201,11 +201,12 @@ class Servers implements AsyncDisposable {
       const log = running.stderr.slice(server.logRead);
       server.logRead = running.stderr.length;
       const line = faultInLog.exec(log);
+      const good = await goodAnswers(name, port);
       const what =
         running.child.exitCode !== null || running.child.signalCode !== null
           ? `the process ended with ${running.child.exitCode ?? running.child.signalCode}`
-          : !(await isServed(name, port))
-            ? `no good call is answered within ${goodMs} ms`
+          : good !== "OK, OK"
+            ? `good calls are answered with: ${good}`
             : line !== null
               ? `in the log: ${log.slice(line.index, line.index + 300)}`
               : undefined;
@@ -230,23 +231,21 @@ class Servers implements AsyncDisposable {
   }
 }
 
-async function isServed(name: FuzzedServer, port: number): Promise<boolean> {
+/** How good calls are answered, such as `OK, OK`. */
+async function goodAnswers(name: FuzzedServer, port: number): Promise<string> {
   using peer = new Peer({ port });
   const good =
     name === "cloud"
-      ? [
-          peer.call(StreamingService.method.subscribe, { limit: 1 }),
-          peer.call(Health.method.check, {}),
-        ]
-      : [peer.call(BridgeApi.method.bridgeStatus, {}), peer.call(Health.method.check, {})];
-  let isGood = false;
+      ? peer.call(StreamingService.method.subscribe, { limit: 1 })
+      : peer.call(BridgeApi.method.bridgeStatus, {});
+  let kinds = `no answer within ${goodMs} ms`;
   await untilAborted(
-    Promise.all(good).then((answers) => {
-      isGood = answers.every(({ kind }) => kind === "OK");
+    Promise.all([good, peer.call(Health.method.check, {})]).then((answers) => {
+      kinds = answers.map(({ kind }) => kind).join(", ");
     }),
     AbortSignal.timeout(goodMs),
   );
-  return isGood;
+  return kinds;
 }
 
 /** The smallest case found that is answered in the same way. What is not an answer stays as it is. */
