@@ -9,8 +9,9 @@
  *     make soak ARGS="attacks --attack idle-tills --rounds 1"
  *     make fuzz ARGS="--seed 42 --runs 1"            one call of the fuzzer again
  *
- * The parts: stampede.ts, campaign.ts, long-life.ts, attacks.ts, fuzz.ts. What goes wrong is chosen by the seed, which is
- * printed first. Ends with 1 when anything was not as it should be, and says how to have it again.
+ * The parts: stampede.ts, campaign.ts, long-life.ts, attacks.ts, fuzz.ts. What goes wrong is chosen by
+ * the seed, which is printed first. Ends with 1 when anything was not as it should be, and says how to
+ * have it again.
  */
 
 import { inspect, parseArgs } from "node:util";
@@ -114,7 +115,8 @@ function replay(name: Part, error: unknown): string {
     given[size] === undefined ? [] : [`--${size} ${given[size]}`],
   );
   const runs = name === "campaigns" ? ["--runs 1"] : [];
-  return [name, `--seed ${failed}`, ...sizes, ...runs].join(" ");
+  const attackIfOne = attack === undefined ? [] : [`--attack ${attack}`];
+  return [name, `--seed ${failed}`, ...sizes, ...runs, ...attackIfOne].join(" ");
 }
 
 function readArgs(): {
