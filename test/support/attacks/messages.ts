@@ -9,6 +9,7 @@ import { frame } from "../raw-call.ts";
 import type { Answers } from "./answers.ts";
 import {
   type AttackOptions,
+  atOnce,
   gather,
   Peer,
   pathOf,
@@ -154,16 +155,19 @@ export async function unreadEvents(
     readonly readers?: number;
   },
 ): Promise<Answers> {
-  using peer = new Peer(target);
+  using stack = new DisposableStack();
+  // The window of one connection would make the recording slow.
+  const peers = Array.from({ length: 4 }, () => stack.use(new Peer(target)));
   const payload = "x".repeat(bytes);
-  const upload = peer.open(SyncEngine.method.uploadBufferedEvents);
-  for (let i = 0; i < events && !signal.aborted; i++) {
-    const event = { storeId: "large-events", eventId: `large-${i}`, type: "Sale", payload };
-    const request = requestOf(SyncEngine.method.uploadBufferedEvents, event);
-    await untilAborted(upload.send(request), signal);
-  }
-  upload.stream?.end();
-  await untilAborted(upload.ended, signal);
+  await atOnce(
+    peers.length,
+    events,
+    async (i) => {
+      const event = { storeId: "large-events", eventId: `large-${i}`, type: "Sale", payload };
+      await peers[i % peers.length]?.call(SyncEngine.method.uploadBufferedEvents, event);
+    },
+    { signal },
+  );
   using reader = new Peer(target, { settings: { initialWindowSize: 0 } });
   const body = requestOf(HeadOffice.method.listEvents, {});
   const calls = Array.from({ length: readers }, () =>
