@@ -13,6 +13,14 @@ import { type Running, startProgram } from "../support/brewctl.ts";
 import type { Figures } from "../support/probe-client.ts";
 import { residentBytes } from "../support/process-figures.ts";
 import { tempFolder } from "../support/temp.ts";
+import {
+  describeRow,
+  describeTimes,
+  megabyte,
+  megabytes,
+  missesOf,
+  type Row,
+} from "./attack-row.ts";
 import { type GoodTimes, type Kind, openSubject, type Subject } from "./attacked.ts";
 
 export interface AttacksOptions {
@@ -21,17 +29,6 @@ export interface AttacksOptions {
   readonly rounds: number;
   readonly say: (line: string) => void;
 }
-
-/** What the good clients may take, in seconds, on a machine whose quiet baseline is `quiet` or less. */
-const goodLimits = {
-  subscribe: { limit: 1.5, quiet: 0.7 },
-  events: { limit: 1, quiet: 0.3 },
-} as const;
-
-const megabyte = 1024 * 1024;
-
-/** The most resident memory that a server under attack may have, in bytes. */
-const maxPeakBytes = 600 * megabyte;
 
 /** How much more heap and external memory a server may keep after a round, in bytes. */
 const maxKeptBytes = 50 * megabyte;
@@ -53,15 +50,6 @@ const settlesMs = 10_000;
 
 /** How long the server may take to come back to its probe after an attack, in milliseconds. */
 const comesBackMs = 15_000;
-
-interface Row {
-  readonly names: readonly string[];
-  readonly good: GoodTimes;
-  readonly peakBytes: number;
-  /** Undefined if the event loop did not come back. */
-  readonly figures: Figures | undefined;
-  readonly answers: string;
-}
 
 /** Throws an error that lists every bound that was missed. */
 export async function attacks({ name, rounds, say }: AttacksOptions): Promise<void> {
@@ -222,50 +210,10 @@ async function peakBytes(pid: number | undefined, signal: AbortSignal): Promise<
   return peak;
 }
 
-function missesOf({ names, good, peakBytes, figures }: Row, quiet: GoodTimes): string[] {
-  const what = nameOf(names);
-  const slow = (["subscribe", "events"] as const).flatMap((client) => {
-    const { limit, quiet: usual } = goodLimits[client];
-    const took = good[client] ?? 0;
-    // A machine that is slow at rest is slow under attack by the same factor.
-    const allowed = limit * Math.max(1, (quiet[client] ?? usual) / usual);
-    return took <= allowed
-      ? []
-      : [
-          `${what}: ${client} took ${took.toFixed(1)} s; at most ${allowed.toFixed(1)} s are allowed`,
-        ];
-  });
-  return [
-    ...slow,
-    ...(peakBytes <= maxPeakBytes ? [] : [`${what}: ${megabytes(peakBytes)} of memory`]),
-    ...(figures === undefined ? [`${what}: the server stopped answering`] : []),
-  ];
-}
-
-function describeRow({ names, good, peakBytes, figures, answers }: Row): string {
-  const loop =
-    figures === undefined
-      ? "never came back"
-      : `${Math.round(figures.longestTurnMs)} ms, ${Math.round(figures.longestDelayMs)} ms`;
-  return [nameOf(names), describeTimes(good), megabytes(peakBytes), loop, answers].join(" | ");
-}
-
-const nameOf = (names: readonly string[]) => (names.length === 1 ? names.join() : "all together");
-
 const kindOf = (name: string): Kind => (Object.hasOwn(bridgeAttacks, name) ? "bridge" : "cloud");
 
 const keptOf = (figures: Figures | undefined) =>
   (figures?.heapUsed ?? 0) + (figures?.external ?? 0);
-
-const megabytes = (bytes: number) => `${Math.round(bytes / megabyte)} MB`;
-
-function describeTimes(good: GoodTimes): string {
-  return Object.entries(good)
-    .map(([client, seconds]) =>
-      Number.isFinite(seconds) ? `${client} ${seconds.toFixed(2)} s` : `${client} not served`,
-    )
-    .join(", ");
-}
 
 function slowest(one: GoodTimes, other: GoodTimes): GoodTimes {
   const keys = [...new Set([...Object.keys(one), ...Object.keys(other)])] as (keyof GoodTimes)[];

@@ -2,7 +2,8 @@
 
 import { StreamingService } from "../../../src/gen/orders/v1/streaming_pb.ts";
 import type { Answers } from "./answers.ts";
-import { type AttackOptions, pathOf, requestOf, type Target, untilAborted } from "./peer.ts";
+import { untilAborted } from "./patience.ts";
+import { type AttackOptions, pathOf, requestOf, type Target } from "./peer.ts";
 import { flags, frameOf, frameTypes, grpcHeaders, headerBlock, Wire } from "./wire.ts";
 
 export interface FloodOptions extends AttackOptions {

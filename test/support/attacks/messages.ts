@@ -7,16 +7,8 @@ import { HeadOffice } from "../../../src/gen/sync/v1/head_office_pb.ts";
 import { SyncEngine } from "../../../src/gen/sync/v1/sync_engine_pb.ts";
 import { frame } from "../raw-call.ts";
 import type { Answers } from "./answers.ts";
-import {
-  type AttackOptions,
-  atOnce,
-  gather,
-  Peer,
-  pathOf,
-  requestOf,
-  type Target,
-  untilAborted,
-} from "./peer.ts";
+import { atOnce, untilAborted } from "./patience.ts";
+import { type AttackOptions, gather, Peer, pathOf, requestOf, type Target } from "./peer.ts";
 import { flags, frameOf, frameTypes, grpcHeaders, headerBlock, Wire } from "./wire.ts";
 
 const mebibyte = 1024 * 1024;

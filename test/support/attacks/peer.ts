@@ -3,7 +3,6 @@
  * every refusal and reports each as data.
  */
 
-import { once, setMaxListeners } from "node:events";
 import {
   type ClientHttp2Session,
   type ClientHttp2Stream,
@@ -21,6 +20,7 @@ import {
 } from "@bufbuild/protobuf";
 import { frame } from "../raw-call.ts";
 import { type Answer, Answers, statusNames, unanswered } from "./answers.ts";
+import { untilAborted } from "./patience.ts";
 
 /** A server that listens on loopback. */
 export interface Target {
@@ -175,36 +175,6 @@ export async function gather(
   const over = untilAborted(new Promise<never>(() => {}), signal).then(() => none);
   await Promise.all(calls.map(async ({ ended }) => answers.add(await Promise.race([ended, over]))));
   return answers;
-}
-
-/** Resolves with the promise, or when the signal aborts. */
-export async function untilAborted(promise: Promise<unknown>, signal: AbortSignal): Promise<void> {
-  if (signal.aborted) {
-    return;
-  }
-  setMaxListeners(0, signal);
-  const over = new AbortController();
-  const aborted = once(signal, "abort", { signal: over.signal }).catch(() => {});
-  await Promise.race([promise, aborted]);
-  over.abort();
-}
-
-/** Runs at most `width` of `count` pieces of work at once, until the signal aborts. */
-export async function atOnce(
-  width: number,
-  count: number,
-  work: (i: number) => Promise<void>,
-  { signal }: { readonly signal: AbortSignal },
-): Promise<void> {
-  let next = 0;
-  const worker = async () => {
-    while (next < count && !signal.aborted) {
-      const i = next;
-      next += 1;
-      await untilAborted(work(i), signal);
-    }
-  };
-  await Promise.all(Array.from({ length: Math.min(width, count) }, worker));
 }
 
 function answerOf(stream: ClientHttp2Stream, lost: () => string): Promise<Answer> {

@@ -3,15 +3,8 @@
 import { DigestSide, HeadOffice } from "../../../src/gen/sync/v1/head_office_pb.ts";
 import { SyncEngine } from "../../../src/gen/sync/v1/sync_engine_pb.ts";
 import { Answers } from "./answers.ts";
-import {
-  type AttackOptions,
-  atOnce,
-  gather,
-  Peer,
-  requestOf,
-  type Target,
-  untilAborted,
-} from "./peer.ts";
+import { atOnce, untilAborted } from "./patience.ts";
+import { type AttackOptions, gather, Peer, requestOf, type Target } from "./peer.ts";
 
 const { watchCommands, uploadBufferedEvents, operationalChannel, reportStatus } = SyncEngine.method;
 const { issueCommand, listStores, digest } = HeadOffice.method;

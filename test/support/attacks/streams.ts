@@ -5,16 +5,8 @@ import { connect, type Socket } from "node:net";
 import { StreamingService } from "../../../src/gen/orders/v1/streaming_pb.ts";
 import { BridgeApi } from "../../../src/gen/sync/v1/bridge_api_pb.ts";
 import { Answers, unanswered } from "./answers.ts";
-import {
-  type AttackOptions,
-  atOnce,
-  gather,
-  Peer,
-  pathOf,
-  requestOf,
-  type Target,
-  untilAborted,
-} from "./peer.ts";
+import { atOnce, untilAborted } from "./patience.ts";
+import { type AttackOptions, gather, Peer, pathOf, requestOf, type Target } from "./peer.ts";
 import { flags, frameOf, frameTypes, grpcHeaders, headerBlock, Wire } from "./wire.ts";
 
 /** Opens endless subscriptions on one connection, also beyond the number that the server allows. */

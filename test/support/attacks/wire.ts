@@ -6,7 +6,8 @@
 import { once } from "node:events";
 import { connect, type Socket } from "node:net";
 import { Answers, statusNames } from "./answers.ts";
-import { type Target, untilAborted } from "./peer.ts";
+import { untilAborted } from "./patience.ts";
+import type { Target } from "./peer.ts";
 
 export const frameTypes = {
   data: 0,
