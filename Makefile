@@ -59,7 +59,7 @@ run-store-sync: build ## the store bridge: a store's morning, with an outage; ne
 
 # ── checks ──
 
-.PHONY: test lint types lint-proto check-generate scenarios scenario test-system soak ci
+.PHONY: test lint types lint-proto check-generate scenarios scenario test-system soak fuzz ci
 test: build ## all tests that need nothing but Node
 	@npx --no-install vitest run $(ARGS)
 
@@ -85,10 +85,13 @@ test-system: build ## tests that need npm, git, make, strace, old Nodes and othe
 	@sh scripts/install-packages zsh fish strace
 	@npx --no-install vitest run --config vitest.system.config.ts $(ARGS)
 
-soak: build ## stampede, kills, a long life: nothing lost, nothing grows; half an hour
+soak: build ## stampede, kills, a long life, attacks: nothing lost, nothing grows; an hour
 	@node test/soak/main.ts $(ARGS)
 
-ci: install lint types lint-proto check-generate test scenarios test-system ## all of it, as CI runs it
+fuzz: build ## a minute of random calls to the servers: none brings one down; --seed replays
+	@node test/soak/main.ts fuzz --seconds 60 $(ARGS)
+
+ci: install lint types lint-proto check-generate test fuzz scenarios test-system ## all of it, as CI runs it
 
 # ── work ──
 

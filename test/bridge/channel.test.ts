@@ -237,6 +237,26 @@ test("the second answer to an event that was sent twice changes nothing", async 
   expect(outbox.counts()).toMatchObject({ acked: 2, parked: 0 });
 });
 
+test("answers to events that were never sent change nothing", async () => {
+  const { clock, outbox, told, over } = opened(
+    {
+      onEvent: (event, call) => {
+        const [sent, recorded] = ["never-sent", "never-recorded"].map((eventId) => ({
+          ...event,
+          eventId,
+        })) as [Recorded, Recorded];
+        call.answer(accepted(sent), refusal(recorded));
+        call.answer(accepted(event));
+      },
+    },
+    2,
+  );
+  await clock.advance(100);
+  await over;
+  expect(told).toEqual(["e1 acked", "e2 acked"]);
+  expect(outbox.counts()).toMatchObject({ acked: 2, parked: 0, pending: 0 });
+});
+
 test("what another process records goes out on the same call", async () => {
   using folder = tempFolder();
   const path = folder.file("buffer.db");

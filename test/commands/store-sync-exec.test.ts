@@ -93,6 +93,20 @@ describe("the program", () => {
     expect(outcome.slice(0, message.length)).toBe(message);
   });
 
+  test("sees words that a shell would obey as they are, and no shell obeys them", async () => {
+    using folder = tempFolder();
+    const planted = folder.file("planted");
+    const words = [`$(touch ${planted})`, `\`touch ${planted}\``, `"; touch ${planted}; "`, "'\n'"];
+    for (const word of words) {
+      const changes = { commandId: word, type: word, payloadJson: JSON.stringify(word) };
+      const seen = folder.file("seen");
+      const program = `{ printf '%s|' "$BREWCTL_COMMAND_ID" "$BREWCTL_COMMAND_TYPE"; } > ${seen}`;
+      expect((await apply(program, { changes })).outcome).toBe("applied");
+      expect(readFileSync(seen, "utf8")).toBe(`${word}|${word}|`);
+    }
+    expect(existsSync(planted)).toBe(false);
+  });
+
   test("need not read its input, however large", async () => {
     const payloadJson = JSON.stringify("x".repeat(1024 * 1024));
     expect((await apply("exit 0", { changes: { payloadJson } })).outcome).toBe("applied");

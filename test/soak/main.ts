@@ -2,28 +2,40 @@
  * `make soak`: nothing is lost, doubled or invented, whatever is killed, cut or swallowed, and a daemon
  * that runs for long stays as large as it is.
  *
- *     make soak                                      all of it, about half an hour
+ *     make soak                                      all of it, about an hour
  *     make soak ARGS="stampede --stores 50"          one part, smaller
  *     make soak ARGS="campaigns --seed 42 --runs 1"  one run again
  *     make soak ARGS="long-life --events 100000"
+ *     make soak ARGS="attacks --attack idle-tills --rounds 1"
+ *     make fuzz ARGS="--seed 42 --runs 1"            one call of the fuzzer again
  *
- * The parts: stampede.ts, campaign.ts, long-life.ts. What goes wrong is chosen by the seed, which is
- * printed first. Ends with 1 when anything was not as it should be, and says how to have it again.
+ * The parts: stampede.ts, campaign.ts, long-life.ts, attacks.ts, fuzz.ts. What goes wrong is chosen by
+ * the seed, which is printed first. Ends with 1 when anything was not as it should be, and says how to
+ * have it again.
  */
 
 import { inspect, parseArgs } from "node:util";
+import { attacks as allAttacks } from "../support/attacks/index.ts";
+import { attacks } from "./attacks.ts";
 import { campaigns } from "./campaign.ts";
+import { fuzz } from "./fuzz.ts";
 import { longLife } from "./long-life.ts";
 import { stampede, stampedeOf } from "./stampede.ts";
 
-const parts = { stampede: runStampede, campaigns: runCampaigns, "long-life": runLongLife };
+const parts = {
+  stampede: runStampede,
+  campaigns: runCampaigns,
+  "long-life": runLongLife,
+  attacks: runAttacks,
+  fuzz: runFuzz,
+};
 type Part = keyof typeof parts;
 const isPart = (name: string): name is Part => Object.hasOwn(parts, name);
 
-const numbers = ["seed", "stores", "events", "runs"] as const;
+const numbers = ["seed", "stores", "events", "runs", "rounds", "seconds"] as const;
 type Name = (typeof numbers)[number];
 
-const { names, given } = readArgs();
+const { names, given, attack } = readArgs();
 const seed = given.seed ?? Math.floor(Math.random() * 1_000_000);
 const megabytes = (bytes: number) => `${Math.round(bytes / 1024 / 1024)} MB`;
 
@@ -87,6 +99,15 @@ async function runLongLife(): Promise<void> {
   console.log(`after the warm-up: ${range("memory")}, ${range("log")}, ${range("buffer")}`);
 }
 
+async function runAttacks(): Promise<void> {
+  await attacks({ name: attack, rounds: given.rounds ?? 3, say: console.log });
+}
+
+async function runFuzz(): Promise<void> {
+  const { runs, seconds = 300 } = given;
+  await fuzz({ seed, runs, seconds, say: console.log });
+}
+
 /** The arguments that have the same again. */
 function replay(name: Part, error: unknown): string {
   const { seed: failed = seed } = error as { readonly seed?: number };
@@ -94,14 +115,21 @@ function replay(name: Part, error: unknown): string {
     given[size] === undefined ? [] : [`--${size} ${given[size]}`],
   );
   const runs = name === "campaigns" ? ["--runs 1"] : [];
-  return [name, `--seed ${failed}`, ...sizes, ...runs].join(" ");
+  const attackIfOne = attack === undefined ? [] : [`--attack ${attack}`];
+  return [name, `--seed ${failed}`, ...sizes, ...runs, ...attackIfOne].join(" ");
 }
 
-function readArgs(): { names: readonly Part[]; given: Partial<Record<Name, number>> } {
+function readArgs(): {
+  names: readonly Part[];
+  given: Partial<Record<Name, number>>;
+  attack: string | undefined;
+} {
   try {
     const { values, positionals } = parseArgs({
       allowPositionals: true,
-      options: Object.fromEntries(numbers.map((name) => [name, { type: "string" as const }])),
+      options: Object.fromEntries(
+        [...numbers, "attack"].map((name) => [name, { type: "string" as const }]),
+      ),
     });
     const given: Partial<Record<Name, number>> = {};
     for (const name of numbers) {
@@ -118,10 +146,14 @@ function readArgs(): { names: readonly Part[]; given: Partial<Record<Name, numbe
     if (unknown !== undefined) {
       throw new Error(`no part ${unknown}`);
     }
-    return { names: names.length > 0 ? names : (Object.keys(parts) as Part[]), given };
+    const { attack } = values;
+    if (attack !== undefined && !Object.hasOwn(allAttacks, attack)) {
+      throw new Error(`no attack ${attack}; there are: ${Object.keys(allAttacks).join(", ")}`);
+    }
+    return { names: names.length > 0 ? names : (Object.keys(parts) as Part[]), given, attack };
   } catch (error) {
     console.error((error as Error).message);
-    const options = numbers.map((name) => `[--${name} N]`).join(" ");
+    const options = [...numbers.map((name) => `[--${name} N]`), "[--attack NAME]"].join(" ");
     console.error(`usage: make soak ARGS="[${Object.keys(parts).join(" ")}] ${options}"`);
     process.exit(2);
   }

@@ -1,0 +1,26 @@
+/**
+ * One attack in a process of its own, so that its work is not counted as the server's: `node
+ * attacker.ts NAME PORT`. It prints `sent` when everything has been sent, stays until SIGTERM or until
+ * a minute is over, and prints what the server answered as one line of JSON.
+ */
+
+import { attacks } from "../support/attacks/index.ts";
+
+/** An attack is bounded: nothing stays longer than this, in milliseconds. */
+const maxMs = 60_000;
+
+const [name = "", port] = process.argv.slice(2);
+const attack = attacks[name];
+if (attack === undefined) {
+  throw new Error(
+    `there is no attack ${name}; expected one of: ${Object.keys(attacks).join(", ")}`,
+  );
+}
+const told = new AbortController();
+process.once("SIGTERM", () => told.abort());
+const signal = AbortSignal.any([told.signal, AbortSignal.timeout(maxMs)]);
+const { counts, messages } = await attack(
+  { port: Number(port) },
+  { signal, onSent: () => process.stdout.write("sent\n") },
+);
+process.stdout.write(`${JSON.stringify({ counts, messages })}\n`, () => process.exit(0));
