@@ -138,6 +138,7 @@ test("the rows of a broken page are lost, and no others", () => {
   }
   const path = damaged(folder, bytes);
   const outbox = openAtLast(path);
+  expect(outbox.hasJustSalvaged).toBe(true);
   const [setAside = ""] = setAsides(folder);
   expect(outbox.salvaged()).toEqual({
     at: now(),
@@ -157,6 +158,8 @@ test("the rows of a broken page are lost, and no others", () => {
   // It is whole now: the next opening finds nothing to do.
   const again = new Outbox({ path, now });
   expect(again.counts()).toMatchObject({ pending: again.counts().pending });
+  expect(again.hasJustSalvaged).toBe(false);
+  expect(again.salvaged()?.setAside).toBe(folder.file(setAside));
   expect(setAsides(folder)).toEqual([setAside]);
   again.close();
 });
@@ -283,6 +286,7 @@ describe("a salvage that is interrupted", () => {
   };
   const expectFinished = (folder: TempFolder) => {
     const outbox = openAtLast(folder.file("buffer.db"));
+    expect(outbox.hasJustSalvaged).toBe(true);
     expect(outbox.salvaged()?.events).toBeGreaterThan(300);
     expect(outbox.event(idOf(1))).toBeDefined();
     expect(outbox.event(idOf(total))).toBeDefined();
