@@ -71,7 +71,8 @@ describe("--timeline", () => {
 
   test("of a call that failed", async () => {
     const { stderr, code } = await brewctl([
-      ...["chat", "--addr", addr, "--no-half-close", "--deadline", "300ms", "--timeline"],
+      // The deadline includes the dial, which takes long on a busy machine.
+      ...["chat", "--addr", addr, "--no-half-close", "--deadline", "3s", "--timeline"],
     ]);
     expect(stderr).toMatch(/^received {3}.*■$/m);
     expect(stderr.replaceAll("\n", " ")).toContain("DEADLINE_EXCEEDED at");
@@ -376,7 +377,7 @@ describe("--explain", () => {
   test("tells no more than is read", async () => {
     await using fast = await serve(["--tick", "0"]);
     await using client = start([
-      ...["subscribe", "--addr", fast.addr, "-n", "300000", "--explain", "-o", "ndjson"],
+      ...["subscribe", "--addr", fast.addr, "-n", "20000", "--explain", "-o", "ndjson"],
     ]);
     client.child.stderr?.pause();
     let received = 0;
@@ -385,11 +386,12 @@ describe("--explain", () => {
     });
     // All of it came, although nobody reads what is told of it.
     await new Promise<void>((resolve) => {
-      client.child.stdout?.on("data", () => received >= 300_000 && resolve());
+      client.child.stdout?.on("data", () => received >= 20_000 && resolve());
     });
     client.child.stderr?.resume();
     const { stderr, code } = await client.ended;
-    expect(stderr.length).toBeLessThan(2_000_000);
+    // All of it told would be more than 1,200,000.
+    expect(stderr.length).toBeLessThan(500_000);
     expect(code).toBe(0);
   });
 

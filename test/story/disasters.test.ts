@@ -81,8 +81,10 @@ test("the cloud's disk is an old copy: the daemon says so, and a replay brings t
   first.child.kill("SIGTERM");
   await first.ended;
   cpSync(dataDir, folder.file("copy"), { recursive: true });
+  const copied = Array.from(readLedger(folder.file("copy"))).length;
   await using second = await startCloud(path, dataDir);
-  await untilAcked(buffer, 300);
+  // More than the copy has: else the second cloud may be killed before anything is to be missed.
+  await untilAcked(buffer, copied + 250);
   second.child.kill("SIGKILL");
   await second.ended;
   rmSync(dataDir, { recursive: true });

@@ -54,18 +54,14 @@ test("whatever happens, each sale is in the cloud once, and each command was app
       ...["--exec", `echo "$BREWCTL_COMMAND_ID" >> ${box.folder.file("applied")}`],
     ]);
   const socket = (box: Shop) => `unix:${box.folder.file("tills.sock")}`;
-  /** Two tills on the network and one beside the bridge, each with so many events. */
+  /** A till on the network and one beside the bridge, each with so many events. */
   const sell = (box: Shop, bridge: RunningBridge, when: string) => {
-    const ids = ["a", "b", "c"].map((name) =>
+    const ids = ["a", "b"].map((name) =>
       idsOf(`${box.env["BREWCTL_STORE"]}-${name}-${when}`, 80),
     );
-    const [a = [], b = [], c = []] = ids;
+    const [a = [], b = []] = ids;
     offered.push(...ids.flat());
-    return Promise.all([
-      till(box, bridge.bridge, a),
-      till(box, bridge.bridge, b),
-      till(box, socket(box), c),
-    ]);
+    return Promise.all([till(box, bridge.bridge, a), till(box, socket(box), b)]);
   };
   const offered: string[] = [];
 
@@ -82,7 +78,7 @@ test("whatever happens, each sale is in the cloud once, and each command was app
     // Nobody in the shops notices.
     await Promise.all([sell(one, bridgeOne, "noon"), sell(two, bridgeTwo, "noon")]);
 
-    const ids = idsOf("store-02-killed", 3_000);
+    const ids = idsOf("store-02-killed", 1_000);
     offered.push(...ids);
     const talking = till(two, socket(two), ids);
     bridgeTwo.child.kill("SIGKILL");
