@@ -4,8 +4,9 @@
  */
 
 import { randomBytes } from "node:crypto";
-import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, renameSync, rmSync } from "node:fs";
 import { StatusError } from "../errors.ts";
+import { readPrivateFile, replaceFile } from "../private-file.ts";
 import { DamagedError, Database, type Kind, salvage, suspicionPath, takeLock } from "../sqlite.ts";
 import { commandsSchema, commandsUpgrade } from "./inbox.ts";
 
@@ -206,7 +207,9 @@ function replaceDamaged(
     for (let i = 2; existsSync(setAside); i++) {
       setAside = `${name}-${i}`;
     }
-    return { database: finishSalvage(path, { at, owner, setAside }), isSalvaged: true };
+    const salvaging: Salvaging = { at, owner, setAside };
+    replaceFile(salvagingPath(path), `${JSON.stringify(salvaging)}\n`);
+    return { database: finishSalvage(path, salvaging), isSalvaged: true };
   } finally {
     lock.release();
   }
@@ -250,7 +253,7 @@ export function resumeSalvage(path: string): boolean {
   }
   try {
     if (existsSync(salvagingPath(path))) {
-      const text = readFileSync(salvagingPath(path), "utf8");
+      const text = readPrivateFile(salvagingPath(path));
       if (text.endsWith("\n")) {
         finishSalvage(path, JSON.parse(text)).close();
         return true;
@@ -267,7 +270,6 @@ export function resumeSalvage(path: string): boolean {
 /** Can be done again from the beginning, wherever it was interrupted. */
 function finishSalvage(path: string, salvaging: Salvaging): Database {
   const { at, owner, setAside } = salvaging;
-  writeFileSync(salvagingPath(path), `${JSON.stringify(salvaging)}\n`, { flush: true });
   rmSync(suspicionPath(path), { force: true });
   if (!existsSync(setAside)) {
     // The file itself comes last: then what is at the old path is the new one's.

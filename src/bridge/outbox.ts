@@ -16,9 +16,10 @@
  * Any process may append and look. One alone may drain: see `drainerOf`.
  */
 
-import { existsSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, rmSync } from "node:fs";
 import { StatusError } from "../errors.ts";
 import { type DigestCell, DigestCells, dayOf, digestOf } from "../event-digest.ts";
+import { makePrivateFile } from "../private-file.ts";
 import {
   BusyError,
   bytesOf,
@@ -733,7 +734,7 @@ export class Outbox {
         { hint: "nothing was changed; make room, or remove more first: brewctl store-sync prune" },
       );
     }
-    writeFileSync(compactingPath(this.path), "");
+    makePrivateFile(compactingPath(this.path));
     try {
       const isDone = this.database.compact();
       return { before, after: this.bytes(), isDone };

@@ -56,9 +56,7 @@ test("whatever happens, each sale is in the cloud once, and each command was app
   const socket = (box: Shop) => `unix:${box.folder.file("tills.sock")}`;
   /** A till on the network and one beside the bridge, each with so many events. */
   const sell = (box: Shop, bridge: RunningBridge, when: string) => {
-    const ids = ["a", "b"].map((name) =>
-      idsOf(`${box.env["BREWCTL_STORE"]}-${name}-${when}`, 80),
-    );
+    const ids = ["a", "b"].map((name) => idsOf(`${box.env["BREWCTL_STORE"]}-${name}-${when}`, 80));
     const [a = [], b = []] = ids;
     offered.push(...ids.flat());
     return Promise.all([till(box, bridge.bridge, a), till(box, socket(box), b)]);
