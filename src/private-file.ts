@@ -172,11 +172,12 @@ function targetOf(path: string): string {
  * file has its name: nothing of ours is read from there, and a pipe would be waited for without end.
  */
 export function readPrivateFile(path: string): string {
+  if (!lstatSync(path).isFile()) {
+    throw new Error(`${path} is not a file`);
+  }
+  // It may be replaced in between.
   const fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
   try {
-    if (!fstatSync(fd).isFile()) {
-      throw new Error(`${path} is not a file`);
-    }
     return readFileSync(fd, "utf8");
   } finally {
     closeSync(fd);

@@ -5,7 +5,7 @@
 
 import { randomBytes } from "node:crypto";
 import { existsSync, renameSync, rmSync } from "node:fs";
-import { StatusError } from "../errors.ts";
+import { messageOf, StatusError } from "../errors.ts";
 import { readPrivateFile, replaceFile } from "../private-file.ts";
 import { DamagedError, Database, type Kind, salvage, suspicionPath, takeLock } from "../sqlite.ts";
 import { commandsSchema, commandsUpgrade } from "./inbox.ts";
@@ -253,7 +253,7 @@ export function resumeSalvage(path: string): boolean {
   }
   try {
     if (existsSync(salvagingPath(path))) {
-      const text = readPrivateFile(salvagingPath(path));
+      const text = intentionAt(salvagingPath(path));
       if (text.endsWith("\n")) {
         finishSalvage(path, JSON.parse(text)).close();
         return true;
@@ -264,6 +264,17 @@ export function resumeSalvage(path: string): boolean {
     return false;
   } finally {
     lock.release();
+  }
+}
+
+function intentionAt(path: string): string {
+  try {
+    return readPrivateFile(path);
+  } catch (error) {
+    throw new StatusError("FAILED_PRECONDITION", messageOf(error), {
+      hint: "brewctl has not made it; nothing was changed; see who did, and remove it",
+      cause: error,
+    });
   }
 }
 

@@ -13,15 +13,21 @@ import { wireService } from "./definition.ts";
 import type { Implementation } from "./handlers.ts";
 import { serverOptions } from "./options.ts";
 import { RunningCalls } from "./running-calls.ts";
+import { bindWithMode } from "./socket-mode.ts";
 
 export type { CallContext, Handlers, Implementation } from "./handlers.ts";
 export { implement } from "./handlers.ts";
 
 export interface ListenOptions {
   readonly address: Address;
+  /** The mode of a unix socket's file; `defaultSocketMode` if left out. */
+  readonly socketMode?: number | undefined;
   readonly implementations: readonly Implementation[];
   readonly log: Logger;
 }
+
+/** The user who runs the server and that user's group may connect to its unix socket. */
+export const defaultSocketMode = 0o660;
 
 export interface StopOptions {
   /** How long running calls may go on, in milliseconds. */
@@ -50,7 +56,7 @@ const lastWordsMs = 1_000;
 
 /** Throws `UsageError`, naming the address and what to do, if it cannot listen there. */
 export async function listen(options: ListenOptions): Promise<RunningServer> {
-  const { address, implementations } = options;
+  const { address, implementations, socketMode = defaultSocketMode } = options;
   const calls = new RunningCalls(options);
   const server = new Server(serverOptions);
   for (const { service, typeName, handlers } of implementations) {
@@ -70,7 +76,7 @@ export async function listen(options: ListenOptions): Promise<RunningServer> {
 
   let port: number | undefined;
   try {
-    port = await bind(server, address);
+    port = await bind(server, address, socketMode);
   } catch (error) {
     server.forceShutdown();
     throw error;
@@ -112,10 +118,14 @@ async function isWithin(
 }
 
 /** Binds every address that the host stands for, so that no other server answers on one of them. */
-async function bind(server: Server, address: Address): Promise<number | undefined> {
+async function bind(
+  server: Server,
+  address: Address,
+  socketMode: number,
+): Promise<number | undefined> {
   if (address.kind === "unix") {
     await removeStaleSocket(address.path);
-    await bindOne(server, formatAddress(address), address);
+    await bindWithMode(socketMode, () => bindOne(server, formatAddress(address), address));
     return undefined;
   }
   if (address.host === "") {

@@ -16,6 +16,8 @@ import { syncEngine } from "./sync-engine.ts";
 
 export interface ServerOptions {
   readonly address: Address;
+  /** As in `ListenOptions`. */
+  readonly socketMode?: number;
   /** See `StreamingOptions`. */
   readonly tickMs: number;
   /** See `StreamingOptions`. */
@@ -37,7 +39,7 @@ export interface ServerOptions {
  * opened and cannot be.
  */
 export async function startServer(options: ServerOptions): Promise<RunningServer> {
-  const { address, dataDir, opensLedger, log } = options;
+  const { address, socketMode, dataDir, opensLedger, log } = options;
   const cloud = new Cloud({ ...options, folder: dataDir });
   const faults = new Faults(options.faults, options);
   const questions = new Questions();
@@ -50,7 +52,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     headOffice({ ...options, cloud, questions }),
   ];
   const { implementations, stopServing } = withOperations(services);
-  const server = await listen({ address, implementations, log }).catch((error) => {
+  const server = await listen({ address, socketMode, implementations, log }).catch((error) => {
     cloud.close();
     throw error;
   });
