@@ -11,6 +11,7 @@ import { expect, test } from "vitest";
 import { Inbox } from "../../src/bridge/inbox.ts";
 import { Outbox, retentionMs } from "../../src/bridge/outbox.ts";
 import { brewctl, cleanEnv, launcher, serve, start } from "../support/brewctl.ts";
+import { reap } from "../support/reaper.ts";
 import { tempFolder } from "../support/temp.ts";
 
 /** A state folder of the test's own, the program with it, and a way to fill its buffer. */
@@ -266,6 +267,7 @@ test("export is the buffer of one moment, whatever is recorded and pruned meanwh
     env: cleanEnv(box.env),
     stdio: ["ignore", "pipe", "inherit"],
   });
+  reap(exporting);
   const ended = once(exporting, "close");
   try {
     await once(exporting.stdout, "readable");

@@ -10,6 +10,7 @@ import { StreamingService } from "../../src/gen/orders/v1/streaming_pb.ts";
 import { dial } from "../../src/grpc/dial.ts";
 import { implement, listen, type RunningServer } from "../../src/grpc/serve.ts";
 import { bindWithMode } from "../../src/grpc/socket-mode.ts";
+import { reap } from "../support/reaper.ts";
 import { collect, failure } from "../support/serve-handlers.ts";
 import { never } from "../support/start-server.ts";
 import { tempFolder } from "../support/temp.ts";
@@ -71,6 +72,7 @@ test("the socket of a server that was killed is replaced", async () => {
   const path = folder.file("brew.sock");
   const script = `require("net").createServer().listen(${JSON.stringify(path)}, () => console.log("up"))`;
   const child = spawn(process.execPath, ["-e", script], { stdio: ["ignore", "pipe", "ignore"] });
+  reap(child);
   await once(child.stdout, "data");
   child.kill("SIGKILL");
   await once(child, "exit");

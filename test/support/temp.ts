@@ -4,20 +4,13 @@ import { existsSync, mkdtempSync, rmSync, statfsSync } from "node:fs";
 import { createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { removeAtEnd } from "./reaper.ts";
 
 export interface TempFolder extends Disposable {
   readonly path: string;
   /** The path of a file in it. */
   file(name: string): string;
 }
-
-/** A run that is interrupted does not get to the end of its scopes. */
-const folders = new Set<string>();
-process.once("exit", () => {
-  for (const path of folders) {
-    rmSync(path, { recursive: true, force: true, maxRetries: 3 });
-  }
-});
 
 /** A folder of its own for a test, removed at the end of the scope. */
 export function tempFolder(prefix = "brewctl-"): TempFolder {
@@ -40,13 +33,13 @@ export function memoryFolder(): TempFolder {
 
 function folderIn(parent: string, prefix: string): TempFolder {
   const path = mkdtempSync(join(parent, prefix));
-  folders.add(path);
+  // A test that runs into its time limit does not get to the end of its scopes.
+  removeAtEnd(path);
   return {
     path,
     file: (name) => join(path, name),
     [Symbol.dispose]() {
       rmSync(path, { recursive: true, force: true });
-      folders.delete(path);
     },
   };
 }
