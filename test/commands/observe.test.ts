@@ -156,7 +156,7 @@ describe("--timeline FILE.svg", () => {
   test("of a call that failed, too", async () => {
     using folder = tempFolder();
     const file = folder.file("chat.svg");
-    const { code } = await chat("--no-half-close", "--deadline", "200ms", `--timeline=${file}`);
+    const { code } = await chat("--no-half-close", "--deadline", "2s", `--timeline=${file}`);
     expect(code).toBe(68);
     expect(readFileSync(file, "utf8")).toContain("end: DEADLINE_EXCEEDED");
   });

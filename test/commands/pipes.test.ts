@@ -29,7 +29,7 @@ describe("a reader that goes", () => {
     const { stdout, stderr } = await shell(
       `brewctl subscribe --limit 0 | head -1; echo "\${PIPESTATUS[0]}"`,
       { BREWCTL_ADDR: own.addr },
-      AbortSignal.timeout(15_000),
+      AbortSignal.timeout(25_000),
     );
     expect(stdout).toMatch(/^\[1\] order_id=.*\n0\n$/);
     expect(stderr).toMatch(

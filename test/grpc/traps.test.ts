@@ -300,7 +300,7 @@ test("a client that waits dials anew when a connection stays silent", async () =
       socket.on("close", () => onward.destroy());
     }
   });
-  const connection = dial(local(peer.port), { attemptMs: 300 });
+  const connection = dial(local(peer.port), { attemptMs: 1_000 });
   await connection.ready({ signal: never, waitMs: 20_000 });
   expect(peer.sockets.size).toBe(2);
   const { messages } = await collect(

@@ -20,7 +20,7 @@ import { type BridgeServer, maxStreams, serveBridgeApi } from "../../src/server/
 import { cutWire } from "../support/cut-wire.ts";
 import { frame, rawClient } from "../support/raw-call.ts";
 import { atRest, collect, counted, each, failure, thenWait } from "../support/serve-handlers.ts";
-import { loopback, never } from "../support/start-server.ts";
+import { enoughMs, loopback, never } from "../support/start-server.ts";
 import { tempFolder } from "../support/temp.ts";
 import { testLog } from "../support/test-log.ts";
 
@@ -545,7 +545,7 @@ describe("a call", () => {
 
   test("ends with the till's deadline, and what was answered is recorded", async () => {
     await using tills = await serveTills();
-    const deadline = Date.now() + 300;
+    const deadline = Date.now() + enoughMs;
     const { messages, error } = await collect(
       tills.till().recordEvents(thenWait([sale(1)], silence()), { signal: never, deadline }),
     );

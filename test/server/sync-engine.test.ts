@@ -15,7 +15,7 @@ import { noon } from "../support/open-ledger.ts";
 import { frame, rawClient } from "../support/raw-call.ts";
 import { serveCloud, type TestCloud } from "../support/serve-cloud.ts";
 import { atRest, collect, counted, each, failure, thenWait } from "../support/serve-handlers.ts";
-import { never } from "../support/start-server.ts";
+import { enoughMs, never } from "../support/start-server.ts";
 import { tempFolder } from "../support/temp.ts";
 import { testClock } from "../support/test-clock.ts";
 
@@ -168,7 +168,7 @@ describe("UploadBufferedEvents", () => {
 
   test("a deadline ends it on both sides, without a summary", async () => {
     await using cloud = await serveCloud();
-    const deadline = Date.now() + 200;
+    const deadline = Date.now() + enoughMs;
     const events = thenWait([sale(1)], silence());
     const error = await failure(
       cloud.client.uploadBufferedEvents(events, { signal: never, deadline }),
@@ -340,7 +340,7 @@ describe("OperationalChannel", () => {
 
   test("a deadline ends it on both sides", async () => {
     await using cloud = await serveCloud();
-    const deadline = Date.now() + 200;
+    const deadline = Date.now() + enoughMs;
     const events = thenWait([sale(1)], silence());
     const { messages, error } = await collect(
       cloud.client.operationalChannel(events, { signal: never, deadline }),
@@ -453,7 +453,7 @@ describe("WatchCommands", () => {
 
   test("an empty queue is silence until the deadline", async () => {
     await using cloud = await serveCloud();
-    const deadline = Date.now() + 200;
+    const deadline = Date.now() + enoughMs;
     const { messages, error } = await collect(
       cloud.client.watchCommands({ storeId }, { signal: never, deadline }),
     );

@@ -181,7 +181,10 @@ test("the clock jumps by days, forward and back, while the cloud refuses for now
     expect(outbox.counts().parked).toBe(0);
     expect(failures).toEqual([]);
     const taken = [];
-    for await (const event of cloud.office.listEvents({}, { signal: AbortSignal.timeout(5_000) })) {
+    for await (const event of cloud.office.listEvents(
+      {},
+      { signal: AbortSignal.timeout(20_000) },
+    )) {
       taken.push({ ...event, ...numbersOf(event) });
     }
     expectExactly(taken, { offered });
