@@ -84,10 +84,12 @@ export function tightenDatabase(path: string): void {
 }
 
 /**
+ * Takes the rights of all others away from a file of this user; anything else stays as it is.
+ *
  * By its path and not by a descriptor: closing one would release the locks that SQLite holds on the file
  * for this process (POSIX, fcntl(2)).
  */
-function tighten(path: string): void {
+export function tighten(path: string): void {
   // What SQLite keeps beside the file comes and goes.
   const there = lstatSync(path, { throwIfNoEntry: false });
   if (there?.isFile() && there.uid === process.geteuid?.() && (there.mode & 0o077) !== 0) {
@@ -172,7 +174,7 @@ function targetOf(path: string): string {
  * file has its name: nothing of ours is read from there, and a pipe would be waited for without end.
  */
 export function readPrivateFile(path: string): string {
-  if (!lstatSync(path).isFile()) {
+  if (!isPlainFile(path)) {
     throw new Error(`${path} is not a file`);
   }
   // It may be replaced in between.
@@ -182,6 +184,11 @@ export function readPrivateFile(path: string): string {
   } finally {
     closeSync(fd);
   }
+}
+
+/** Whether a file has this name, and not a link, a pipe or a folder. */
+export function isPlainFile(path: string): boolean {
+  return lstatSync(path, { throwIfNoEntry: false })?.isFile() ?? false;
 }
 
 /** Whether the name is that of a link to nothing. */

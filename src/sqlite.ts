@@ -13,8 +13,10 @@ import { DatabaseSync, type StatementSync } from "node:sqlite";
 import { messageOf, StatusError } from "./errors.ts";
 import {
   isDanglingLink,
+  isPlainFile,
   makePrivateFile,
   makePrivateFolder,
+  tighten,
   tightenDatabase,
 } from "./private-file.ts";
 
@@ -425,7 +427,7 @@ export interface Lock {
  */
 export function takeLock(path: string, { waitMs = 0 } = {}): Lock | undefined {
   makeFolder(dirname(resolve(path)));
-  makePrivate(path);
+  makeLockFile(path);
   let sqlite: DatabaseSync | undefined;
   try {
     sqlite = new DatabaseSync(path, { timeout: waitMs });
@@ -592,6 +594,23 @@ function makePrivate(path: string): void {
       `${path}: cannot be written`,
       "the folder too must be writable: SQLite keeps its log beside the file",
     );
+  }
+}
+
+/** A lock is brewctl's own file: a link there would have another file locked, and its mode changed. */
+function makeLockFile(path: string): void {
+  try {
+    if (makePrivateFile(path)) {
+      return;
+    }
+    tighten(path);
+  } catch (error) {
+    throw refusedByDisk(error, path);
+  }
+  if (!isPlainFile(path)) {
+    throw new StatusError("FAILED_PRECONDITION", `${path} is not a file, and cannot be a lock`, {
+      hint: "brewctl has not made it; nothing was changed; see who did, and remove it",
+    });
   }
 }
 

@@ -12,6 +12,7 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  rmSync,
   statSync,
   symlinkSync,
   writeFileSync,
@@ -208,6 +209,22 @@ describe("a planted name", () => {
       expect(stderr).toMatch(/^brewctl: FAILED_PRECONDITION: .*-salvaging is not a file/);
       expect(code).toBe(73);
       expect(existsSync(intention.setAside)).toBe(false);
+    },
+  );
+
+  test.each(["link", "pipe"] as const)(
+    "that is a %s in the place of a lock is refused, and nothing else is locked",
+    async (kind) => {
+      using box = shop();
+      const victim = box.folder.file("victim");
+      writeFileSync(victim, "precious");
+      await box.sync("record --type Sale");
+      rmSync(`${box.buffer}-drainer`);
+      plant(kind, `${box.buffer}-drainer`, victim);
+      const { code, stderr } = await box.sync("flush --addr 127.0.0.1:1");
+      expect(stderr).toMatch(/^brewctl: FAILED_PRECONDITION: .*-drainer is not a file/);
+      expect(code).toBe(73);
+      expect(modeOf(victim)).toBe("644");
     },
   );
 
