@@ -57,83 +57,78 @@ async function runWith(umask: string, args: readonly string[], options: RunOptio
   return ended;
 }
 
-test.each(["000", "022", "077"])(
-  "with umask %s every file is for its owner alone, whatever happens to the buffer",
-  async (umask) => {
-    using folder = tempFolder();
-    // The folder that the user has chosen stays as it is.
+describe.each(["000", "022", "077"])("with umask %s", (umask) => {
+  /** A folder that the user has chosen, which stays as it is, and a buffer in it. */
+  function places() {
+    const folder = tempFolder();
     const chosen = folder.file("srv");
-    mkdirSync(chosen, { mode: 0o755 });
+    mkdirSync(chosen);
     chmodSync(chosen, 0o755);
     const env = { XDG_STATE_HOME: folder.file("state"), BREWCTL_STORE: "store-01" };
-    const buffer = join(chosen, "buffer.db");
-    const sync = (...args: string[]) =>
-      runWith(umask, ["store-sync", ...args, "--buffer", buffer], { env });
-    {
-      await using cloud = startWith(umask, [
-        ...["serve", "--addr", "127.0.0.1:0", "--data-dir", join(chosen, "cloud")],
-      ]);
-      const [, port = ""] = await cloud.output(/port=(\d+)/);
-      const addr = ["--addr", `127.0.0.1:${port}`];
-      const socket = folder.file("tills");
-      await using daemon = startWith(
-        umask,
-        [
-          ...["store-sync", "run", "--buffer", buffer, ...addr],
-          ...["--listen", `unix:${socket}`, "--exec", "true"],
-        ],
-        { env },
-      );
-      await daemon.output(/live: everything/);
-      await runWith(
-        umask,
-        ["store-sync", "record", "--bridge", `unix:${socket}`, "--type", "Sale"],
-        {
-          env,
-        },
-      );
-      const receipt = join(chosen, "receipt.json");
-      const reconcile = ["head-office", "reconcile", "--store", "store-01", ...addr];
-      await runWith(umask, [...reconcile, "--receipt", receipt], { env });
-      expect(modeOf(socket)).toBe("660");
-      // While both have their files open, and as they leave them when they are killed.
-      for (const child of [undefined, daemon, cloud]) {
-        child?.child.kill("SIGKILL");
-        await child?.ended;
-        expect(openBelow(chosen)).toEqual([]);
-      }
+    return {
+      ...{ folder, chosen, env, buffer: join(chosen, "buffer.db") },
+      [Symbol.dispose]: () => folder[Symbol.dispose](),
+    };
+  }
+
+  test("the files of a daemon and a cloud are for their owner alone, also when they are killed", async () => {
+    using place = places();
+    const { folder, chosen, env, buffer } = place;
+    await using cloud = startWith(umask, [
+      ...["serve", "--addr", "127.0.0.1:0", "--data-dir", join(chosen, "cloud")],
+    ]);
+    const [, port = ""] = await cloud.output(/port=(\d+)/);
+    const addr = ["--addr", `127.0.0.1:${port}`];
+    const socket = folder.file("tills");
+    const run = ["store-sync", "run", "--buffer", buffer, ...addr, "--exec", "true"];
+    await using daemon = startWith(umask, [...run, "--listen", `unix:${socket}`], { env });
+    await daemon.output(/live: everything/);
+    const reconcile = ["head-office", "reconcile", "--store", "store-01", ...addr];
+    await runWith(umask, [...reconcile, "--receipt", join(chosen, "receipt.json")], { env });
+    expect(modeOf(socket)).toBe("660");
+    for (const child of [undefined, daemon, cloud]) {
+      child?.child.kill("SIGKILL");
+      await child?.ended;
+      expect(openBelow(chosen)).toEqual([]);
     }
     expect(Object.keys(modesBelow(chosen))).toEqual(
-      expect.arrayContaining(["buffer.db-wal", "buffer.db-drainer", "buffer.db-applier"]),
-    );
-    // Damage, and the salvage.
-    await sync("export", join(chosen, "out.ndjson"));
-    await sync("compact");
-    writeFileSync(`${buffer}-suspect`, "", { mode: 0o600 });
-    const bytes = readFileSync(buffer);
-    writeFileSync(buffer, bytes.fill(0xab, 4096, 2 * 4096));
-    await sync("status");
-    await runWith(
-      umask,
-      ["store-sync", "import", join(chosen, "out.ndjson"), "--buffer", join(chosen, "moved.db")],
-      { env },
-    );
-    // In the state folder: there the folders are ours.
-    await runWith(umask, ["store-sync", "record", "--type", "Sale"], { env });
-    expect(openBelow(chosen)).toEqual([]);
-    expect(openBelow(folder.file("state"))).toEqual([]);
-    expect(modeOf(folder.file("state"))).toBe("700");
-    expect(modeOf(chosen)).toBe("755");
-    const names = Object.keys(modesBelow(chosen));
-    expect(names.some((name) => name.includes(".damaged-"))).toBe(true);
-    expect(names).toEqual(
       expect.arrayContaining([
-        ...["moved.db", "out.ndjson", "receipt.json", "cloud/ledger.db", "cloud/ledger.db-server"],
+        ...[
+          "buffer.db",
+          "buffer.db-wal",
+          "buffer.db-shm",
+          "buffer.db-drainer",
+          "buffer.db-applier",
+        ],
+        ...["cloud/ledger.db", "cloud/ledger.db-wal", "cloud/ledger.db-server", "receipt.json"],
       ]),
     );
-    expect(names.filter((name) => name.includes("partial"))).toEqual([]);
-  },
-);
+    expect(modeOf(chosen)).toBe("755");
+  });
+
+  test("so are an export, an import and what a salvage sets aside", async () => {
+    using place = places();
+    const { folder, chosen, env, buffer } = place;
+    const sync = (...args: string[]) => runWith(umask, ["store-sync", ...args], { env });
+    // Without --buffer: the folders are made too.
+    await sync("record", "--type", "Sale");
+    const made = folder.file("state/brewctl/stores/store-01/buffer.db");
+    await sync("export", join(chosen, "out.ndjson"));
+    await sync("import", join(chosen, "out.ndjson"), "--buffer", buffer);
+    writeFileSync(`${made}-suspect`, "", { mode: 0o600 });
+    writeFileSync(made, readFileSync(made).fill(0xab, 4096, 2 * 4096));
+    await sync("compact");
+    expect(openBelow(chosen)).toEqual([]);
+    expect(openBelow(folder.file("state"))).toEqual([]);
+    expect([modeOf(folder.file("state")), modeOf(chosen)]).toEqual(["700", "755"]);
+    const names = Object.keys({ ...modesBelow(chosen), ...modesBelow(folder.file("state")) });
+    expect(names).toEqual(expect.arrayContaining(["buffer.db", "out.ndjson"]));
+    expect(names.some((name) => name.includes(".damaged-"))).toBe(true);
+    expect(names.filter((name) => /partial|-salvaging|-compacting|-importing/.test(name))).toEqual(
+      [],
+    );
+  });
+});
 
 test("what an earlier version left for others to read is for its owner alone from the next opening on", async () => {
   using box = shop();
@@ -169,30 +164,38 @@ describe("a planted name", () => {
     kind === "link" ? symlinkSync(victim, path) : execFileSync("mkfifo", [path]);
 
   test.each(["link", "pipe"] as const)(
-    "that is a %s is neither written to nor waited for by what keeps a buffer",
+    "that is a %s is neither written to nor waited for by a salvage and by compact",
     async (kind) => {
       using box = shop();
       const victim = box.folder.file("victim");
-      writeFileSync(victim, "precious");
+      writeFileSync(victim, "precious", { mode: 0o644 });
       await box.sync("record --type Sale");
-      const bytes = readFileSync(box.buffer);
-      writeFileSync(box.buffer, bytes.fill(0xab, 4096, 2 * 4096));
-      for (const suffix of ["-suspect", "-compacting", "-importing"]) {
+      writeFileSync(box.buffer, readFileSync(box.buffer).fill(0xab, 4096, 2 * 4096));
+      for (const suffix of ["-suspect", "-compacting"]) {
         plant(kind, box.buffer + suffix, victim);
       }
-      // Salvages, since it is suspected of damage.
-      expect((await box.sync("status")).stderr).toContain("the buffer was damaged");
-      expect((await box.sync("compact")).code).toBe(0);
-      const old = box.folder.file("old.ndjson");
-      expect((await box.sync(`export ${old}`)).code).toBe(0);
-      plant(kind, `${old}.partial`, victim);
-      expect((await box.sync(`export ${old}`)).code).toBe(0);
-      plant(kind, `${box.folder.file("moved.db")}-importing`, victim);
-      expect((await box.sync(`import ${old} --buffer ${box.folder.file("moved.db")}`)).code).toBe(
-        0,
-      );
-      expect(readFileSync(victim, "utf8")).toBe("precious");
-      expect(modeOf(victim)).toBe("644");
+      // Salvages first, since it is suspected of damage.
+      const { stderr, code } = await box.sync("compact");
+      expect(stderr).toContain("the buffer was damaged");
+      expect(code).toBe(0);
+      expect([readFileSync(victim, "utf8"), modeOf(victim)]).toEqual(["precious", "644"]);
+    },
+  );
+
+  test.each(["link", "pipe"] as const)(
+    "that is a %s is neither written to nor waited for by export and by import",
+    async (kind) => {
+      using box = shop();
+      const victim = box.folder.file("victim");
+      writeFileSync(victim, "precious", { mode: 0o644 });
+      await box.sync("record --type Sale");
+      const file = box.folder.file("out.ndjson");
+      const moved = box.folder.file("moved.db");
+      plant(kind, `${file}.partial`, victim);
+      plant(kind, `${moved}-importing`, victim);
+      expect((await box.sync(`export ${file}`)).code).toBe(0);
+      expect((await box.sync(`import ${file} --buffer ${moved}`)).code).toBe(0);
+      expect([readFileSync(victim, "utf8"), modeOf(victim)]).toEqual(["precious", "644"]);
     },
   );
 
