@@ -390,7 +390,7 @@ describe("--explain", () => {
     });
     client.child.stderr?.resume();
     const { stderr, code } = await client.ended;
-    // All of it told would be more than 1,200,000.
+    // All of it told would be more than 800,000.
     expect(stderr.length).toBeLessThan(500_000);
     expect(code).toBe(0);
   });
