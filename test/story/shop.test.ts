@@ -4,7 +4,7 @@
  */
 
 import { existsSync, readFileSync } from "node:fs";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { DigestSide } from "../../src/gen/sync/v1/head_office_pb.ts";
 import { start } from "../support/brewctl.ts";
 import { eventOf, expectExactly, idsOf, readLedger } from "../support/oracle.ts";
@@ -13,6 +13,9 @@ import { collect } from "../support/serve-handlers.ts";
 import { type RunningBridge, type Shop, shop } from "../support/shop.ts";
 import { never } from "../support/start-server.ts";
 import { closedPort, tempFolder } from "../support/temp.ts";
+
+// It starts some twenty processes one after the other, each of which takes seconds on a busy machine.
+vi.setConfig({ testTimeout: 120_000 });
 
 const lines = (ids: readonly string[]) =>
   ids.map((id) => `${JSON.stringify(eventOf(id))}\n`).join("");
