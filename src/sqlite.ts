@@ -7,21 +7,18 @@
  * docs/decisions/sqlite-in-node.md.
  */
 
-import {
-  closeSync,
-  existsSync,
-  fsyncSync,
-  mkdirSync,
-  openSync,
-  readSync,
-  rmSync,
-  statfsSync,
-  statSync,
-  writeFileSync,
-} from "node:fs";
+import { closeSync, existsSync, openSync, readSync, rmSync, statfsSync, statSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { DatabaseSync, type StatementSync } from "node:sqlite";
 import { messageOf, StatusError } from "./errors.ts";
+import {
+  isDanglingLink,
+  isPlainFile,
+  makePrivateFile,
+  makePrivateFolder,
+  tighten,
+  tightenDatabase,
+} from "./private-file.ts";
 
 /** What a file holds, and how to tell that it does. */
 export interface Kind {
@@ -117,7 +114,7 @@ export class Database {
   readonly #dataVersion: StatementSync;
 
   /**
-   * Opens the file, making it and its folder if it is not there. Throws `StatusError`:
+   * Opens the file, making it and its folder if it is not there, for their owner alone. Throws `StatusError`:
    * FAILED_PRECONDITION for a file of another program or of a newer brewctl, which stays as it is,
    * and for a disk or an SQLite that cannot keep the promise; `DamagedError` for one that is ours
    * and cannot be read; RESOURCE_EXHAUSTED, UNAVAILABLE, PERMISSION_DENIED as the disk says.
@@ -135,6 +132,7 @@ export class Database {
     if (isFile && !isReadOnly) {
       makeFolder(dirname(resolve(path)));
       refuseNetworkFileSystem(path);
+      makePrivate(path);
     }
     this.hasHotLog = isFile && (sizeOf(`${path}-wal`) > 0 || existsSync(suspicionPath(path)));
     const what = `${kind.name} ${path}`;
@@ -350,7 +348,7 @@ export class Database {
   /** Damage is met by reading, also in a file that was closed well: whoever opens it next checks it. */
   #suspect(): void {
     try {
-      writeFileSync(suspicionPath(this.path), "");
+      makePrivateFile(suspicionPath(this.path));
     } catch {
       // Then it is met again.
     }
@@ -429,6 +427,7 @@ export interface Lock {
  */
 export function takeLock(path: string, { waitMs = 0 } = {}): Lock | undefined {
   makeFolder(dirname(resolve(path)));
+  makeLockFile(path);
   let sqlite: DatabaseSync | undefined;
   try {
     sqlite = new DatabaseSync(path, { timeout: waitMs });
@@ -567,24 +566,61 @@ function refuseNetworkFileSystem(path: string): void {
   }
 }
 
-/** A new folder is made to last: its name is in its parent, which is synced. */
 function makeFolder(path: string): void {
   try {
-    const first = mkdirSync(path, { recursive: true });
-    for (
-      let made = path;
-      first !== undefined && made.length >= first.length;
-      made = dirname(made)
-    ) {
-      syncPath(dirname(made));
+    makePrivateFolder(path);
+  } catch (error) {
+    throw refusedByDisk(error, `cannot make the folder ${path}`);
+  }
+}
+
+/**
+ * Makes sure that only the owner can read the database, before SQLite opens it: SQLite gives the log and
+ * the other files beside it the rights that the database file has, whatever the umask.
+ */
+function makePrivate(path: string): void {
+  if (isDanglingLink(path)) {
+    throw new StatusError("FAILED_PRECONDITION", `${path} is a link to a file that is not there`, {
+      hint: "nothing was written; remove the link, or name the file itself",
+    });
+  }
+  try {
+    if (existsSync(path) || !makePrivateFile(path)) {
+      tightenDatabase(path);
     }
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    throw new StatusError(
-      code === "ENOSPC" ? "RESOURCE_EXHAUSTED" : "PERMISSION_DENIED",
-      `cannot make the folder ${path}: ${messageOf(error)}`,
+    throw refusedByDisk(
+      error,
+      `${path}: cannot be written`,
+      "the folder too must be writable: SQLite keeps its log beside the file",
     );
   }
+}
+
+/** A lock is brewctl's own file: a link there would have another file locked, and its mode changed. */
+function makeLockFile(path: string): void {
+  try {
+    if (makePrivateFile(path)) {
+      return;
+    }
+    tighten(path);
+  } catch (error) {
+    throw refusedByDisk(error, path);
+  }
+  if (!isPlainFile(path)) {
+    throw new StatusError("FAILED_PRECONDITION", `${path} is not a file, and cannot be a lock`, {
+      hint: "brewctl has not made it; nothing was changed; see who did, and remove it",
+    });
+  }
+}
+
+function refusedByDisk(error: unknown, what: string, hint?: string): StatusError {
+  const { code } = error as NodeJS.ErrnoException;
+  return new StatusError(
+    code === "ENOSPC" || code === "EDQUOT" ? "RESOURCE_EXHAUSTED" : "PERMISSION_DENIED",
+    `${what}: ${messageOf(error)}`,
+    { cause: error, ...(hint === undefined ? {} : { hint }) },
+  );
 }
 
 /** Whether a file says that it is a database. */
@@ -597,16 +633,6 @@ export function isSqliteFile(path: string): boolean {
   const fd = openSync(path, "r");
   try {
     return readSync(fd, head) === magic.length && head.equals(magic);
-  } finally {
-    closeSync(fd);
-  }
-}
-
-/** Returns when a file, or the names in a folder, are on the disk. */
-export function syncPath(path: string): void {
-  const fd = openSync(path, "r");
-  try {
-    fsyncSync(fd);
   } finally {
     closeSync(fd);
   }

@@ -15,6 +15,7 @@ import {
 import { dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { cleanEnv, type Ended, launcher, root, start } from "./support/brewctl.ts";
+import { reap } from "./support/reaper.ts";
 import { tempFolder } from "./support/temp.ts";
 
 const { version } = JSON.parse(readFileSync(`${root}package.json`, "utf8"));
@@ -48,6 +49,7 @@ async function run(
     env: cleanEnv({ PATH: path, ...env }),
     stdio: ["ignore", "pipe", "pipe"],
   });
+  reap(child);
   const written = { stdout: "", stderr: "" };
   for (const name of ["stdout", "stderr"] as const) {
     child[name].setEncoding("utf8").on("data", (text: string) => {

@@ -15,6 +15,7 @@ import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
 import { StatusError } from "../src/errors.ts";
 import { Database, inMemory, type Kind, salvage, takeLock } from "../src/sqlite.ts";
+import { reap } from "./support/reaper.ts";
 import { tempFolder } from "./support/temp.ts";
 
 const kind: Kind = {
@@ -341,6 +342,7 @@ test("the death of a process releases its lock", async () => {
     ["--input-type=module", "-e", script, sqlite, folder.file("lock")],
     { stdio: ["ignore", "pipe", "inherit"] },
   );
+  reap(child);
   try {
     const [answer] = await once(child.stdout, "data");
     expect(String(answer)).toBe("taken");

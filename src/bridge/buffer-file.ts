@@ -4,8 +4,9 @@
  */
 
 import { randomBytes } from "node:crypto";
-import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
-import { StatusError } from "../errors.ts";
+import { existsSync, renameSync, rmSync } from "node:fs";
+import { messageOf, StatusError } from "../errors.ts";
+import { readPrivateFile, replaceFile } from "../private-file.ts";
 import { DamagedError, Database, type Kind, salvage, suspicionPath, takeLock } from "../sqlite.ts";
 import { commandsSchema, commandsUpgrade } from "./inbox.ts";
 
@@ -105,11 +106,17 @@ export interface OpenOptions {
   readonly probe: (database: Database) => void;
 }
 
+/** A buffer's file that is open, and whether this opening has salvaged it. */
+export interface OpenedBuffer {
+  readonly database: Database;
+  readonly isSalvaged: boolean;
+}
+
 /**
  * Opens a buffer's file, or what a salvage makes of it. `probe` asks it for all that the outbox will
  * want of it, and throws `DamagedError` where that is not there.
  */
-export function openOrSalvage(path: string, { storeId, now, probe }: OpenOptions): Database {
+export function openOrSalvage(path: string, { storeId, now, probe }: OpenOptions): OpenedBuffer {
   try {
     const database = new Database(path, bufferKind);
     try {
@@ -123,7 +130,7 @@ export function openOrSalvage(path: string, { storeId, now, probe }: OpenOptions
       database.close();
       throw error;
     }
-    return database;
+    return { database, isSalvaged: false };
   } catch (error) {
     if (!(error instanceof DamagedError)) {
       throw error;
@@ -166,7 +173,7 @@ function replaceDamaged(
   path: string,
   { storeId, now, probe }: OpenOptions,
   damage: DamagedError,
-): Database {
+): OpenedBuffer {
   if (!existsSync(lockPath(path))) {
     // Never drained by us, so nothing says that it is ours at all.
     throw new StatusError(
@@ -191,7 +198,8 @@ function replaceDamaged(
   try {
     const mended = openMended(path, probe);
     if (mended !== undefined) {
-      return mended;
+      // The process that salvaged it says so.
+      return { database: mended, isSalvaged: false };
     }
     const at = now();
     const name = `${path}.damaged-${new Date(at).toISOString().replace(/[-:.]/g, "")}`;
@@ -199,7 +207,9 @@ function replaceDamaged(
     for (let i = 2; existsSync(setAside); i++) {
       setAside = `${name}-${i}`;
     }
-    return finishSalvage(path, { at, owner, setAside });
+    const salvaging: Salvaging = { at, owner, setAside };
+    replaceFile(salvagingPath(path), `${JSON.stringify(salvaging)}\n`);
+    return { database: finishSalvage(path, salvaging), isSalvaged: true };
   } finally {
     lock.release();
   }
@@ -230,8 +240,11 @@ export function salvagingPath(path: string): string {
   return `${path}-salvaging`;
 }
 
-/** A salvage that a crash has interrupted is finished; by one of us. */
-export function resumeSalvage(path: string): void {
+/**
+ * Finishes a salvage that a crash has interrupted. Returns true if this process finished it, and false
+ * if another one was faster or the salvage had not begun.
+ */
+export function resumeSalvage(path: string): boolean {
   const lock = takeLock(lockPath(path));
   if (lock === undefined) {
     throw new StatusError("UNAVAILABLE", `${path} is damaged, and is just being salvaged`, {
@@ -240,23 +253,34 @@ export function resumeSalvage(path: string): void {
   }
   try {
     if (existsSync(salvagingPath(path))) {
-      const text = readFileSync(salvagingPath(path), "utf8");
+      const text = intentionAt(salvagingPath(path));
       if (text.endsWith("\n")) {
         finishSalvage(path, JSON.parse(text)).close();
-      } else {
-        // Cut off while it was written, so nothing had begun.
-        rmSync(salvagingPath(path));
+        return true;
       }
+      // Cut off while it was written, so nothing had begun.
+      rmSync(salvagingPath(path));
     }
+    return false;
   } finally {
     lock.release();
+  }
+}
+
+function intentionAt(path: string): string {
+  try {
+    return readPrivateFile(path);
+  } catch (error) {
+    throw new StatusError("FAILED_PRECONDITION", messageOf(error), {
+      hint: "brewctl has not made it; nothing was changed; see who did, and remove it",
+      cause: error,
+    });
   }
 }
 
 /** Can be done again from the beginning, wherever it was interrupted. */
 function finishSalvage(path: string, salvaging: Salvaging): Database {
   const { at, owner, setAside } = salvaging;
-  writeFileSync(salvagingPath(path), `${JSON.stringify(salvaging)}\n`, { flush: true });
   rmSync(suspicionPath(path), { force: true });
   if (!existsSync(setAside)) {
     // The file itself comes last: then what is at the old path is the new one's.

@@ -16,9 +16,10 @@
  * Any process may append and look. One alone may drain: see `drainerOf`.
  */
 
-import { existsSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, rmSync } from "node:fs";
 import { StatusError } from "../errors.ts";
 import { type DigestCell, DigestCells, dayOf, digestOf } from "../event-digest.ts";
+import { makePrivateFile } from "../private-file.ts";
 import {
   BusyError,
   bytesOf,
@@ -199,6 +200,11 @@ export class Outbox {
   readonly storeId: string;
   /** The inbox shares the file, so that a command and its cursor are one transaction. */
   readonly database: Database;
+  /**
+   * Whether this opening has salvaged a damaged file, or finished a salvage that was interrupted; then
+   * `salvaged` tells what became of it. A later opening of the same file finds false here.
+   */
+  readonly hasJustSalvaged: boolean;
   readonly #now: () => number;
   readonly #free: (path: string) => number;
   readonly #statements: Statements;
@@ -218,9 +224,7 @@ export class Outbox {
     if (fault !== undefined) {
       throw new StatusError("INVALID_ARGUMENT", fault);
     }
-    if (salvages && existsSync(salvagingPath(path))) {
-      resumeSalvage(path);
-    }
+    const hasResumed = salvages && existsSync(salvagingPath(path)) && resumeSalvage(path);
     if (storeId === undefined && !existsSync(path)) {
       throw new StatusError("NOT_FOUND", `no store buffer ${path}`, {
         hint: "name the store that it is for with --store, and it is made",
@@ -229,9 +233,11 @@ export class Outbox {
     this.path = path;
     this.#now = now;
     this.#free = path === inMemory ? () => Number.POSITIVE_INFINITY : free;
-    this.database = salvages
+    const { database, isSalvaged } = salvages
       ? openOrSalvage(path, { storeId, now, probe: prepare })
-      : openWhole(path, prepare);
+      : { database: openWhole(path, prepare), isSalvaged: false };
+    this.database = database;
+    this.hasJustSalvaged = hasResumed || isSalvaged;
     try {
       this.storeId = this.#belongTo(storeId);
     } catch (error) {
@@ -728,7 +734,7 @@ export class Outbox {
         { hint: "nothing was changed; make room, or remove more first: brewctl store-sync prune" },
       );
     }
-    writeFileSync(compactingPath(this.path), "");
+    makePrivateFile(compactingPath(this.path));
     try {
       const isDone = this.database.compact();
       return { before, after: this.bytes(), isDone };

@@ -61,6 +61,25 @@ export const share = parser((text) => {
   return number;
 });
 
+/** The rights on a file, in octal. The owner must have both: brewctl itself looks whether a server is there. */
+const socketMode = parser((text) => {
+  const mode = Number.parseInt(text, 8);
+  if (!/^0?[0-7]{3}$/.test(text) || (mode & 0o600) !== 0o600) {
+    throw new RangeError("expected three octal digits from 600 to 777, such as 0660");
+  }
+  return mode;
+});
+
+/** Of a command that can listen on a unix socket. */
+export function socketModeOption(): Option {
+  return new Option(
+    "--socket-mode <mode>",
+    "who may connect to a unix socket: the rights on its file, in octal, whatever the umask",
+  )
+    .default(0o660, "0660")
+    .argParser(socketMode);
+}
+
 export const nonEmpty = parser((text) => {
   if (text === "") {
     throw new RangeError("expected something");

@@ -23,12 +23,14 @@ import {
   listenAddress,
   nonEmpty,
   share,
+  socketModeOption,
   withLogFlags,
 } from "./flags.ts";
 import { stateFolder } from "./state-folder.ts";
 
 export interface ServeFlags extends LogFlags {
   readonly addr: Address;
+  readonly socketMode: number;
   readonly tick: number;
   readonly echoDelay: number;
   readonly uploadDelay: number;
@@ -53,6 +55,7 @@ export const command = withLogFlags(
         .env("BREWCTL_LISTEN")
         .argParser(listenAddress),
     )
+    .addOption(socketModeOption())
     .addOption(
       new Option("--tick <duration>", "time between a subscription's events; 0: no wait")
         .default(1000, "1s")
@@ -149,6 +152,7 @@ export async function run(flags: ServeFlags, context: CommandContext): Promise<E
   });
   const server = await startServer({
     address: addr,
+    socketMode: flags.socketMode,
     tickMs: tick,
     echoDelayMs: echoDelay,
     uploadDelayMs: uploadDelay,

@@ -14,6 +14,7 @@ import {
 import { dirname } from "node:path";
 import { type Address, formatAddress } from "../address.ts";
 import { messageOf, UsageError } from "../errors.ts";
+import { bindWithMode } from "./socket-mode.ts";
 
 export interface Listener {
   /** The port, also when any free one was asked for; undefined on a unix socket. */
@@ -22,7 +23,9 @@ export interface Listener {
   close(): void;
 }
 
-export interface ListenerEvents {
+export interface ListenerOptions {
+  /** The mode of a unix socket's file. */
+  readonly socketMode: number;
   readonly onConnection: (socket: Socket) => void;
   /** Is told of a connection that could not be accepted, such as for want of a file descriptor. */
   readonly onError: (error: Error) => void;
@@ -32,7 +35,10 @@ export interface ListenerEvents {
  * Listens on every address that the host stands for, so that no other server answers on one of them.
  * Throws `UsageError`, naming the address and what to do, if it cannot.
  */
-export async function openListener(address: Address, events: ListenerEvents): Promise<Listener> {
+export async function openListener(
+  address: Address,
+  { socketMode, onConnection, onError }: ListenerOptions,
+): Promise<Listener> {
   const servers: Server[] = [];
   const close = () => {
     for (const server of servers) {
@@ -43,19 +49,21 @@ export async function openListener(address: Address, events: ListenerEvents): Pr
     options: ListenOptions,
     need: "optional" | "needed",
   ): Promise<number | undefined> => {
-    const server = createServer(events.onConnection);
+    const server = createServer(onConnection);
     try {
-      await new Promise<void>((resolve, reject) => {
-        server.once("error", reject);
-        server.listen(options, resolve);
-      });
+      const listening = () =>
+        new Promise<void>((resolve, reject) => {
+          server.once("error", reject);
+          server.listen(options, resolve);
+        });
+      await (options.path === undefined ? listening() : bindWithMode(socketMode, listening));
     } catch (error) {
       if (need === "optional" && isOneOf(error, ["EADDRNOTAVAIL", "EAFNOSUPPORT"])) {
         return undefined;
       }
       throw explained(error, address);
     }
-    server.removeAllListeners("error").on("error", events.onError);
+    server.removeAllListeners("error").on("error", onError);
     servers.push(server);
     const bound = server.address() as AddressInfo | string;
     return typeof bound === "string" ? 0 : bound.port;

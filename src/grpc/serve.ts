@@ -22,11 +22,16 @@ export { implement } from "./handlers.ts";
 
 export interface ListenOptions {
   readonly address: Address;
+  /** The mode of a unix socket's file; `defaultSocketMode` if left out. */
+  readonly socketMode?: number | undefined;
   readonly implementations: readonly Implementation[];
   readonly log: Logger;
   /** Those that differ from the defaults. */
   readonly limits?: Partial<ServerLimits>;
 }
+
+/** The user who runs the server and that user's group may connect to its unix socket. */
+export const defaultSocketMode = 0o660;
 
 export interface StopOptions {
   /** How long running calls may go on, in milliseconds. */
@@ -63,7 +68,7 @@ const filesOfOurs = 64;
 
 /** Throws `UsageError`, naming the address and what to do, if it cannot listen there. */
 export async function listen(options: ListenOptions): Promise<RunningServer> {
-  const { address, implementations, log } = options;
+  const { address, implementations, log, socketMode = defaultSocketMode } = options;
   const limits = withinOpenFiles({ ...defaultLimits, ...options.limits });
   const calls = new RunningCalls(options);
   const refusals = new Refusals({ log });
@@ -93,6 +98,7 @@ export async function listen(options: ListenOptions): Promise<RunningServer> {
   // no limits for them.
   const injector = server.createConnectionInjector(ServerCredentials.createInsecure());
   const listener = await openListener(address, {
+    socketMode,
     onConnection(socket: Socket) {
       if (connections.accept(socket)) {
         injector.injectConnection(socket);

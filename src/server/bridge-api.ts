@@ -174,6 +174,8 @@ function codeOf(number: number): Code {
 export interface BridgeServerOptions extends BridgeApiOptions {
   /** One at least. */
   readonly addresses: readonly Address[];
+  /** As in `ListenOptions`. */
+  readonly socketMode?: number;
 }
 
 export interface BridgeServer {
@@ -185,7 +187,7 @@ export interface BridgeServer {
 
 /** Lets tills in on all of these addresses. Throws `UsageError` if it cannot listen on one of them. */
 export async function serveBridgeApi(options: BridgeServerOptions): Promise<BridgeServer> {
-  const { log } = options;
+  const { log, socketMode } = options;
   const { implementations, stopServing } = withOperations([bridgeApi(options)]);
   const servers: RunningServer[] = [];
   const addresses: Address[] = [];
@@ -197,7 +199,7 @@ export async function serveBridgeApi(options: BridgeServerOptions): Promise<Brid
   };
   try {
     for (const address of options.addresses) {
-      const server = await listen({ address, implementations, log });
+      const server = await listen({ address, socketMode, implementations, log });
       servers.push(server);
       addresses.push(address.kind === "tcp" ? { ...address, port: server.port ?? 0 } : address);
     }

@@ -17,6 +17,8 @@ import { syncEngine } from "./sync-engine.ts";
 
 export interface ServerOptions {
   readonly address: Address;
+  /** As in `ListenOptions`. */
+  readonly socketMode?: number;
   /** See `StreamingOptions`. */
   readonly tickMs: number;
   /** See `StreamingOptions`. */
@@ -40,7 +42,7 @@ export interface ServerOptions {
  * opened and cannot be.
  */
 export async function startServer(options: ServerOptions): Promise<RunningServer> {
-  const { address, dataDir, opensLedger, log, limits = {} } = options;
+  const { address, socketMode, dataDir, opensLedger, log, limits = {} } = options;
   const cloud = new Cloud({ ...options, folder: dataDir });
   const faults = new Faults(options.faults, options);
   const questions = new Questions();
@@ -53,7 +55,8 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     headOffice({ ...options, cloud, questions }),
   ];
   const { implementations, stopServing } = withOperations(services);
-  const server = await listen({ address, implementations, log, limits }).catch((error) => {
+  const serving = { address, socketMode, implementations, log, limits };
+  const server = await listen(serving).catch((error) => {
     cloud.close();
     throw error;
   });

@@ -6,7 +6,7 @@
 import { copyFileSync, readFileSync, writeFileSync } from "node:fs";
 import { expect, test } from "vitest";
 import { Outbox, type Recorded } from "../../src/bridge/outbox.ts";
-import { type TempFolder, tempFolder } from "../support/temp.ts";
+import { memoryFolder, type TempFolder } from "../support/temp.ts";
 
 const now = () => Date.UTC(2026, 0, 2, 3, 4, 5);
 const walHeader = 32;
@@ -81,7 +81,7 @@ function reopened(folder: TempFolder, name: string, file: Buffer, log: Buffer | 
 }
 
 test("what a step has returned is there after a crash, and each crash is before or behind a step", () => {
-  using folder = tempFolder();
+  using folder = memoryFolder();
   const path = folder.file("buffer.db");
   const outbox = new Outbox({ path, storeId: "store-01", now });
   // The log's size behind each step, and what was true then.
@@ -119,7 +119,7 @@ test("what a step has returned is there after a crash, and each crash is before 
 });
 
 test("a log whose last frames are garbage ends before them", () => {
-  using folder = tempFolder();
+  using folder = memoryFolder();
   const path = folder.file("buffer.db");
   const outbox = new Outbox({ path, storeId: "store-01", now });
   append("a1", "a2")(outbox);

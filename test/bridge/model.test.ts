@@ -9,7 +9,7 @@ import { expect, test } from "vitest";
 import { Outbox, type Recorded, type Settlement } from "../../src/bridge/outbox.ts";
 import { Ledger } from "../../src/engine/ledger.ts";
 import { inMemory } from "../../src/sqlite.ts";
-import { tempFolder } from "../support/temp.ts";
+import { memoryFolder } from "../support/temp.ts";
 
 const storeId = "store-01";
 const payloadOf = (id: string) => `${id}: ${Buffer.from(id).toString("hex")}`;
@@ -64,7 +64,7 @@ function numbersOf({ database }: Outbox): { rows: number; gone: number; given: n
 test("the ledger has each recorded event once, whatever happened on the way", () => {
   fc.assert(
     fc.property(fc.array(step, { minLength: 5, maxLength: 40 }), (steps) => {
-      using folder = tempFolder();
+      using folder = memoryFolder();
       const time = { now: 1_000_000 };
       const now = () => time.now;
       const ledger = new Ledger({ folder: inMemory, now });

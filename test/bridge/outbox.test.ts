@@ -10,6 +10,7 @@ import { StatusError } from "../../src/errors.ts";
 import { DigestCells, dayOf } from "../../src/event-digest.ts";
 import { BusyError, Database, inMemory } from "../../src/sqlite.ts";
 import { maxRecordedPayloadBytes, type StoreEvent } from "../../src/store-event.ts";
+import { reap } from "../support/reaper.ts";
 import { tempFolder } from "../support/temp.ts";
 
 const start = Date.UTC(2026, 0, 2, 3, 4, 5);
@@ -656,6 +657,7 @@ describe("draining", () => {
       ["--input-type=module", "-e", script, source, folder.file("buffer.db-drainer")],
       { stdio: ["ignore", "pipe", "inherit"] },
     );
+    reap(child);
     try {
       await once(child.stdout, "data");
       outbox.drain().release();
@@ -681,6 +683,7 @@ describe("draining", () => {
       ["--input-type=module", "-e", script, source, folder.file("buffer.db")],
       { stdio: ["ignore", "pipe", "inherit"] },
     );
+    reap(child);
     try {
       await once(child.stdout, "data");
       expect(refusal(() => outbox.drain()).message).toContain(`another process, ${child.pid},`);

@@ -11,6 +11,7 @@ import { Inbox } from "../../src/bridge/inbox.ts";
 import { Outbox } from "../../src/bridge/outbox.ts";
 import { verify } from "../../src/bridge/verify.ts";
 import { Database } from "../../src/sqlite.ts";
+import { reap } from "../support/reaper.ts";
 import { serveCloud } from "../support/serve-cloud.ts";
 import { openBox } from "../support/store-box.ts";
 import { tempFolder } from "../support/temp.ts";
@@ -101,6 +102,7 @@ test("one whose process dies in the middle leaves the file at version 1", async 
   const child = spawn(process.execPath, ["--input-type=module", "-e", script, source, path], {
     stdio: ["ignore", "pipe", "inherit"],
   });
+  reap(child);
   try {
     await once(child.stdout, "data");
   } finally {

@@ -55,7 +55,7 @@ describe("0", () => {
     const { stdout } = await shell(
       `brewctl subscribe --limit 0 2>/dev/null | head -1 >/dev/null; echo "\${PIPESTATUS[0]}"`,
       { BREWCTL_ADDR: addr },
-      AbortSignal.timeout(15_000),
+      AbortSignal.timeout(25_000),
     );
     expect(stdout).toBe("0\n");
   });

@@ -258,7 +258,7 @@ describe("files", () => {
       echo '${record("a")}' > '${folder.path}/fifo' &
       brewctl upload --input '${folder.path}/fifo' -q`,
       { BREWCTL_ADDR: addr },
-      AbortSignal.timeout(15_000),
+      AbortSignal.timeout(25_000),
     );
     expect(stdout).toContain("received=1 accepted=1");
     expect(code).toBe(0);
@@ -269,7 +269,7 @@ describe("files", () => {
     const { stdout, code } = await shell(
       script,
       { BREWCTL_ADDR: addr },
-      AbortSignal.timeout(15_000),
+      AbortSignal.timeout(25_000),
     );
     expect(stdout).toContain("received=1 accepted=1");
     expect(code).toBe(0);

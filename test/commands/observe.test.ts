@@ -29,7 +29,7 @@ describe("--timeline", () => {
     expect(lines[at + 2]).toMatch(/^in flight {2} *[▁▂▃▄▅▆▇█]/);
     // Wrapped, wherever the widths of the numbers let it.
     const words = stderr.replaceAll("\n", " ");
-    expect(words).toMatch(/5 sent by [\d.]+ ms · half-close at/);
+    expect(words).toMatch(/5 sent by [\d.]+ m?s · half-close at/);
     expect(words).toMatch(/at most [1-5] in flight/);
     expect(stderr).toMatch(/stream closed by server, got 5 echoes · OK · .*\n$/);
     expect(stderr).not.toContain("\x1b");
@@ -71,7 +71,8 @@ describe("--timeline", () => {
 
   test("of a call that failed", async () => {
     const { stderr, code } = await brewctl([
-      ...["chat", "--addr", addr, "--no-half-close", "--deadline", "300ms", "--timeline"],
+      // The deadline includes the dial, which takes long on a busy machine.
+      ...["chat", "--addr", addr, "--no-half-close", "--deadline", "3s", "--timeline"],
     ]);
     expect(stderr).toMatch(/^received {3}.*■$/m);
     expect(stderr.replaceAll("\n", " ")).toContain("DEADLINE_EXCEEDED at");
@@ -112,7 +113,7 @@ describe("--timeline", () => {
       },
     });
     await using client = start([
-      ...["upload", "--addr", `127.0.0.1:${slow.port}`, "--count", "20000", "--pause", "0"],
+      ...["upload", "--addr", `127.0.0.1:${slow.port}`, "--count", "10000", "--pause", "0"],
       ...["-o", "ndjson", "--timeline", "--stats", "--explain"],
     ]);
     // The pauses at first are the socket's. The windows are full when nothing moves any more.
@@ -123,7 +124,7 @@ describe("--timeline", () => {
     }
     read.resolve();
     const { stdout, stderr, code } = await client.ended;
-    expect(JSON.parse(stdout).received).toBe(20_000);
+    expect(JSON.parse(stdout).received).toBe(10_000);
     expect(stderr).toMatch(/^blocked {4}.*█/m);
     expect(stderr.replaceAll("\n", " ")).toMatch(/answered false \d+ times, blocked for/);
     expect(stderr).toMatch(/write\(\) answered false: .*backpressure/);
@@ -155,7 +156,7 @@ describe("--timeline FILE.svg", () => {
   test("of a call that failed, too", async () => {
     using folder = tempFolder();
     const file = folder.file("chat.svg");
-    const { code } = await chat("--no-half-close", "--deadline", "200ms", `--timeline=${file}`);
+    const { code } = await chat("--no-half-close", "--deadline", "2s", `--timeline=${file}`);
     expect(code).toBe(68);
     expect(readFileSync(file, "utf8")).toContain("end: DEADLINE_EXCEEDED");
   });
@@ -271,10 +272,10 @@ describe("--stats", () => {
     const { stderr, stdout } = await stats("subscribe", "-n", "20");
     expect(stdout).not.toContain("p95");
     expect(stderr).toMatch(
-      /^messages {13}1 sent, 20 received in [\d.]+ ms, [\d.]+\/s; first received after [\d.]+ ms$/m,
+      /^messages {13}1 sent, 20 received in [\d.]+ m?s, [\d.]+\/s; first received after [\d.]+ m?s$/m,
     );
     expect(stderr).toMatch(
-      /^from one to the next p50 [\d.]+ ms · p95 [\d.]+ ms · p99 [\d.]+ ms · max [\d.]+ ms$/m,
+      /^from one to the next p50 [\d.]+ m?s · p95 [\d.]+ m?s · p99 [\d.]+ m?s · max [\d.]+ m?s$/m,
     );
     expect(stderr).toMatch(/^waiting {14}at most \d+$/m);
     expect(stderr).toMatch(
@@ -376,7 +377,7 @@ describe("--explain", () => {
   test("tells no more than is read", async () => {
     await using fast = await serve(["--tick", "0"]);
     await using client = start([
-      ...["subscribe", "--addr", fast.addr, "-n", "300000", "--explain", "-o", "ndjson"],
+      ...["subscribe", "--addr", fast.addr, "-n", "20000", "--explain", "-o", "ndjson"],
     ]);
     client.child.stderr?.pause();
     let received = 0;
@@ -385,11 +386,12 @@ describe("--explain", () => {
     });
     // All of it came, although nobody reads what is told of it.
     await new Promise<void>((resolve) => {
-      client.child.stdout?.on("data", () => received >= 300_000 && resolve());
+      client.child.stdout?.on("data", () => received >= 20_000 && resolve());
     });
     client.child.stderr?.resume();
     const { stderr, code } = await client.ended;
-    expect(stderr.length).toBeLessThan(2_000_000);
+    // All of it told would be more than 800,000.
+    expect(stderr.length).toBeLessThan(500_000);
     expect(code).toBe(0);
   });
 

@@ -6,6 +6,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { cleanEnv, launcher, root, type Served, serve } from "../support/brewctl.ts";
+import { reap } from "../support/reaper.ts";
 import { shell } from "../support/shell.ts";
 
 let server: Served;
@@ -28,7 +29,7 @@ describe("a reader that goes", () => {
     const { stdout, stderr } = await shell(
       `brewctl subscribe --limit 0 | head -1; echo "\${PIPESTATUS[0]}"`,
       { BREWCTL_ADDR: own.addr },
-      AbortSignal.timeout(15_000),
+      AbortSignal.timeout(25_000),
     );
     expect(stdout).toMatch(/^\[1\] order_id=.*\n0\n$/);
     expect(stderr).toMatch(
@@ -158,6 +159,7 @@ function unread(args: readonly string[]): { client: ChildProcess } & AsyncDispos
     env: cleanEnv(env),
     stdio: ["ignore", "pipe", "pipe"],
   });
+  reap(client);
   client.stderr?.resume();
   const closed = once(client, "exit");
   return {

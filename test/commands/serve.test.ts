@@ -1,7 +1,7 @@
 /** `brewctl serve`: where it listens, what it logs, and how it stops. */
 
 import { once } from "node:events";
-import { existsSync, writeFileSync } from "node:fs";
+import { existsSync, statSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import { describe, expect, test } from "vitest";
 import { brewctl, serve, start } from "../support/brewctl.ts";
@@ -111,6 +111,20 @@ describe("where", () => {
       expect(code).toBe(2);
     },
   );
+
+  test("a unix socket is for whom --socket-mode says", async () => {
+    using folder = tempFolder();
+    const path = folder.file("brew.sock");
+    await using own = start(["serve", "--addr", `unix:${path}`, "--socket-mode", "0600"]);
+    await own.output(/streaming-server started/);
+    expect(statSync(path).mode & 0o777).toBe(0o600);
+  });
+
+  test.each(["66", "0888", "0060", "rw", "01777"])("--socket-mode %s is refused", async (mode) => {
+    const { stderr, code } = await brewctl(["serve", "--socket-mode", mode]);
+    expect(stderr).toContain("expected three octal digits from 600 to 777, such as 0660");
+    expect(code).toBe(2);
+  });
 
   test("a unix socket is listened on, and gone afterwards", async () => {
     using folder = tempFolder();

@@ -7,10 +7,11 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSy
 import { dirname } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { text } from "node:stream/consumers";
-import { expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { Inbox } from "../../src/bridge/inbox.ts";
 import { Outbox, retentionMs } from "../../src/bridge/outbox.ts";
 import { brewctl, cleanEnv, launcher, serve, start } from "../support/brewctl.ts";
+import { reap } from "../support/reaper.ts";
 import { tempFolder } from "../support/temp.ts";
 
 /** A state folder of the test's own, the program with it, and a way to fill its buffer. */
@@ -266,6 +267,7 @@ test("export is the buffer of one moment, whatever is recorded and pruned meanwh
     env: cleanEnv(box.env),
     stdio: ["ignore", "pipe", "inherit"],
   });
+  reap(exporting);
   const ended = once(exporting, "close");
   try {
     await once(exporting.stdout, "readable");
@@ -340,64 +342,82 @@ test("import of a file says the same in NDJSON", async () => {
   ]);
 });
 
-test("what export was not, import does not take, and names the line", async () => {
-  using old = shop();
-  using box = shop();
-  old.open(fill);
-  const whole = (await old.sync("export")).stdout;
-  const lines = whole.trimEnd().split("\n");
+describe("what export was not, import does not take, and names the line", () => {
+  let whole: string;
+  let parked: string;
+  let lines: string[];
+  beforeAll(async () => {
+    using old = shop();
+    old.open(fill);
+    whole = (await old.sync("export")).stdout;
+    parked = (await old.sync("export --state parked")).stdout;
+    lines = whole.trimEnd().split("\n");
+  });
   const without = (n: number) => lines.filter((_, i) => i !== n - 1).join("\n");
   const edited = (n: number, from: string, to: string) =>
     lines.map((line, i) => (i === n - 1 ? line.replace(from, to) : line)).join("\n");
-  const twice = [...lines.slice(0, 3), lines[2], ...lines.slice(3)].join("\n");
-  const parked = (await old.sync("export --state parked")).stdout;
-  const cases: [input: string, message: string, code: number][] = [
-    ["", "stdin is empty", 2],
-    ["my shopping list\n", "stdin:1: this is not the beginning of an export", 2],
-    ['{"type":"Sale"}\n', "stdin:1: this is not the beginning of an export", 2],
-    [without(11), "stdin:10: the export is cut off here: its closing line is missing", 2],
-    [whole.slice(0, whole.length - 40), "stdin:11: not JSON", 2],
-    [without(4), "stdin:10: the export is not whole: 4 of 5 lines of the kind event are there", 2],
-    [twice, 'stdin:4: event "e2" is there twice', 2],
-    [edited(3, "sale 2", "sale 9"), "stdin:11: the lines before this one are not as they were", 2],
-    [edited(3, '"Sale"', '""'), "stdin:3: type is empty", 2],
+
+  test.each<[message: string, input: () => string, code?: number]>([
+    ["stdin is empty", () => ""],
+    ["stdin:1: this is not the beginning of an export", () => "my shopping list\n"],
+    ["stdin:1: this is not the beginning of an export", () => '{"type":"Sale"}\n'],
+    ["stdin:10: the export is cut off here: its closing line is missing", () => without(11)],
+    ["stdin:11: not JSON", () => whole.slice(0, whole.length - 40)],
     [
-      edited(3, '"acked"', '"sold"'),
+      "stdin:10: the export is not whole: 4 of 5 lines of the kind event are there",
+      () => without(4),
+    ],
+    [
+      'stdin:4: event "e2" is there twice',
+      () => [...lines.slice(0, 3), lines[2], ...lines.slice(3)].join("\n"),
+    ],
+    [
+      "stdin:11: the lines before this one are not as they were",
+      () => edited(3, "sale 2", "sale 9"),
+    ],
+    ["stdin:3: type is empty", () => edited(3, '"Sale"', '""')],
+    [
       "stdin:3: expected state to be one of pending, acked, parked",
-      2,
+      () => edited(3, '"acked"', '"sold"'),
     ],
     [
-      edited(3, "store-01", "store-02"),
       "stdin:3: this event is of store store-02, not of store-01",
-      2,
+      () => edited(3, "store-01", "store-02"),
     ],
     [
-      edited(7, '"state":"applied"', '"state":1'),
       "stdin:7: expected state to be one of received",
-      2,
+      () => edited(7, '"state":"applied"', '"state":1'),
     ],
     [
-      edited(10, '"sequence":3', '"sequence":-3'),
       "stdin:10: expected sequence to be a whole number",
-      2,
+      () => edited(10, '"sequence":3', '"sequence":-3'),
     ],
-    [`${whole}{}\n`, "stdin:12: expected nothing behind the closing line", 2],
-    [parked, "stdin:1: the export has parked events only", 2],
+    ["stdin:12: expected nothing behind the closing line", () => `${whole}{}\n`],
+    ["stdin:1: the export has parked events only", () => parked],
     [
-      edited(1, '"format":1', '"format":2'),
       "was written by a newer brewctl (format 2, this one",
+      () => edited(1, '"format":1', '"format":2'),
       73,
     ],
-    [whole.replaceAll("store-01", "store-02"), "stdin is of store store-02, not of store-01", 73],
-  ];
-  for (const [input, message, expected] of cases) {
-    const { stdout, stderr, code } = await box.sync("import - --store store-01", input);
+    [
+      "stdin is of store store-02, not of store-01",
+      () => whole.replaceAll("store-01", "store-02"),
+      73,
+    ],
+  ])("%s", async (message, input, expected = 2) => {
+    using box = shop();
+    const { stdout, stderr, code } = await box.sync("import - --store store-01", input());
     expect({ stdout, stderr, code }).toEqual({
       ...{ stdout: "", stderr: expect.stringContaining(message), code: expected },
     });
     expect(existsSync(box.buffer)).toBe(false);
-  }
-  expect((await box.sync("import - --store store-01", whole)).code).toBe(0);
+  });
+
+  test("and then it takes what export was", async () => {
+    using box = shop();
+    expect((await box.sync("import - --store store-01", without(11))).code).toBe(2);
+    expect((await box.sync("import - --store store-01", whole)).code).toBe(0);
+  });
 });
 
 test("import wants to know for which store, and a file that is there", async () => {
@@ -433,12 +453,21 @@ test("import never touches a buffer that has something in it", async () => {
   expect((await old.sync("record --type Sale")).code).toBe(0);
 });
 
-test("a buffer that another box has taken over is refused to tills and drainers", async () => {
-  using old = shop();
-  using box = shop();
-  old.open(fill);
-  expect((await box.sync(`import ${old.buffer} --store store-01`)).code).toBe(0);
-  for (const line of [
+describe("a buffer that another box has taken over", () => {
+  let old: ReturnType<typeof shop>;
+  let box: ReturnType<typeof shop>;
+  beforeAll(async () => {
+    old = shop();
+    box = shop();
+    old.open(fill);
+    expect((await box.sync(`import ${old.buffer} --store store-01`)).code).toBe(0);
+  });
+  afterAll(() => {
+    old[Symbol.dispose]();
+    box[Symbol.dispose]();
+  });
+
+  test.each([
     "record --type Sale",
     "flush",
     "channel",
@@ -448,21 +477,26 @@ test("a buffer that another box has taken over is refused to tills and drainers"
     "replay",
     "prune",
     "compact",
-  ]) {
+  ])("is refused to store-sync %s", async (line) => {
     const { stderr, code } = await old.sync(line);
     expect(stderr).toContain(`was handed over: since 20`);
     expect(stderr).toContain(`the store's buffer is ${box.buffer} on `);
     expect(code).toBe(73);
-  }
-  expect((await old.sync("status")).stdout).toMatch(/^WRONG +handed over: since /m);
-  expect((await old.sync("verify")).stdout).toMatch(/^gone {6}since .*verdict {3}all is well$/ms);
-  // Nor can a third box have it, unless the second one is lost.
-  using third = shop();
-  const twice = await third.sync(`import ${old.buffer} --store store-01`);
-  expect(twice.stderr).toContain("was handed over already: since ");
-  expect(twice.code).toBe(73);
-  expect((await third.sync(`import ${old.buffer} --store store-01 --again`)).code).toBe(0);
-  expect((await third.sync("status")).stdout).toMatch(/^pending {3}2, /m);
+  });
+
+  test("can still be looked at, and says where the store is now", async () => {
+    expect((await old.sync("status")).stdout).toMatch(/^WRONG +handed over: since /m);
+    expect((await old.sync("verify")).stdout).toMatch(/^gone {6}since .*verdict {3}all is well$/ms);
+  });
+
+  test("is not for a third box, unless the second one is lost", async () => {
+    using third = shop();
+    const twice = await third.sync(`import ${old.buffer} --store store-01`);
+    expect(twice.stderr).toContain("was handed over already: since ");
+    expect(twice.code).toBe(73);
+    expect((await third.sync(`import ${old.buffer} --store store-01 --again`)).code).toBe(0);
+    expect((await third.sync("status")).stdout).toMatch(/^pending {3}2, /m);
+  });
 });
 
 test("a buffer that is in use, damaged, newer or another store's is not taken over", async () => {

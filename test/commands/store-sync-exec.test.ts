@@ -6,7 +6,7 @@ import { describe, expect, test } from "vitest";
 import type { ReceivedCommand } from "../../src/bridge/inbox.ts";
 import { systemClock } from "../../src/clock.ts";
 import { exec } from "../../src/commands/store-sync/exec.ts";
-import { root } from "../support/brewctl.ts";
+import { brewctl, cleanEnv, root } from "../support/brewctl.ts";
 import { serveCloud, type TestCloud } from "../support/serve-cloud.ts";
 import { failure } from "../support/serve-handlers.ts";
 import { type RunningBridge, shop } from "../support/shop.ts";
@@ -23,11 +23,18 @@ const command: ReceivedCommand = {
 /** Runs a program on the command, and tells how it ended and what it said. */
 async function apply(
   program: string,
-  { timeoutMs = 20_000, signal = never, clock = systemClock, changes = {} } = {},
+  {
+    timeoutMs = 20_000,
+    signal = never,
+    clock = systemClock,
+    changes = {},
+    env = cleanEnv(),
+    passes = [] as string[],
+  } = {},
 ) {
   const said: string[] = [];
   const onOutput = (_: ReceivedCommand, text: string) => said.push(text);
-  const outcome = await exec({ program, timeoutMs, clock, onOutput })(
+  const outcome = await exec({ program, timeoutMs, clock, env, passes, onOutput })(
     { ...command, ...changes },
     { signal },
   ).then(
@@ -75,6 +82,29 @@ describe("the program", () => {
       "BREWCTL_COMMAND_SEQUENCE=7",
       "BREWCTL_COMMAND_TYPE=PriceUpdate",
     ]);
+  });
+
+  test("gets what every program needs of the daemon's environment, and what it is given by name", async () => {
+    using folder = tempFolder();
+    const file = folder.file("env");
+    const needed = {
+      ...{ PATH: process.env["PATH"] ?? "", HOME: "/home/shop", USER: "shop", LOGNAME: "shop" },
+      ...{ SHELL: "/bin/sh", LANG: "C.UTF-8", LC_TIME: "C", TZ: "UTC", TMPDIR: "/tmp" },
+    };
+    const secrets = { CLOUD_TOKEN: "secret", BREWCTL_ADDR: "cloud:1", NODE_OPTIONS: "", LC_: "x" };
+    const env = { ...needed, ...secrets, SHOP_URL: "http://shop", PATH_TO_KEY: "/key" };
+    // Not by env(1) in a shell, which has variables of its own.
+    const program = `tr '\\0' '\\n' < /proc/self/environ > ${file}`;
+    expect((await apply(program, { env, passes: ["SHOP_URL", "NOT_SET"] })).outcome).toBe(
+      "applied",
+    );
+    const lines = readFileSync(file, "utf8").trimEnd().split("\n");
+    const own = /^(BREWCTL_COMMAND_|PWD=|_=|OLDPWD=|SHLVL=)/;
+    expect(lines.filter((line) => !own.test(line)).sort()).toEqual(
+      Object.entries({ ...needed, SHOP_URL: "http://shop" })
+        .map(([name, value]) => `${name}=${value}`)
+        .sort(),
+    );
   });
 
   test.each<[string, string, string]>([
@@ -181,7 +211,7 @@ describe("the program", () => {
       exec({
         program: `echo $$ > ${file}; exec sleep 600`,
         timeoutMs: 60_000,
-        clock: systemClock,
+        ...{ clock: systemClock, env: cleanEnv() },
         onOutput: () => {},
       })(command, { signal: stop.signal }),
     );
@@ -192,9 +222,12 @@ describe("the program", () => {
     expect(isAlive(pid)).toBe(false);
     // And one that has not begun does not begin.
     const never = await failure(
-      exec({ program: "true", timeoutMs: 1, clock: systemClock, onOutput: () => {} })(command, {
-        signal: stop.signal,
-      }),
+      exec({
+        program: "true",
+        timeoutMs: 1,
+        ...{ clock: systemClock, env: cleanEnv() },
+        onOutput: () => {},
+      })(command, { signal: stop.signal }),
     );
     expect(never).toBe(reason);
   });
@@ -259,6 +292,36 @@ describe("a bridge with a program", () => {
     );
     expect((await bridge.stop()).code).toBe(0);
   });
+
+  test("does not learn the daemon's secrets, and gets what --exec-env names", async () => {
+    using box = shop();
+    await using cloud = await serveCloud();
+    const file = box.folder.file("env");
+    const program = `env > ${file}`;
+    const args = ["--exec", program, "--exec-env", "SHOP_URL", "--exec-env", "MISSPELT"];
+    const env = { ...box.env, CLOUD_TOKEN: "secret", SHOP_URL: "http://shop" };
+    await using bridge = await box.run(["--addr", `127.0.0.1:${cloud.port}`, ...args], { env });
+    await bridge.output(/WARN --exec-env names a variable that is not set.* name=MISSPELT/);
+    await issue(cloud, "a");
+    await bridge.output(/applied command_id=a/);
+    const seen = readFileSync(file, "utf8");
+    expect(seen).toMatch(/^SHOP_URL=http:\/\/shop$/m);
+    expect(seen).toMatch(/^BREWCTL_COMMAND_ID=a$/m);
+    expect(seen).not.toMatch(/secret|XDG_STATE_HOME|BREWCTL_STORE/);
+  });
+
+  test.each([["SHOP_URL=http://shop"], [""], ["a b"]])(
+    "is not started with --exec-env '%s', which is no name",
+    async (name) => {
+      using box = shop();
+      const { code, stderr } = await brewctl(
+        ["store-sync", "run", "--exec", "true", "--exec-env", name],
+        { env: box.env },
+      );
+      expect(stderr).toContain("expected the name of a variable, such as SHOP_URL");
+      expect(code).toBe(2);
+    },
+  );
 
   test("that is stopped while it runs applies the command again, under the same id", async () => {
     using box = shop();

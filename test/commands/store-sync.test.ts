@@ -165,6 +165,9 @@ test("a file of a newer brewctl is refused, and stays as it is", async () => {
   expect(readFileSync(box.buffer).equals(before)).toBe(true);
 });
 
+const saysSalvaged =
+  /^the buffer was damaged: \d+ events could be read and go on; the file is kept as /m;
+
 test("a damaged file is set aside, and what can be read goes on", async () => {
   using box = shop();
   await box.sync(
@@ -179,13 +182,26 @@ test("a damaged file is set aside, and what can be read goes on", async () => {
   writeFileSync(box.buffer, bytes);
   writeFileSync(`${box.buffer}-suspect`, "");
   const { stdout, stderr, code } = await box.sync("status");
-  expect(stderr).toMatch(
-    /^the buffer was damaged: \d+ events could be read and go on; the file is kept as /,
-  );
+  expect(stderr).toMatch(saysSalvaged);
   expect(stdout).toMatch(/^WRONG +the buffer was damaged/m);
   expect(code).toBe(0);
+  // The next opening finds the file whole.
+  expect((await box.sync("events")).stderr).not.toMatch(saysSalvaged);
   expect((await box.sync("status --check")).code).toBe(5);
   expect((await box.sync("record --type Sale")).code).toBe(0);
+});
+
+test("a salvage that began long ago is told by the command that finishes it, and by no other", async () => {
+  using box = shop();
+  await box.sync("record --store store-01 --type Sale --event-id e1");
+  const intention = { at: 1, owner: "store-01", setAside: `${box.buffer}.damaged-earlier` };
+  writeFileSync(`${box.buffer}-salvaging`, `${JSON.stringify(intention)}\n`);
+  const first = await box.sync("record --type Sale --event-id e2");
+  expect(first.stderr.match(new RegExp(saysSalvaged, "gm"))).toHaveLength(1);
+  expect(first.stderr).toContain("1 events could be read");
+  expect(first.code).toBe(0);
+  const second = await box.sync("record --type Sale --event-id e3");
+  expect(second).toMatchObject({ stderr: expect.not.stringMatching(saysSalvaged), code: 0 });
 });
 
 test("a second drainer is told which process is the first", async () => {

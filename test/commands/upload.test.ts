@@ -122,9 +122,9 @@ describe("verdicts", () => {
   });
 
   test("--for ends the sending, and the summary comes", async () => {
-    const { stdout, stderr, code } = await upload("--pause", "10m", "-n", "5", "--for", "500ms");
+    const { stdout, stderr, code } = await upload("--pause", "10m", "-n", "5", "--for", "2s");
     expect(stdout).toContain("summary: received=1 accepted=0 rejected=1 total_cents=0\n");
-    expect(stderr).toMatch(/^stream closed by server, sent 1 record · OK · .*--for 500ms/);
+    expect(stderr).toMatch(/^stream closed by server, sent 1 record · OK · .*--for 2s/);
     expect(code).toBe(0);
   });
 

@@ -11,7 +11,7 @@ import {
   serveHandlers,
   thenWait,
 } from "../support/serve-handlers.ts";
-import { never, serveLesson } from "../support/start-server.ts";
+import { enoughMs, never, serveLesson } from "../support/start-server.ts";
 import { testClock } from "../support/test-clock.ts";
 
 const silence = () => new Promise<void>(() => {});
@@ -208,7 +208,7 @@ test("a handler that does not read holds the client up, but may still send", asy
 test("a deadline ends a chat on both sides", async () => {
   await using server = await serveLesson();
   const source = thenWait([chat("hi")], silence());
-  const deadline = Date.now() + 200;
+  const deadline = Date.now() + enoughMs;
   const { error } = await collect(server.client.chat(source, { signal: never, deadline }));
   expect(error).toMatchObject({ code: "DEADLINE_EXCEEDED" });
   await server.log.line("chat ended: deadline exceeded");

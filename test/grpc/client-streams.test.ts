@@ -12,7 +12,7 @@ import {
   serveHandlers,
   thenWait,
 } from "../support/serve-handlers.ts";
-import { never, serveLesson } from "../support/start-server.ts";
+import { enoughMs, never, serveLesson } from "../support/start-server.ts";
 
 const silence = () => new Promise<void>(() => {});
 
@@ -171,7 +171,7 @@ test("a handler that stalls holds the client up, and loses nothing", async () =>
 test("a deadline ends an upload on both sides", async () => {
   await using server = await serveLesson();
   const source = thenWait([order()], silence());
-  const deadline = Date.now() + 200;
+  const deadline = Date.now() + enoughMs;
   const error = await failure(server.client.uploadOrders(source, { signal: never, deadline }));
   expect(error).toMatchObject({ code: "DEADLINE_EXCEEDED" });
   await server.log.line("upload ended: deadline exceeded received=1");

@@ -6,7 +6,7 @@
 import { expect, test } from "vitest";
 import { isTransient, StatusError } from "../../src/errors.ts";
 import { atRest, collect, counted, serveHandlers } from "../support/serve-handlers.ts";
-import { never, serveLesson } from "../support/start-server.ts";
+import { enoughMs, never, serveLesson } from "../support/start-server.ts";
 
 const forEver = { limit: 0 };
 const patient = { graceMs: 60_000, force: never };
@@ -128,7 +128,7 @@ test("a reader that stalls holds the handler up, and loses nothing", async () =>
 
 test("a deadline ends the call on both sides", async () => {
   await using server = await serveLesson();
-  const deadline = Date.now() + 300;
+  const deadline = Date.now() + enoughMs;
   const { messages, error } = await collect(
     server.client.subscribe(forEver, { signal: never, deadline }),
   );

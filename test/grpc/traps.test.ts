@@ -13,6 +13,7 @@ import { expect, test } from "vitest";
 import { isTransient, StatusError } from "../../src/errors.ts";
 import { StreamingService } from "../../src/gen/orders/v1/streaming_pb.ts";
 import { dial } from "../../src/grpc/dial.ts";
+import { reap } from "../support/reaper.ts";
 import {
   atRest,
   chat,
@@ -115,6 +116,7 @@ test("a killed client never looks half-closed", async () => {
     const begins = loops.begins();
     const ends = loops.ends();
     const child = spawn(process.execPath, [script, String(server.port)], { stdio: "ignore" });
+    reap(child);
     const exited = once(child, "exit");
     await begins;
     for (let i = 0; i < round * 20; i++) {
@@ -298,7 +300,7 @@ test("a client that waits dials anew when a connection stays silent", async () =
       socket.on("close", () => onward.destroy());
     }
   });
-  const connection = dial(local(peer.port), { attemptMs: 300 });
+  const connection = dial(local(peer.port), { attemptMs: 1_000 });
   await connection.ready({ signal: never, waitMs: 20_000 });
   expect(peer.sockets.size).toBe(2);
   const { messages } = await collect(

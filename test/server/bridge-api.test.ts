@@ -20,7 +20,7 @@ import { type BridgeServer, maxStreams, serveBridgeApi } from "../../src/server/
 import { cutWire } from "../support/cut-wire.ts";
 import { frame, rawClient } from "../support/raw-call.ts";
 import { atRest, collect, counted, each, failure, thenWait } from "../support/serve-handlers.ts";
-import { loopback, never } from "../support/start-server.ts";
+import { enoughMs, loopback, never } from "../support/start-server.ts";
 import { tempFolder } from "../support/temp.ts";
 import { testLog } from "../support/test-log.ts";
 
@@ -281,8 +281,8 @@ describe("RecordEvents", () => {
       sales(1, 1000).map(({ eventId }, i) => ({ eventId, seq: i + 1 })),
     );
     expect(tills.ids()).toEqual(sales(1, 1000).map(({ eventId }) => eventId));
-    // One fsync for many.
-    expect(tills.commits).toBeLessThan(100);
+    // One fsync for many: a few dozen, and more where the events come in small portions.
+    expect(tills.commits).toBeLessThan(500);
   });
 
   test("without an event ends with OK", async () => {
@@ -547,7 +547,7 @@ describe("a call", () => {
 
   test("ends with the till's deadline, and what was answered is recorded", async () => {
     await using tills = await serveTills();
-    const deadline = Date.now() + 300;
+    const deadline = Date.now() + enoughMs;
     const { messages, error } = await collect(
       tills.till().recordEvents(thenWait([sale(1)], silence()), { signal: never, deadline }),
     );

@@ -81,8 +81,10 @@ test("the cloud's disk is an old copy: the daemon says so, and a replay brings t
   first.child.kill("SIGTERM");
   await first.ended;
   cpSync(dataDir, folder.file("copy"), { recursive: true });
+  const copied = Array.from(readLedger(folder.file("copy"))).length;
   await using second = await startCloud(path, dataDir);
-  await untilAcked(buffer, 300);
+  // More than the copy has: else the second cloud may be killed before anything is to be missed.
+  await untilAcked(buffer, copied + 250);
   second.child.kill("SIGKILL");
   await second.ended;
   rmSync(dataDir, { recursive: true });
@@ -179,7 +181,10 @@ test("the clock jumps by days, forward and back, while the cloud refuses for now
     expect(outbox.counts().parked).toBe(0);
     expect(failures).toEqual([]);
     const taken = [];
-    for await (const event of cloud.office.listEvents({}, { signal: AbortSignal.timeout(5_000) })) {
+    for await (const event of cloud.office.listEvents(
+      {},
+      { signal: AbortSignal.timeout(20_000) },
+    )) {
       taken.push({ ...event, ...numbersOf(event) });
     }
     expectExactly(taken, { offered });

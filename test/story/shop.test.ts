@@ -4,7 +4,7 @@
  */
 
 import { existsSync, readFileSync } from "node:fs";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { DigestSide } from "../../src/gen/sync/v1/head_office_pb.ts";
 import { start } from "../support/brewctl.ts";
 import { eventOf, expectExactly, idsOf, readLedger } from "../support/oracle.ts";
@@ -13,6 +13,9 @@ import { collect } from "../support/serve-handlers.ts";
 import { type RunningBridge, type Shop, shop } from "../support/shop.ts";
 import { never } from "../support/start-server.ts";
 import { closedPort, tempFolder } from "../support/temp.ts";
+
+// It starts some twenty processes one after the other, each of which takes seconds on a busy machine.
+vi.setConfig({ testTimeout: 120_000 });
 
 const lines = (ids: readonly string[]) =>
   ids.map((id) => `${JSON.stringify(eventOf(id))}\n`).join("");
@@ -54,18 +57,12 @@ test("whatever happens, each sale is in the cloud once, and each command was app
       ...["--exec", `echo "$BREWCTL_COMMAND_ID" >> ${box.folder.file("applied")}`],
     ]);
   const socket = (box: Shop) => `unix:${box.folder.file("tills.sock")}`;
-  /** Two tills on the network and one beside the bridge, each with so many events. */
+  /** A till on the network and one beside the bridge, each with so many events. */
   const sell = (box: Shop, bridge: RunningBridge, when: string) => {
-    const ids = ["a", "b", "c"].map((name) =>
-      idsOf(`${box.env["BREWCTL_STORE"]}-${name}-${when}`, 80),
-    );
-    const [a = [], b = [], c = []] = ids;
+    const ids = ["a", "b"].map((name) => idsOf(`${box.env["BREWCTL_STORE"]}-${name}-${when}`, 80));
+    const [a = [], b = []] = ids;
     offered.push(...ids.flat());
-    return Promise.all([
-      till(box, bridge.bridge, a),
-      till(box, bridge.bridge, b),
-      till(box, socket(box), c),
-    ]);
+    return Promise.all([till(box, bridge.bridge, a), till(box, socket(box), b)]);
   };
   const offered: string[] = [];
 
@@ -82,7 +79,7 @@ test("whatever happens, each sale is in the cloud once, and each command was app
     // Nobody in the shops notices.
     await Promise.all([sell(one, bridgeOne, "noon"), sell(two, bridgeTwo, "noon")]);
 
-    const ids = idsOf("store-02-killed", 3_000);
+    const ids = idsOf("store-02-killed", 1_000);
     offered.push(...ids);
     const talking = till(two, socket(two), ids);
     bridgeTwo.child.kill("SIGKILL");

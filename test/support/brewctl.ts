@@ -3,6 +3,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
+import { reap } from "./reaper.ts";
 
 export const root = fileURLToPath(new URL("../..", import.meta.url));
 export const launcher = `${root}bin/brewctl`;
@@ -44,14 +45,6 @@ export interface RunOptions {
   readonly openStdin?: boolean;
 }
 
-/** A test that runs into its time limit does not get to its clean-up; these end with the worker. */
-const alive = new Set<ChildProcess>();
-process.once("exit", () => {
-  for (const child of alive) {
-    child.kill("SIGKILL");
-  }
-});
-
 /** Starts `brewctl` with these arguments. Killed at the end of the scope if it still runs. */
 export function start(args: readonly string[], options: RunOptions = {}): Running {
   const [program = launcher, ...programArgs] = [...(options.under ?? []), launcher, ...args];
@@ -80,8 +73,7 @@ export function startProgram(
       written[name] += text;
     });
   }
-  alive.add(child);
-  child.once("exit", () => alive.delete(child));
+  reap(child);
   const ended = once(child, "close").then(([code, signal]) => ({ code, signal, ...written }));
   return {
     child,

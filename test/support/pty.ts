@@ -2,6 +2,7 @@
 
 import { type IPty, spawn } from "@lydell/node-pty";
 import { cleanEnv, launcher, root } from "./brewctl.ts";
+import { reapProcess } from "./reaper.ts";
 
 export interface OnTerminal extends AsyncDisposable {
   readonly pty: IPty;
@@ -41,6 +42,7 @@ function spawnOnTerminal(
     cwd: root,
     env: cleanEnv(env),
   });
+  const hasGone = reapProcess(pty.pid);
   let screen = "";
   let hasEnded = false;
   const lookers = new Set<() => void>();
@@ -56,6 +58,7 @@ function spawnOnTerminal(
   const ended = new Promise<{ exitCode: number; signal: number }>((resolve) => {
     pty.onExit(({ exitCode, signal = 0 }) => {
       hasEnded = true;
+      hasGone();
       resolve({ exitCode, signal });
       lookAll();
     });

@@ -3,6 +3,7 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { cleanEnv, type Ended, launcher, root } from "./brewctl.ts";
+import { reap } from "./reaper.ts";
 
 /** Runs a script in bash, where `brewctl` is the real program; its whole group dies with the test. */
 export async function shell(
@@ -16,6 +17,7 @@ export async function shell(
     stdio: ["ignore", "pipe", "pipe"],
     detached: true,
   });
+  reap(child);
   const stop = () => {
     try {
       process.kill(-(child.pid ?? 0), "SIGKILL");

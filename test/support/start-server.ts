@@ -14,6 +14,12 @@ import { type TestLog, testLog } from "./test-log.ts";
 /** For calls that nothing but their own end stops. */
 export const never = new AbortController().signal;
 
+/**
+ * The time until the deadline of a call that is to end by it, in milliseconds. The deadline includes the
+ * dial, and the first message must have come before it, on a busy machine too.
+ */
+export const enoughMs = 1_500;
+
 export const loopback = (port: number): Address => ({ kind: "tcp", host: "127.0.0.1", port });
 
 export interface TestServer extends AsyncDisposable {

@@ -5,7 +5,7 @@ import { systemClock } from "../../src/clock.ts";
 import { exec } from "../../src/commands/store-sync/exec.ts";
 
 const apply = exec({
-  ...{ program: "true", timeoutMs: 5_000, clock: systemClock },
+  ...{ program: "true", timeoutMs: 5_000, clock: systemClock, env: {} },
   onOutput: () => {},
 });
 const command = {

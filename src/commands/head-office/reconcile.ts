@@ -8,7 +8,7 @@
  * decision: docs/decisions/reconcile.md
  */
 
-import { statSync, writeFileSync } from "node:fs";
+import { statSync } from "node:fs";
 import { Command, InvalidArgumentError } from "commander";
 import { digestsOf } from "../../bridge/digesting.ts";
 import type { Outbox } from "../../bridge/outbox.ts";
@@ -17,6 +17,7 @@ import { dayOf } from "../../event-digest.ts";
 import { DigestSide, HeadOffice } from "../../gen/sync/v1/head_office_pb.ts";
 import type { CallOptions, Client } from "../../grpc/dial.ts";
 import { plain } from "../../plain.ts";
+import { replaceFile } from "../../private-file.ts";
 import type { Exit } from "../../shutdown.ts";
 import { version } from "../../version.ts";
 import type { CommandContext } from "../client-call.ts";
@@ -253,7 +254,8 @@ function checkReceipt(path: string | undefined): void {
 
 function file(path: string, receipt: object): void {
   try {
-    writeFileSync(path, `${JSON.stringify(receipt, null, 2)}\n`, { flush: true });
+    // It names events, so it is for its owner alone.
+    replaceFile(path, `${JSON.stringify(receipt, null, 2)}\n`);
   } catch (error) {
     throw new UsageError(`--receipt ${path}: ${messageOf(error)}`);
   }

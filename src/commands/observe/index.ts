@@ -5,6 +5,7 @@ import type { DescMethod } from "@bufbuild/protobuf";
 import { messageOf, UsageError } from "../../errors.ts";
 import type { CallEvent, WatchCall } from "../../grpc/call-events.ts";
 import { plain } from "../../plain.ts";
+import { replaceFile } from "../../private-file.ts";
 import type { CommandContext } from "../client-call.ts";
 import { Explainer } from "./explain.ts";
 import type { ObserveFlags } from "./flags.ts";
@@ -141,7 +142,11 @@ export function observe(options: ObserveOptions): Observing {
 /** Without --force, a file that has appeared since the check stays as well. */
 function keep(path: string, svg: string, { force }: ObserveFlags): UsageError | undefined {
   try {
-    writeFileSync(path, svg, { flag: force === true ? "w" : "wx" });
+    if (force === true) {
+      replaceFile(path, svg, { mode: "umask" });
+    } else {
+      writeFileSync(path, svg, { flag: "wx" });
+    }
     return undefined;
   } catch (error) {
     const isThere = (error as NodeJS.ErrnoException).code === "EEXIST";

@@ -64,11 +64,18 @@ export function openBuffer(
     throw noBuffer({ ...flags, ...(storeId === undefined ? {} : { store: storeId }) });
   }
   const outbox = new Outbox({ path, storeId, now: () => clock.now() });
-  const salvaged = outbox.salvaged();
-  if (saysSalvaged && salvaged !== undefined && clock.now() - salvaged.at < 1000) {
-    terminal.complain(tellSalvaged(salvaged));
+  if (saysSalvaged) {
+    complainOfSalvage(outbox, terminal);
   }
   return outbox;
+}
+
+/** Says, once, that this opening has set a damaged file aside. Later it is one of the alarms. */
+export function complainOfSalvage(outbox: Outbox, terminal: Terminal): void {
+  const salvaged = outbox.salvaged();
+  if (outbox.hasJustSalvaged && salvaged !== undefined) {
+    terminal.complain(tellSalvaged(salvaged));
+  }
 }
 
 export function noBuffer({ store = "", buffer }: BufferFlags): UsageError {

@@ -1,6 +1,9 @@
 /**
  * `store-sync run --exec CMD`: a shop's own program applies a command. It gets the command as JSON on
  * standard input and its id in the environment; exit code 0 means that it is applied.
+ *
+ * The program gets a small environment of its own. The daemon's may hold secrets, such as a token for
+ * the cloud, which a shop's script has no need to know and may print or hand on.
  */
 
 import { type ChildProcess, spawn } from "node:child_process";
@@ -19,6 +22,10 @@ export interface ExecOptions {
   /** A program that takes longer is ended, and has failed. */
   readonly timeoutMs: number;
   readonly clock: Clock;
+  /** The daemon's own environment; the program gets a part of it. */
+  readonly env: NodeJS.ProcessEnv;
+  /** Names of more variables that the program gets, if they are set. */
+  readonly passes?: readonly string[];
   /** Is given what the program wrote, shortened and fit for a log. */
   readonly onOutput: (command: ReceivedCommand, output: string) => void;
 }
@@ -32,8 +39,21 @@ const patienceMs = 2_000;
 /** What a program has left in its pipes may take so long after its end, in milliseconds. */
 const lastOutputMs = 200;
 
+/** What a program needs to find its tools, its home, its user, its language and its time zone. */
+const passed = /^(PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|LC_[A-Z]+|TZ|TMPDIR)$/;
+
+/** The part of an environment that a program gets: what every program needs, and what it is given by name. */
+export function programEnv(
+  env: NodeJS.ProcessEnv,
+  names: readonly string[] = [],
+): NodeJS.ProcessEnv {
+  return Object.fromEntries(
+    Object.entries(env).filter(([name]) => passed.test(name) || names.includes(name)),
+  );
+}
+
 /** Applies a command; rejects with why it was not applied, or with the signal's reason. */
-export function exec({ program, timeoutMs, clock, onOutput }: ExecOptions) {
+export function exec({ program, timeoutMs, clock, env, passes, onOutput }: ExecOptions) {
   return async (
     command: ReceivedCommand,
     { signal }: { readonly signal: AbortSignal },
@@ -45,7 +65,7 @@ export function exec({ program, timeoutMs, clock, onOutput }: ExecOptions) {
       detached: true,
       stdio: "pipe",
       env: {
-        ...process.env,
+        ...programEnv(env, passes),
         BREWCTL_COMMAND_ID: commandId,
         BREWCTL_COMMAND_TYPE: type,
         BREWCTL_COMMAND_SEQUENCE: String(sequence),

@@ -6,25 +6,16 @@
  * lines: export-lines.ts
  */
 
-import {
-  closeSync,
-  existsSync,
-  fsyncSync,
-  openSync,
-  realpathSync,
-  renameSync,
-  rmSync,
-  statSync,
-  writeSync,
-} from "node:fs";
+import { existsSync, statSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { Command, Option } from "commander";
 import { headOf, type Kept, keptIn } from "../../bridge/hand-over.ts";
 import { Inbox } from "../../bridge/inbox.ts";
 import { type EventState, eventStates, type Outbox } from "../../bridge/outbox.ts";
 import { messageOf, StatusError, UsageError } from "../../errors.ts";
+import { openPending } from "../../private-file.ts";
 import { type Exit, Stop } from "../../shutdown.ts";
-import { isSqliteFile, syncPath } from "../../sqlite.ts";
+import { isSqliteFile } from "../../sqlite.ts";
 import type { CommandContext } from "../client-call.ts";
 import { withTerminalFlags } from "../flags.ts";
 import type { TerminalFlags } from "../terminal.ts";
@@ -136,35 +127,24 @@ function checkPlace(path: string): void {
 }
 
 /** It has its name only when all of it is on the disk; until then another one may have it. */
-function openFile(name: string) {
-  // What a link points to is replaced, and not the link.
-  const path = existsSync(name) ? realpathSync(name) : name;
-  const partial = `${path}.partial`;
-  const fail = (error: unknown) => {
-    const code = (error as NodeJS.ErrnoException).code;
-    return new StatusError(
-      code === "ENOSPC" ? "RESOURCE_EXHAUSTED" : "PERMISSION_DENIED",
-      `${path} cannot be written: ${messageOf(error)}`,
-    );
-  };
+function openFile(path: string) {
   const attempt = <T>(act: () => T): T => {
     try {
       return act();
     } catch (error) {
-      throw fail(error);
+      const { code } = error as NodeJS.ErrnoException;
+      throw new StatusError(
+        code === "ENOSPC" ? "RESOURCE_EXHAUSTED" : "PERMISSION_DENIED",
+        `${path} cannot be written: ${messageOf(error)}`,
+      );
     }
   };
-  const fd = attempt(() => openSync(partial, "w", 0o600));
+  const file = attempt(() => openPending(path));
   let text = "";
-  let isFinished = false;
-  const flush = () =>
-    attempt(() => {
-      const bytes = Buffer.from(text);
-      for (let at = 0; at < bytes.length; ) {
-        at += writeSync(fd, bytes, at);
-      }
-      text = "";
-    });
+  const flush = () => {
+    attempt(() => file.write(text));
+    text = "";
+  };
   return {
     write(line: string): void {
       text += line;
@@ -174,18 +154,8 @@ function openFile(name: string) {
     },
     finish(): void {
       flush();
-      attempt(() => {
-        fsyncSync(fd);
-        renameSync(partial, path);
-        syncPath(dirname(resolve(path)));
-      });
-      isFinished = true;
+      attempt(() => file.put());
     },
-    [Symbol.dispose](): void {
-      closeSync(fd);
-      if (!isFinished) {
-        rmSync(partial, { force: true });
-      }
-    },
+    [Symbol.dispose]: () => file[Symbol.dispose](),
   };
 }

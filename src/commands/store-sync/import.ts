@@ -26,7 +26,7 @@ import { type Exit, Stop } from "../../shutdown.ts";
 import { DamagedError, isSqliteFile } from "../../sqlite.ts";
 import type { CommandContext } from "../client-call.ts";
 import { checkInput, lines } from "../input.ts";
-import { type LocalFlags, placeOf, withLocalFlags } from "./buffer.ts";
+import { complainOfSalvage, type LocalFlags, placeOf, withLocalFlags } from "./buffer.ts";
 import { maxExportLineBytes, readExport } from "./export-lines.ts";
 
 export interface ImportFlags extends LocalFlags {
@@ -224,6 +224,7 @@ async function tell(
 ): Promise<Exit> {
   const outbox = new Outbox({ path, storeId: store, now: () => clock.now() });
   try {
+    complainOfSalvage(outbox, terminal);
     const { pending, acked, parked } = outbox.counts();
     const inbox = new Inbox(outbox.database, { now: () => clock.now() });
     const counts = inbox.counts();

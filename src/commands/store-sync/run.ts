@@ -9,7 +9,7 @@
  * story: test/story/shop.test.ts
  */
 
-import { Command, Option } from "commander";
+import { Command, InvalidArgumentError, Option } from "commander";
 import { type Address, formatAddress, parseAddress } from "../../address.ts";
 import { Bridge, type BridgeNews } from "../../bridge/bridge.ts";
 import { Inbox } from "../../bridge/inbox.ts";
@@ -33,6 +33,7 @@ import {
   listenAddress,
   nonEmpty,
   positiveDuration,
+  socketModeOption,
   withLogFlags,
 } from "../flags.ts";
 import {
@@ -49,10 +50,12 @@ import { uplinkTo } from "./uplink.ts";
 export interface RunFlags extends BufferFlags, LogFlags {
   readonly addr: Address;
   readonly listen: readonly Address[];
+  readonly socketMode: number;
   readonly grace: number;
   readonly keep: number;
   readonly exec?: string;
   readonly execTimeout: number;
+  readonly execEnv: readonly string[];
   readonly execAttempts: number;
 }
 
@@ -71,6 +74,7 @@ export const command = withLogFlags(
         .default([parseAddress(defaultListen)], defaultListen)
         .argParser(listenAddresses),
     )
+    .addOption(socketModeOption())
     .addOption(
       new Option("--grace <duration>", "how long a stop lets events go up that are still pending")
         .default(5000, "5s")
@@ -99,6 +103,14 @@ export const command = withLogFlags(
         .argParser(positiveDuration),
     )
     .addOption(
+      new Option(
+        "--exec-env <name>",
+        "a variable of brewctl's environment that the program gets too; may be repeated",
+      )
+        .default([], "PATH, HOME and the like: see below")
+        .argParser(variableNames),
+    )
+    .addOption(
       new Option("--exec-attempts <n>", "after so many failures a command is parked")
         .default(5)
         .argParser(integer(1)),
@@ -117,7 +129,9 @@ A till hears "recorded" when its event is on this disk, whether the cloud is the
 can reach an address of --listen can record; there is no authentication yet.
 
 The program of --exec gets each command as a line of JSON on standard input, and its id in
-BREWCTL_COMMAND_ID. Exit code 0: applied. Else it is tried again after a while, those behind it
+BREWCTL_COMMAND_ID, beside BREWCTL_COMMAND_TYPE, _SEQUENCE and _ATTEMPT. Of brewctl's own environment
+it gets PATH, HOME, USER, LOGNAME, SHELL, LANG, LANGUAGE, LC_*, TZ and TMPDIR, and what --exec-env
+names; nothing else, so that it learns no secrets. Exit code 0: applied. Else it is tried again after a while, those behind it
 wait, and after --exec-attempts it is parked: see store-sync commands and help store-sync retry. A
 command may be given to it twice, after a crash; its id tells.
 
@@ -183,8 +197,9 @@ export async function run(flags: RunFlags, context: CommandContext): Promise<Exi
 
   let server: BridgeServer | undefined;
   try {
-    const addresses = flags.listen;
-    server = await serveBridgeApi({ addresses, storeId, commits, status, log }).catch(namingListen);
+    const { listen: addresses, socketMode } = flags;
+    const api = { addresses, socketMode, storeId, commits, status, log };
+    server = await serveBridgeApi(api).catch(namingListen);
     const { pending, parked } = outbox.unsettled();
     log.info("store-bridge started", {
       store: storeId,
@@ -196,6 +211,11 @@ export async function run(flags: RunFlags, context: CommandContext): Promise<Exi
       log.warn(alarm);
     }
     const waiting = inbox.counts().received;
+    for (const name of flags.execEnv.filter((name) => process.env[name] === undefined)) {
+      log.warn("--exec-env names a variable that is not set, and the program does not get it", {
+        name,
+      });
+    }
     if (flags.exec === undefined && waiting > 0) {
       log.warn("commands wait for a program that applies them; start with --exec", { waiting });
     }
@@ -209,7 +229,7 @@ export async function run(flags: RunFlags, context: CommandContext): Promise<Exi
           : exec({
               program: flags.exec,
               timeoutMs: flags.execTimeout,
-              clock,
+              ...{ clock, env: process.env, passes: flags.execEnv },
               onOutput: ({ commandId }, said) =>
                 log.debug(() => `[${plain(commandId)}] the program says: ${said}`),
             }),
@@ -366,6 +386,16 @@ function newsLog(log: Logger): (news: BridgeNews) => void {
         news satisfies never;
     }
   };
+}
+
+/** Collects names of environment variables. */
+function variableNames(text: string, previous: readonly string[]): readonly string[] {
+  if (!/^[A-Za-z_][A-Za-z0-9_]*$/.test(text)) {
+    throw new InvalidArgumentError(
+      "expected the name of a variable, such as SHOP_URL; its value is the one that brewctl has",
+    );
+  }
+  return [...previous, text];
 }
 
 /** Collects what is repeated; the first one replaces the default. */
