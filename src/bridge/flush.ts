@@ -10,6 +10,7 @@
 import type { Clock, Random } from "../clock.ts";
 import { StatusError } from "../errors.ts";
 import { GroupCommit } from "../group-commit.ts";
+import { ledgerCheck } from "./ledger-check.ts";
 import { keepLinked, type LinkState } from "./link.ts";
 import type { LedgerSeen, Outbox, Recorded, Settlement } from "./outbox.ts";
 import { settlementOf } from "./settling.ts";
@@ -65,6 +66,10 @@ const maxCalls = 3;
  */
 const marksTogether = { maxItems: 4, lingerMs: 500 };
 
+/** Why a drainer whose events have new numbers waits before it sends them again. */
+export const numbersTaken =
+  "the cloud says that the numbers of the events are taken, also after they were numbered again";
+
 /** Resolves when nothing is pending any more. Throws as `keepLinked`. */
 export async function flush(options: FlushOptions): Promise<void> {
   const { outbox, uplink, clock, signal, maxBatch = maxFlushBatch } = options;
@@ -74,8 +79,9 @@ export async function flush(options: FlushOptions): Promise<void> {
   await keepLinked({
     ...options,
     connect: (call) => uplink.connect(call),
-    async session({ answered }) {
+    async session({ progressed }) {
       options.onState({ kind: "replaying" });
+      const onLedger = ledgerCheck(outbox, options.onAlarm);
       const underWay = new Set<Promise<void>>();
       const marks = new GroupCommit<readonly Settlement[], undefined>({
         clock,
@@ -96,7 +102,7 @@ export async function flush(options: FlushOptions): Promise<void> {
 
       const upload = async (batch: readonly Recorded[], sent: () => void) => {
         try {
-          const summary = await uploadBatch(batch, sent, options);
+          const summary = await uploadBatch(batch, { sent, onLedger }, options);
           const { settlements, refused, isSeqTaken } = read(summary, batch, options);
           const mark = marks.add(settlements).then(() => options.onSummary(summary, refused));
           noted = Promise.all([noted, mark]);
@@ -107,7 +113,9 @@ export async function flush(options: FlushOptions): Promise<void> {
             marks.flush();
           }
           mustRenumber ||= isSeqTaken;
-          answered();
+          if (settlements.length > 0) {
+            progressed();
+          }
           successes += 1;
           if (successes >= successesToGrow) {
             successes = 0;
@@ -159,7 +167,7 @@ export async function flush(options: FlushOptions): Promise<void> {
         } else if (mustRenumber) {
           // Not sooner: what was answered keeps the number under which it was sent, in other calls too.
           outbox.renumber();
-          return "again";
+          return { again: numbersTaken };
         } else if (failure !== undefined) {
           throw failure.error;
         } else {
@@ -175,11 +183,11 @@ export async function flush(options: FlushOptions): Promise<void> {
   });
 }
 
-/** `sent` is called when the last event is on its way. */
+/** `sent` is called when the last event is on its way, `onLedger` with what the cloud says first. */
 async function uploadBatch(
   batch: readonly Recorded[],
-  sent: () => void,
-  { outbox, uplink, signal, onSending, onAlarm }: FlushOptions,
+  { sent, onLedger }: { readonly sent: () => void; readonly onLedger: (seen: LedgerSeen) => void },
+  { uplink, signal, onSending }: FlushOptions,
 ): Promise<Summary> {
   async function* sending(): AsyncGenerator<Bundle, void> {
     let bundle: Recorded[] = [];
@@ -201,12 +209,6 @@ async function uploadBatch(
       yield bundle;
     }
   }
-  const onLedger = (ledger: LedgerSeen) => {
-    const alarm = outbox.meet(ledger);
-    if (alarm !== undefined) {
-      onAlarm(alarm);
-    }
-  };
   try {
     return await uplink.upload(sending(), { signal, onLedger, onSent: sent });
   } catch (error) {

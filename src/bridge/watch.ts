@@ -34,7 +34,7 @@ export async function watch(options: WatchOptions): Promise<never> {
   await keepLinked({
     ...options,
     connect: (call) => uplink.connect(call),
-    async session({ answered }) {
+    async session({ progressed }) {
       let ledgerId = "";
       const commands = uplink.watch(inbox.lastCursor(), {
         signal,
@@ -47,7 +47,9 @@ export async function watch(options: WatchOptions): Promise<never> {
       });
       for await (const command of commands) {
         const received = inbox.receive(command, ledgerId, { appliesLater });
-        answered();
+        if (received.kind !== "known") {
+          progressed();
+        }
         await onCommand(command, received);
       }
       throw new StatusError("UNAVAILABLE", "the cloud ended the stream of commands");

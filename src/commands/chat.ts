@@ -22,6 +22,7 @@ import {
 } from "../gen/orders/v1/streaming_pb.ts";
 import { plain } from "../plain.ts";
 import { type Exit, Stop } from "../shutdown.ts";
+import { streamingAnswers } from "./answer-bounds.ts";
 import { type CommandContext, makeClientCall } from "./client-call.ts";
 import { type ClientFlags, duration, integer, withClientFlags } from "./flags.ts";
 import { checkInput, type Line, lines, parseJson, parseMessage } from "./input.ts";
@@ -90,6 +91,7 @@ export async function run(flags: ChatFlags, context: CommandContext): Promise<Ex
 
   return makeClientCall({
     service: StreamingService,
+    bounds: streamingAnswers,
     method: "chat",
     flags,
     context,

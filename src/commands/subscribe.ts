@@ -20,6 +20,7 @@ import {
 } from "../gen/orders/v1/streaming_pb.ts";
 import { plain } from "../plain.ts";
 import { type Exit, Stop } from "../shutdown.ts";
+import { streamingAnswers } from "./answer-bounds.ts";
 import { type ClientCall, type CommandContext, makeClientCall } from "./client-call.ts";
 import { type ClientFlags, integer, maxInt32, withClientFlags } from "./flags.ts";
 import { type ObserveFlags, observeNotes, withObserveFlags } from "./observe/flags.ts";
@@ -81,6 +82,7 @@ export async function run(flags: SubscribeFlags, context: CommandContext): Promi
 
   return makeClientCall({
     service: StreamingService,
+    bounds: streamingAnswers,
     method: "subscribe",
     flags,
     context,

@@ -23,6 +23,7 @@ import {
 } from "../gen/orders/v1/streaming_pb.ts";
 import { plain } from "../plain.ts";
 import { type Exit, Stop } from "../shutdown.ts";
+import { streamingAnswers } from "./answer-bounds.ts";
 import { type CommandContext, makeClientCall } from "./client-call.ts";
 import { type ClientFlags, duration, integer, maxInt32, withClientFlags } from "./flags.ts";
 import { checkInput, type Line, lines, parseJson, parseMessage } from "./input.ts";
@@ -111,6 +112,7 @@ export async function run(flags: UploadFlags, context: CommandContext): Promise<
 
   return makeClientCall({
     service: StreamingService,
+    bounds: streamingAnswers,
     method: "uploadOrders",
     flags,
     context,

@@ -23,6 +23,7 @@ import {
   type StatusObject,
 } from "@grpc/grpc-js";
 import { messageOf, StatusError } from "../errors.ts";
+import type { Check } from "./bounds.ts";
 import type { WatchCall } from "./call-events.ts";
 import { decode, encode, wireMethod } from "./definition.ts";
 import { fromWireStatus, readWireStatus } from "./status.ts";
@@ -34,7 +35,7 @@ export interface CallOptions {
   /** When the call must be over, in Unix milliseconds; then it ends with DEADLINE_EXCEEDED. */
   readonly deadline?: number | undefined;
   readonly metadata?: Readonly<Record<string, string>>;
-  /** Is given the headers of the answer, when they come. */
+  /** Is given the headers of the answer, when they come. What it throws ends the call. */
   readonly onHeaders?: ((headers: AnswerHeaders) => void) | undefined;
   /** Is called when our half-close, and so all requests, have been written to the connection. */
   readonly onSent?: (() => void) | undefined;
@@ -87,6 +88,7 @@ export function startCall(
   method: DescMethod,
   request: object,
   { signal, deadline, metadata = {}, onHeaders, onSent, watch }: CallOptions,
+  check?: Check,
 ): AsyncIterable<object> | Promise<object> {
   signal.throwIfAborted();
   // Any number of calls may share a signal.
@@ -137,7 +139,11 @@ export function startCall(
   });
   call.on("metadata", (headers: Metadata) => {
     watch?.({ kind: "accepted" });
-    onHeaders?.(headers);
+    try {
+      onHeaders?.(headers);
+    } catch (error) {
+      cancel(error);
+    }
   });
   if (onSent !== undefined) {
     call.once("finish", onSent);
@@ -151,14 +157,19 @@ export function startCall(
     }
     call.end();
   };
+  const refuse = (error: StatusError): never => {
+    cancel(error);
+    throw error;
+  };
   const decodeAnswer = (bytes: Buffer) => {
+    let answer: object;
     try {
-      return decode(method.output, bytes);
+      answer = decode(method.output, bytes);
     } catch (error) {
-      const malformed = new StatusError("INTERNAL", `the server sent a ${messageOf(error)}`);
-      cancel(malformed);
-      throw malformed;
+      return refuse(new StatusError("INTERNAL", `the server sent a ${messageOf(error)}`));
     }
+    const fault = check?.(answer);
+    return fault === undefined ? answer : refuse(outOfBounds(method, fault));
   };
   const answers = receive(call, {
     decode: decodeAnswer,
@@ -189,6 +200,19 @@ export function startCall(
   return method.methodKind === "unary" || method.methodKind === "client_streaming"
     ? only(answers, method)
     : answers;
+}
+
+/**
+ * The status of a call whose server sent what no server of the contract sends. DATA_LOSS, since what
+ * the server meant cannot be recovered from it: the caller has done nothing wrong, which
+ * FAILED_PRECONDITION would say, and INTERNAL would be taken for a bug of ours.
+ */
+function outOfBounds({ name, output }: DescMethod, fault: string): StatusError {
+  return new StatusError(
+    "DATA_LOSS",
+    `the server sent a ${output.name} to ${name} that is out of bounds: ${fault}`,
+    { hint: "the answer was not used; is that server of the same contract?" },
+  );
 }
 
 /** The one answer of a call that has one. */

@@ -10,6 +10,7 @@ import {
 import { type Address, formatAddress, isLocal } from "../address.ts";
 import { systemClock } from "../clock.ts";
 import { StatusError } from "../errors.ts";
+import { type AnswerBounds, answerCheck } from "./bounds.ts";
 import { type CallOptions, type Client, startCall } from "./call.ts";
 import { clientOptions, connectTimeoutMs, loopbackOptions, watchfulOptions } from "./options.ts";
 
@@ -33,7 +34,14 @@ export interface Connection {
    * hint when there is none, with DEADLINE_EXCEEDED after the deadline, with the signal's reason.
    */
   ready(options: ReadyOptions): Promise<void>;
-  client<S extends DescService>(service: S): Client<S>;
+  /**
+   * Makes calls of a service. An answer out of `bounds` ends its call with DATA_LOSS. Only tests, and
+   * descriptors that are not in src/gen, leave them out; test/architecture.test.ts sees to that.
+   */
+  client<S extends DescService>(
+    service: S,
+    options?: { readonly bounds?: AnswerBounds<S> },
+  ): Client<S>;
   /** Lets go of the connection. Running calls are not cancelled; use their signals. */
   close(): void;
 }
@@ -93,11 +101,18 @@ export function dial(
         await systemClock.sleep(Math.min(leftMs, attempts * 100, maxPauseMs), { signal });
       }
     },
-    client<S extends DescService>(service: S): Client<S> {
-      const calls = service.methods.map((method) => [
-        method.localName,
-        (request: object, options: CallOptions) => startCall(grpcClient, method, request, options),
-      ]);
+    client<S extends DescService>(
+      service: S,
+      { bounds }: { readonly bounds?: AnswerBounds<S> } = {},
+    ): Client<S> {
+      const calls = service.methods.map((method) => {
+        const check = bounds && answerCheck(method, bounds as AnswerBounds<DescService>);
+        return [
+          method.localName,
+          (request: object, options: CallOptions) =>
+            startCall(grpcClient, method, request, options, check),
+        ];
+      });
       return Object.fromEntries(calls);
     },
     close: () => grpcClient.close(),
