@@ -17,11 +17,10 @@ import { Bell } from "../bell.ts";
 import type { Clock, Random } from "../clock.ts";
 import { StatusError } from "../errors.ts";
 import { GroupCommit } from "../group-commit.ts";
-import { isTooMuch, numbersTaken } from "./flush.ts";
 import { ledgerCheck } from "./ledger-check.ts";
 import { keepLinked, type LinkState } from "./link.ts";
 import type { Outbox, Recorded, Settlement } from "./outbox.ts";
-import { settlementOf } from "./settling.ts";
+import { isTooMuch, numbersTaken, settlementOf } from "./settling.ts";
 import { type Answer, type Bundle, maxBundle, maxBundleSize, type Uplink } from "./uplink.ts";
 
 export interface ChannelOptions {

@@ -5,15 +5,20 @@
  * Events are marked only by a summary that names what became of each of them. A call that is lost has
  * said nothing: its events are sent again, in batches half as large, so that a link which always
  * breaks after some events still gets them across.
+ *
+ * A cloud of the original contract counts duplicates as rejected and names no event. Then nobody knows
+ * which of a batch it has, and the same batch again gets the same summary. So the rest goes up as in
+ * channel.ts, where each event has its own answer.
  */
 
 import type { Clock, Random } from "../clock.ts";
 import { StatusError } from "../errors.ts";
 import { GroupCommit } from "../group-commit.ts";
+import { channel } from "./channel.ts";
 import { ledgerCheck } from "./ledger-check.ts";
 import { keepLinked, type LinkState } from "./link.ts";
 import type { LedgerSeen, Outbox, Recorded, Settlement } from "./outbox.ts";
-import { settlementOf } from "./settling.ts";
+import { isTooMuch, numbersTaken, settlementOf } from "./settling.ts";
 import {
   type Answer,
   type Bundle,
@@ -37,6 +42,8 @@ export interface FlushOptions {
   readonly onSummary: (summary: Summary, refused: readonly Refused[]) => void;
   /** Is told that the cloud has forgotten what it had acknowledged. */
   readonly onAlarm: (why: string) => void;
+  /** Is told once that summaries do not say enough, and that each event gets its own answer now. */
+  readonly onUnnamed?: (why: UnnamedError) => void;
   /** At most this many events a call. */
   readonly maxBatch?: number;
   readonly maxAttempts?: number;
@@ -66,18 +73,69 @@ const maxCalls = 3;
  */
 const marksTogether = { maxItems: 4, lingerMs: 500 };
 
-/** Why a drainer whose events have new numbers waits before it sends them again. */
-export const numbersTaken =
-  "the cloud says that the numbers of the events are taken, also after they were numbered again";
+/** A summary says how many events were rejected, and not which. */
+export class UnnamedError extends StatusError {
+  override readonly name = "UnnamedError";
 
-/** Resolves when nothing is pending any more. Throws as `keepLinked`. */
+  constructor(message: string, cause?: unknown) {
+    super("FAILED_PRECONDITION", message, { cause });
+  }
+}
+
+/**
+ * Resolves when nothing is pending any more. Throws as `keepLinked`, and `UnnamedError` when summaries
+ * do not name what was rejected and the cloud has no channel either: then nothing more can be done by
+ * sending, and what is pending stays so.
+ */
 export async function flush(options: FlushOptions): Promise<void> {
+  try {
+    await flushBatches(options);
+  } catch (error) {
+    if (!(error instanceof UnnamedError)) {
+      throw error;
+    }
+    options.onUnnamed?.(error);
+    await flushByChannel(options, error);
+  }
+}
+
+/** Drains the outbox with an answer for each event, and tells the answers as summaries of one event. */
+async function flushByChannel(options: FlushOptions, why: UnnamedError): Promise<void> {
+  const { outbox, onSummary } = options;
+  try {
+    await channel({
+      ...options,
+      untilDrained: true,
+      stop: new AbortController().signal,
+      onAnswer(answer, settlement) {
+        const counts = { accepted: 0, duplicates: 0, refused: 0 };
+        if (answer.kind !== "refused") {
+          const kind = answer.kind === "accepted" ? "accepted" : "duplicates";
+          onSummary({ ...counts, [kind]: 1, refusals: [] }, []);
+          return;
+        }
+        const event = outbox.event(answer.eventId);
+        const isParked = settlement.kind === "parked";
+        const refused = event === undefined ? [] : [{ event, answer, isParked }];
+        onSummary({ ...counts, refused: 1, refusals: [answer] }, refused);
+      },
+    });
+  } catch (error) {
+    if (error instanceof StatusError && error.code === "UNIMPLEMENTED") {
+      throw new UnnamedError(`${why.message}; it has no channel to ask event by event`, error);
+    }
+    throw error;
+  }
+}
+
+async function flushBatches(options: FlushOptions): Promise<void> {
   const { outbox, uplink, clock, signal, maxBatch = maxFlushBatch } = options;
   let size = maxBatch;
   let successes = 0;
 
   await keepLinked({
     ...options,
+    isFinal: (error) => error instanceof UnnamedError,
     connect: (call) => uplink.connect(call),
     async session({ progressed }) {
       options.onState({ kind: "replaying" });
@@ -122,7 +180,9 @@ export async function flush(options: FlushOptions): Promise<void> {
             size = Math.min(maxBatch, size * 2);
           }
         } catch (error) {
-          failure ??= { error };
+          if (!(failure?.error instanceof UnnamedError)) {
+            failure = error instanceof UnnamedError ? { error } : (failure ?? { error });
+          }
           successes = 0;
           size = Math.max(1, Math.floor(Math.min(size, batch.length) / 2));
         }
@@ -226,7 +286,7 @@ async function uploadBatch(
  * other numbers, and are pending still.
  */
 function read(
-  { accepted, duplicates, refused, refusals }: Summary,
+  summary: Summary,
   batch: readonly Recorded[],
   options: FlushOptions,
 ): {
@@ -234,6 +294,13 @@ function read(
   readonly refused: readonly Refused[];
   readonly isSeqTaken: boolean;
 } {
+  const { accepted, duplicates, refused, refusals } = summary;
+  const { rejected = duplicates + refused } = summary;
+  if (duplicates + refused === 0 && rejected > 0 && accepted + rejected === batch.length) {
+    throw new UnnamedError(
+      `the cloud has rejected ${rejected} of ${batch.length} events and does not say which, or whether it has them already`,
+    );
+  }
   const answers = new Map(refusals.map((refusal) => [refusal.eventId, refusal]));
   const isOurs = batch.filter(({ eventId }) => answers.has(eventId)).length === answers.size;
   if (
@@ -262,10 +329,6 @@ function read(
   });
   const isSeqTaken = refusals.some((answer) => answer.isSeqTaken);
   return { settlements, refused: told, isSeqTaken };
-}
-
-export function isTooMuch(error: unknown): error is StatusError {
-  return error instanceof StatusError && error.code === "RESOURCE_EXHAUSTED";
 }
 
 function refusedAlone({ eventId }: Recorded, { message }: StatusError): Summary {

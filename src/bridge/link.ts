@@ -48,6 +48,8 @@ export interface LinkOptions {
     readonly failures: number;
   }) => Promise<"done" | { readonly again: string }>;
   readonly onState: (state: LinkState) => void;
+  /** Tells of an error that is thrown at once, though its code is one of those that may pass. */
+  readonly isFinal?: (error: StatusError) => boolean;
   /** Rings when there is a reason to try again before the time has come. */
   readonly hurry?: Bell | undefined;
   readonly clock: Clock;
@@ -74,7 +76,7 @@ const finalCodes: readonly StatusCode[] = [
  * would change.
  */
 export async function keepLinked(options: LinkOptions): Promise<void> {
-  const { connect, session, onState, hurry, clock, random, signal } = options;
+  const { connect, session, onState, isFinal, hurry, clock, random, signal } = options;
   let failures = 0;
   /** How often in a row a session has asked to be made again without bringing anything forward. */
   let idleRepeats = 0;
@@ -108,7 +110,7 @@ export async function keepLinked(options: LinkOptions): Promise<void> {
       }
     } catch (error) {
       signal.throwIfAborted();
-      if (!mayPass(error)) {
+      if (!mayPass(error, isFinal)) {
         throw error;
       }
       failures += 1;
@@ -124,10 +126,11 @@ export async function keepLinked(options: LinkOptions): Promise<void> {
   }
 }
 
-function mayPass(error: unknown): error is StatusError {
+function mayPass(error: unknown, isFinal: LinkOptions["isFinal"]): error is StatusError {
   return (
     error instanceof StatusError &&
     !(error instanceof DamagedError) &&
-    !finalCodes.includes(error.code)
+    !finalCodes.includes(error.code) &&
+    !isFinal?.(error)
   );
 }

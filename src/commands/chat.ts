@@ -152,7 +152,7 @@ export async function run(flags: ChatFlags, context: CommandContext): Promise<Ex
         const [last, first] = [lastSendMs, firstEchoMs].map((ms) => `${Math.round(ms)} ms`);
         terminal.say(`last of ${sent} sends after ${last}, first echo after ${first}`);
       }
-      return { why: hasHalfClosed ? "after our half-close" : "server had no more" };
+      return { why: hasHalfClosed ? afterHalfClose(sent, received) : "server had no more" };
     },
   });
 
@@ -190,4 +190,14 @@ export async function run(flags: ChatFlags, context: CommandContext): Promise<Ex
   function message(text: string): ChatMessage {
     return create(ChatMessageSchema, { from, text, sentAt: timestampFromMs(clock.now()) });
   }
+}
+
+/** Every message has its echo: a server that sends fewer, or more, is not a chat of the contract. */
+function afterHalfClose(sent: number, received: number): string {
+  const missing = sent - received;
+  return missing === 0
+    ? "after our half-close"
+    : missing > 0
+      ? `after our half-close, with ${missing} ${missing === 1 ? "echo" : "echoes"} missing`
+      : `after our half-close, with ${-missing} more ${missing === -1 ? "echo" : "echoes"} than messages`;
 }

@@ -41,6 +41,9 @@ const defaultLimit = 5;
 
 const limitReached = new Stop("limit reached");
 
+/** The server does not keep to the limit; what came after it is not shown. */
+const limitExceeded = new Stop("limit reached, and the server sent more than was asked for");
+
 /** How long a server may take to end a stream whose limit is reached, in milliseconds. */
 const maxLastWordsMs = 1_000;
 
@@ -94,8 +97,7 @@ export async function run(flags: SubscribeFlags, context: CommandContext): Promi
       try {
         for await (const event of events(call)) {
           if (limit > 0 && received === limit) {
-            // A server that does not keep to the limit.
-            throw limitReached;
+            throw limitExceeded;
           }
           received += 1;
           if (terminal.showsData) {

@@ -115,6 +115,24 @@ describe("flags", () => {
     expect(echoLines(stdout)).toEqual([`< echo from ${from}: ping 1`]);
   });
 
+  test.each<[string, number, string]>([
+    ["too few", 1, "with 2 echoes missing"],
+    ["too many", 4, "with 1 more echo than messages"],
+  ])("%s echoes are said", async (_, echoes, words) => {
+    await using own = await serveHandlers({
+      async *chat(messages) {
+        for await (const _ of messages) {
+          // Read to its end.
+        }
+        yield* Array.from({ length: echoes }, () => ({ text: "hello" }));
+      },
+    });
+    const { stderr } = await brewctl([
+      ...["chat", "--addr", `127.0.0.1:${own.port}`, "-n", "3", "--interval", "0"],
+    ]);
+    expect(stderr).toContain(` · OK · after our half-close, ${words} · `);
+  });
+
   test("no pings at all is a short chat", async () => {
     const { stdout, stderr, code } = await chat("--count", "0");
     expect(stdout).toBe("");

@@ -94,16 +94,14 @@ export function uplinkTo(
     connect: ({ signal }) => ready({ signal }),
     waitReady: ({ signal, waitMs }) => ready({ signal, waitMs }),
     async upload(bundles, options) {
-      const { accepted, duplicates, refused, refusals } = await client.uploadBufferedEvents(
-        onWire(bundles),
-        {
+      const { accepted, rejected, duplicates, refused, refusals } =
+        await client.uploadBufferedEvents(onWire(bundles), {
           ...callOptions(options),
           onSent: options.onSent,
           deadline: clock.now() + summaryTimeoutMs,
-        },
-      );
+        });
       return {
-        ...{ accepted, duplicates, refused },
+        ...{ accepted, rejected, duplicates, refused },
         refusals: refusals.map(({ eventId, code, reason, retryable }) => ({
           kind: "refused",
           ...{ eventId, reason },
