@@ -79,6 +79,14 @@ export type Client<S extends DescService> = {
   readonly [K in keyof S["method"]]: Call<S["method"][K]>;
 };
 
+/** What a connection adds to its calls. */
+export interface CallRules {
+  /** The bounds of the answers. */
+  readonly check?: Check | undefined;
+  /** Returns the error that the caller gets for a status that is not OK. */
+  readonly explain?: (error: StatusError) => StatusError;
+}
+
 /**
  * Starts a call. On the wire the four shapes are one: requests, half-close, answers, status. So
  * every call is made as a bidirectional one, and a single request or answer is a stream of one.
@@ -88,7 +96,7 @@ export function startCall(
   method: DescMethod,
   request: object,
   { signal, deadline, metadata = {}, onHeaders, onSent, watch }: CallOptions,
-  check?: Check,
+  { check, explain = (error) => error }: CallRules = {},
 ): AsyncIterable<object> | Promise<object> {
   signal.throwIfAborted();
   // Any number of calls may share a signal.
@@ -179,7 +187,7 @@ export function startCall(
         throw ours.error;
       }
       if (given.code !== 0) {
-        throw fromWireStatus(given);
+        throw explain(fromWireStatus(given));
       }
     },
     left: cancelCall,

@@ -19,6 +19,12 @@ export type { AnswerHeaders, CallOptions, Client } from "./call.ts";
 /** Between two attempts while waiting for a server, in milliseconds: soon at first, then this. */
 const maxPauseMs = 1_000;
 
+/** What grpc-js says of a call that the server has ended with HTTP/2's ENHANCE_YOUR_CALM. */
+const calmDetails = "Bandwidth exhausted or memory limit exceeded";
+
+/** The longest silence before a ping, in milliseconds: what a client of any server may send. */
+const maxKeepaliveMs = clientOptions["grpc.keepalive_time_ms"];
+
 export interface ReadyOptions {
   readonly signal: AbortSignal;
   /** Keep trying for so many milliseconds; without it, one attempt decides. */
@@ -50,24 +56,53 @@ export interface DialOptions {
   /** How long one attempt to connect may take, in milliseconds. */
   readonly attemptMs?: number;
   /**
-   * Notices within seconds a connection that died without a word. Only toward servers of ours:
-   * others close a connection whose client pings so often.
+   * Notices within seconds a connection that died without a word. Servers of others may close a
+   * connection whose client pings so often; then it pings half as often, as they demand.
    */
   readonly isWatchful?: boolean;
+  /** How long a silence lasts before a ping, in milliseconds; by default as `options.ts` has it. */
+  readonly keepaliveMs?: number;
 }
 
 export function dial(
   address: Address,
-  { attemptMs = connectTimeoutMs, isWatchful = false }: DialOptions = {},
+  { attemptMs = connectTimeoutMs, isWatchful = false, ...settings }: DialOptions = {},
 ): Connection {
-  const options = isWatchful ? watchfulOptions : {};
-  let grpcClient = connect(address, options);
+  const options: ChannelOptions = { ...clientOptions, ...(isWatchful ? watchfulOptions : {}) };
+  let { keepaliveMs = Number(options["grpc.keepalive_time_ms"]) } = settings;
+  const open = () => connect(address, { ...options, "grpc.keepalive_time_ms": keepaliveMs });
+  let grpcClient = open();
+  let openedWithMs = keepaliveMs;
   const redial = () => {
     grpcClient.close();
-    grpcClient = connect(address, options);
+    grpcClient = open();
+    openedWithMs = keepaliveMs;
+  };
+  /**
+   * Returns the `explain` of a call that starts now. A server that is pinged too often ends the
+   * connection with ENHANCE_YOUR_CALM, which grpc-js tells as exhausted bandwidth. Then pings must be
+   * half as often from the next connection on, as gRPC's proposal A8 demands.
+   */
+  const explainer = () => {
+    const keptMs = keepaliveMs;
+    return (error: StatusError): StatusError => {
+      if (!isWatchful || error.code !== "RESOURCE_EXHAUSTED" || error.message !== calmDetails) {
+        return error;
+      }
+      // All calls of the connection end together, and the interval is doubled once.
+      keepaliveMs = Math.max(keepaliveMs, Math.min(keptMs * 2, maxKeepaliveMs));
+      return new StatusError(
+        "UNAVAILABLE",
+        `the server allows fewer pings; checking the link every ${keepaliveMs / 1000} s from now on`,
+        { cause: error },
+      );
+    };
   };
   return {
     async ready({ signal, waitMs, deadline = Number.POSITIVE_INFINITY }) {
+      if (openedWithMs !== keepaliveMs) {
+        redial();
+      }
       const giveUpAt = systemClock.now() + (waitMs ?? 0);
       let why = "no answer; the host does not respond, or does not speak gRPC";
       for (let attempts = 1; ; attempts += 1) {
@@ -110,7 +145,7 @@ export function dial(
         return [
           method.localName,
           (request: object, options: CallOptions) =>
-            startCall(grpcClient, method, request, options, check),
+            startCall(grpcClient, method, request, options, { check, explain: explainer() }),
         ];
       });
       return Object.fromEntries(calls);
@@ -124,7 +159,6 @@ function connect(address: Address, options: ChannelOptions): GrpcClient {
     address.kind === "tcp" && address.host === "" ? { ...address, host: "localhost" } : address,
   );
   return new GrpcClient(target, credentials.createInsecure(), {
-    ...clientOptions,
     ...(isLocal(address) ? loopbackOptions : {}),
     ...options,
   });
