@@ -56,7 +56,7 @@ function faultOfInteger(field: string, value: number, max: number): string | und
  * kept is replaced by one that names the place in the queue. A payload that is too large is left out
  * altogether: a part of it could be taken for the whole.
  */
-function withinBounds(command: Command): Command {
+export function withinBounds(command: Command): Command {
   const { commandId, type, payloadJson, sequence, issuedAt } = command;
   return {
     commandId:

@@ -6,7 +6,7 @@
 import type { Bell } from "../bell.ts";
 import type { Clock, Random } from "../clock.ts";
 import { StatusError } from "../errors.ts";
-import type { Command, Inbox, Received } from "./inbox.ts";
+import { type Command, type Inbox, type Received, withinBounds } from "./inbox.ts";
 import { keepLinked, type LinkState } from "./link.ts";
 import type { Question, Uplink } from "./uplink.ts";
 
@@ -24,7 +24,10 @@ export interface WatchOptions {
   readonly appliesLater?: boolean;
   /** Is told what the cloud wants to know of the events here; without it, it does not ask. */
   readonly onQuestion?: (question: Question) => void;
-  /** Is told of each command when it is on the disk; one that had come before is `known`. */
+  /**
+   * Is told of each command, as it was kept, when it is on the disk; one that had come before is
+   * `known`.
+   */
   readonly onCommand: (command: Command, received: Received) => Promise<void>;
 }
 
@@ -50,7 +53,7 @@ export async function watch(options: WatchOptions): Promise<never> {
         if (received.kind !== "known") {
           progressed();
         }
-        await onCommand(command, received);
+        await onCommand(withinBounds(command), received);
       }
       throw new StatusError("UNAVAILABLE", "the cloud ended the stream of commands");
     },

@@ -215,10 +215,10 @@ export function startCall(
  * the server meant cannot be recovered from it: the caller has done nothing wrong, which
  * FAILED_PRECONDITION would say, and INTERNAL would be taken for a bug of ours.
  */
-function outOfBounds({ name, output }: DescMethod, fault: string): StatusError {
+function outOfBounds({ name }: DescMethod, fault: string): StatusError {
   return new StatusError(
     "DATA_LOSS",
-    `the server sent a ${output.name} to ${name} that is out of bounds: ${fault}`,
+    `the server sent ${name} an answer that is out of bounds: ${fault}`,
     { hint: "the answer was not used; is that server of the same contract?" },
   );
 }
