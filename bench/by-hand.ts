@@ -85,11 +85,12 @@ const service = {
   },
 };
 
-/** Returns the port. */
-export async function serveByHand(): Promise<number> {
+/** Returns the port. `prepare` is called with each stream that a handler writes to, before it does. */
+export async function serveByHand(prepare = (_: Writable) => {}): Promise<number> {
   const server = new Server(serverOptions);
   server.addService(service, {
     async subscribe(call: ServerWritableStream<SubscribeRequest, OrderEvent>) {
+      prepare(call);
       for (let i = 0; i < call.request.limit; i += 1) {
         if (!call.write(orderEvent(i))) {
           await drained(call);
@@ -108,6 +109,7 @@ export async function serveByHand(): Promise<number> {
       call.on("end", () => callback(null, create(UploadSummarySchema, { received })));
     },
     chat(call: ServerDuplexStream<ChatMessage, ChatMessage>) {
+      prepare(call);
       call.on("data", ({ text }: ChatMessage) => {
         if (!call.write(chatMessage(text))) {
           call.pause();

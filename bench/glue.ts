@@ -1,4 +1,8 @@
-/** (a) What our glue costs beside grpc-js by hand: the same messages, in the three stream shapes. */
+/**
+ * (a) What our glue costs beside grpc-js by hand: the same messages, in the three stream shapes. By hand
+ * there are two servers: as grpc-js's documentation shows it, which is what the target is about, and one
+ * that sends what has gathered together (by-hand-batched.ts).
+ */
 
 import { streamsByHand } from "./by-hand.ts";
 import { type Figure, figure, inTurn } from "./measure.ts";
@@ -10,8 +14,10 @@ const messages = { subscribe: 40_000, upload: 40_000, chat: 20_000 };
 
 export async function glue(): Promise<Figure[]> {
   using serverByHand = await startServerProcess("by-hand");
+  using serverBatched = await startServerProcess("by-hand-batched");
   using serverWithGlue = await startServerProcess("with-glue");
   const byHand = streamsByHand(serverByHand.port);
+  const batched = streamsByHand(serverBatched.port);
   const withGlue = streamsWithGlue(serverWithGlue.port);
   const figures: Figure[] = [];
   try {
@@ -25,6 +31,7 @@ export async function glue(): Promise<Figure[]> {
       const rounds = await inTurn(
         {
           byHand: () => complete(byHand[shape](count)),
+          batched: () => complete(batched[shape](count)),
           withGlue: () => complete(withGlue[shape](count)),
         },
         { rounds: 30, warmUp: 4 },
@@ -39,6 +46,12 @@ export async function glue(): Promise<Figure[]> {
           { atLeast: 0.95 },
         ),
         figure(
+          `${name}/batched`,
+          "messages per second, glue : by hand, batched",
+          "×",
+          rounds.map((round) => round.batched / round.withGlue),
+        ),
+        figure(
           `${name}/rate`,
           "messages per second with the glue",
           "/s",
@@ -48,6 +61,7 @@ export async function glue(): Promise<Figure[]> {
     }
   } finally {
     byHand.close();
+    batched.close();
     withGlue.close();
   }
   return figures;

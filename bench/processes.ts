@@ -23,7 +23,7 @@ export interface ServerProcess extends Disposable {
 }
 
 export async function startServerProcess(
-  kind: "by-hand" | "with-glue" | "lesson" | "bridge-by-hand" | "cloud",
+  kind: "by-hand" | "by-hand-batched" | "with-glue" | "lesson" | "bridge-by-hand" | "cloud",
   env: NodeJS.ProcessEnv = {},
 ): Promise<ServerProcess> {
   // With the room for young objects that bin/brewctl gives.

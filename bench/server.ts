@@ -6,6 +6,7 @@ import { startServer } from "../src/server/index.ts";
 import { inMemory } from "../src/sqlite.ts";
 import { serveBridgeByHand } from "./bridge-by-hand.ts";
 import { serveByHand } from "./by-hand.ts";
+import { serveByHandBatched } from "./by-hand-batched.ts";
 import { serveWithGlue } from "./with-glue.ts";
 
 export interface Usage {
@@ -19,7 +20,8 @@ export interface Usage {
 const lookMs = 20;
 
 const servers: Readonly<Record<string, () => Promise<number | undefined>>> = {
-  "by-hand": serveByHand,
+  "by-hand": () => serveByHand(),
+  "by-hand-batched": serveByHandBatched,
   "with-glue": serveWithGlue,
   lesson: () => serve(inMemory),
   "bridge-by-hand": serveBridgeByHand,

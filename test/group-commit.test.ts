@@ -1,6 +1,7 @@
 /** Many small writes, one commit. */
 
 import { expect, test } from "vitest";
+import { systemClock } from "../src/clock.ts";
 import { GroupCommit } from "../src/group-commit.ts";
 import { failure } from "./support/serve-handlers.ts";
 import { testClock } from "./support/test-clock.ts";
@@ -39,6 +40,70 @@ test("what comes together is one commit, and each gets its own result", async ()
   await clock.advance(0);
   expect(await Promise.all(results)).toEqual(["#1", "#2", "#3"]);
   expect(batches).toEqual([[1, 2, 3]]);
+});
+
+test("without a linger, those who heard of a commit share the next one, and wait for no timer", async () => {
+  const { clock, batches, commits } = grouped();
+  const tills = [10, 20, 30].map(async (till) => {
+    const results: string[] = [];
+    for (const item of [till, till + 1, till + 2]) {
+      results.push(await commits.add(item));
+    }
+    return results;
+  });
+  const results = await clock.settled(Promise.all(tills));
+  expect(batches).toEqual([
+    [10, 20, 30],
+    [11, 21, 31],
+    [12, 22, 32],
+  ]);
+  expect(clock.monotonic()).toBe(0);
+  expect(results).toEqual([
+    ["#10", "#11", "#12"],
+    ["#20", "#21", "#22"],
+    ["#30", "#31", "#32"],
+  ]);
+});
+
+/** Adds an item in each of so many turns of the event loop, in which the clock stands still. */
+async function addInTurns(commits: GroupCommit<number, string>, count: number): Promise<void> {
+  for (let item = 1; item <= count; item += 1) {
+    commits.add(item);
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+}
+
+test("without a linger, a batch is open while each turn adds to it, and ends with one that does not", async () => {
+  const batches: number[][] = [];
+  const commits = new GroupCommit<number, string>({
+    // Real turns of the event loop, in which no time passes.
+    clock: { ...systemClock, monotonic: () => 0 },
+    commit(items) {
+      batches.push([...items]);
+      return items.map(String);
+    },
+  });
+  await addInTurns(commits, 5);
+  expect(batches).toEqual([]);
+  const last = await commits.add(6);
+  expect(last).toBe("6");
+  expect(batches).toEqual([[1, 2, 3, 4, 5, 6]]);
+});
+
+test("without a linger, turns that keep adding keep a batch open for 2 ms and no longer", async () => {
+  let now = 0;
+  const batches: number[][] = [];
+  const commits = new GroupCommit<number, string>({
+    // Each look at the clock finds it half a millisecond later.
+    clock: { ...systemClock, monotonic: () => now++ / 2 },
+    commit(items) {
+      batches.push([...items]);
+      return items.map(String);
+    },
+  });
+  await addInTurns(commits, 20);
+  expect(batches.length).toBeGreaterThan(2);
+  expect(Math.max(...batches.map(({ length }) => length))).toBeLessThanOrEqual(6);
 });
 
 test("behind a batch of several the next one waits for more, so long and no longer", async () => {

@@ -21,11 +21,16 @@ import {
   Metadata,
   type ServiceError,
   type StatusObject,
+  status as wireStatus,
 } from "@grpc/grpc-js";
+import { systemClock } from "../clock.ts";
 import { messageOf, StatusError } from "../errors.ts";
+import { Batch, transmitOn } from "./batch.ts";
 import type { Check } from "./bounds.ts";
 import type { WatchCall } from "./call-events.ts";
 import { decode, encode, wireMethod } from "./definition.ts";
+import { leaveWithoutHalfClose } from "./grpc-js-internals.ts";
+import { deadlineSlackMs } from "./options.ts";
 import { fromWireStatus, readWireStatus } from "./status.ts";
 import { receive, send } from "./stream.ts";
 
@@ -87,12 +92,29 @@ export interface CallRules {
   readonly explain?: (error: StatusError) => StatusError;
 }
 
+/** Where a call finds its connection. */
+export interface Clients {
+  take(): ClientLease;
+}
+
+export interface ClientLease {
+  readonly grpcClient: GrpcClient;
+  /** Is to be called once, when the call has ended. */
+  release(): void;
+}
+
+/** The longest timer that Node has, in milliseconds: 24.8 days. A later deadline is as good as none. */
+const maxTimerMs = 2 ** 31 - 1;
+
+/** How much later than ours grpc-js's own timer for a deadline is, in milliseconds. */
+const timerLeadMs = 2;
+
 /**
  * Starts a call. On the wire the four shapes are one: requests, half-close, answers, status. So
  * every call is made as a bidirectional one, and a single request or answer is a stream of one.
  */
 export function startCall(
-  grpcClient: GrpcClient,
+  clients: Clients,
   method: DescMethod,
   request: object,
   { signal, deadline, metadata = {}, onHeaders, onSent, watch }: CallOptions,
@@ -107,12 +129,16 @@ export function startCall(
   // Before the call is made: a request that does not encode must not leave one behind.
   const single = streamsRequests ? undefined : encodeRequest(request);
   const { path, requestSerialize, responseDeserialize } = wireMethod(method);
+  const latest = deadline ?? Number.POSITIVE_INFINITY;
+  const leftMs = latest - systemClock.now();
+  const hasTimer = leftMs <= maxTimerMs;
+  const { grpcClient, release } = clients.take();
   const call: ClientDuplexStream<Buffer, Buffer> = grpcClient.makeBidiStreamRequest(
     path,
     requestSerialize,
     responseDeserialize,
     Metadata.fromHttp2Headers({ ...metadata }),
-    deadline === undefined ? {} : { deadline },
+    hasTimer ? { deadline: latest + timerLeadMs } : {},
   );
   watch?.({ kind: "requested", path, deadline });
 
@@ -122,9 +148,20 @@ export function startCall(
     if (!isCancelled && !over.signal.aborted) {
       isCancelled = true;
       watch?.({ kind: "cancelled" });
+      leaveWithoutHalfClose(call);
       call.cancel();
     }
   };
+  if (hasTimer) {
+    // grpc-js has a timer of its own, and would half-close the stream before it resets it.
+    systemClock.sleep(Math.max(0, leftMs), over).then(
+      () => {
+        leaveWithoutHalfClose(call);
+        call.call?.cancelWithStatus(wireStatus.DEADLINE_EXCEEDED, "deadline exceeded");
+      },
+      () => {},
+    );
+  }
   // Why we cancelled, if we did: that, and not the CANCELLED it leads to, is what the caller gets.
   let ours: { readonly error: unknown } | undefined;
   const cancel = (error: unknown) => {
@@ -141,6 +178,7 @@ export function startCall(
     call.on("status", (given: StatusObject) => {
       signal.removeEventListener("abort", onAbort);
       over.abort();
+      release();
       watch?.({ kind: "ended", ...readWireStatus(given) });
       resolve(given);
     });
@@ -186,6 +224,10 @@ export function startCall(
       if (ours !== undefined) {
         throw ours.error;
       }
+      if (given.code === wireStatus.CANCELLED && systemClock.now() >= latest - deadlineSlackMs) {
+        // The server's timer was faster, and its reset says only that it has cancelled.
+        throw new StatusError("DEADLINE_EXCEEDED", "deadline exceeded");
+      }
       if (given.code !== 0) {
         throw explain(fromWireStatus(given));
       }
@@ -196,10 +238,11 @@ export function startCall(
   });
   if (single === undefined) {
     const requests = request as AsyncIterable<object>;
-    send(call, requests, { encode: encodeRequest, watch, signal: over.signal }).then(
-      halfClose,
-      cancel,
-    );
+    const batch = new Batch({ transmit: transmitOn(call) });
+    send(batch, requests, { encode: encodeRequest, watch, signal: over.signal }).then(() => {
+      batch.flush();
+      halfClose();
+    }, cancel);
   } else {
     call.write(single);
     watch?.({ kind: "sent", bytes: single.length, waiting: call.writableLength });

@@ -11,8 +11,20 @@ import { type Address, formatAddress, isLocal } from "../address.ts";
 import { systemClock } from "../clock.ts";
 import { StatusError } from "../errors.ts";
 import { type AnswerBounds, answerCheck } from "./bounds.ts";
-import { type CallOptions, type Client, startCall } from "./call.ts";
-import { clientOptions, connectTimeoutMs, loopbackOptions, watchfulOptions } from "./options.ts";
+import {
+  type CallOptions,
+  type Client,
+  type ClientLease,
+  type Clients,
+  startCall,
+} from "./call.ts";
+import {
+  clientOptions,
+  connectTimeoutMs,
+  loopbackOptions,
+  maxCallsPerConnection,
+  watchfulOptions,
+} from "./options.ts";
 
 export type { AnswerHeaders, CallOptions, Client } from "./call.ts";
 
@@ -33,7 +45,10 @@ export interface ReadyOptions {
   readonly deadline?: number | undefined;
 }
 
-/** One connection of its own; nothing is dialled before `ready` or the first call. */
+/**
+ * One connection of its own, and more while more than a hundred calls run at a time. Nothing is dialled
+ * before `ready` or the first call.
+ */
 export interface Connection {
   /**
    * Resolves when the server has answered as a gRPC server does. Rejects with UNAVAILABLE and a
@@ -72,10 +87,12 @@ export function dial(
   let { keepaliveMs = Number(options["grpc.keepalive_time_ms"]) } = settings;
   const open = () => connect(address, { ...options, "grpc.keepalive_time_ms": keepaliveMs });
   let grpcClient = open();
+  let pool = new ClientPool(grpcClient, open);
   let openedWithMs = keepaliveMs;
   const redial = () => {
-    grpcClient.close();
+    pool.close();
     grpcClient = open();
+    pool = new ClientPool(grpcClient, open);
     openedWithMs = keepaliveMs;
   };
   /**
@@ -145,13 +162,55 @@ export function dial(
         return [
           method.localName,
           (request: object, options: CallOptions) =>
-            startCall(grpcClient, method, request, options, { check, explain: explainer() }),
+            startCall(pool, method, request, options, { check, explain: explainer() }),
         ];
       });
       return Object.fromEntries(calls);
     },
-    close: () => grpcClient.close(),
+    close: () => pool.close(),
   };
+}
+
+/**
+ * The connections behind a `Connection`: one, as long as its calls fit. A server takes a hundred calls
+ * of a connection at a time, and grpc-js lets further ones wait without a word for one of them to end.
+ * So they get another connection, which is closed again when it is not needed any more.
+ */
+class ClientPool implements Clients {
+  readonly #connect: () => GrpcClient;
+  readonly #clients: { readonly grpcClient: GrpcClient; calls: number }[];
+
+  constructor(first: GrpcClient, connect: () => GrpcClient) {
+    this.#connect = connect;
+    this.#clients = [{ grpcClient: first, calls: 0 }];
+  }
+
+  take(): ClientLease {
+    let chosen = this.#clients.find(({ calls }) => calls < maxCallsPerConnection);
+    if (chosen === undefined) {
+      chosen = { grpcClient: this.#connect(), calls: 0 };
+      this.#clients.push(chosen);
+    }
+    const taken = chosen;
+    taken.calls += 1;
+    return {
+      grpcClient: taken.grpcClient,
+      release: () => {
+        taken.calls -= 1;
+        const at = this.#clients.indexOf(taken);
+        if (taken.calls === 0 && at > 0) {
+          this.#clients.splice(at, 1);
+          taken.grpcClient.close();
+        }
+      },
+    };
+  }
+
+  close(): void {
+    for (const { grpcClient } of this.#clients) {
+      grpcClient.close();
+    }
+  }
 }
 
 function connect(address: Address, options: ChannelOptions): GrpcClient {

@@ -14,23 +14,26 @@ import { systemClock } from "../clock.ts";
 /** The longest wait for the answer, in milliseconds; a peer that gives none is believed then. */
 const maxPingMs = 1_000;
 
-/**
- * Of our PINGs under way on one connection. Node allows ten in all, and grpc-js takes a keepalive
- * that finds no room for the death of the connection, so some are left to it.
- */
-const maxPings = 5;
-
 /** The wait, in milliseconds, where no PING can be sent. */
 const unaskedWaitMs = 25;
 
-const pingsUnderWay = new WeakMap<Http2Session, number>();
+/** A PING that is on its way, and the one that is sent when its answer is here. */
+interface Round {
+  readonly answered: Promise<boolean>;
+  next: Promise<boolean> | undefined;
+}
+
+const rounds = new WeakMap<Http2Session, Round>();
 
 /**
  * To be called when a request stream has ended. Resolves when that was the client's half-close,
  * rejects with the signal's reason when it was its end.
  */
-export async function halfClosed(call: object, { signal }: { signal: AbortSignal }): Promise<void> {
-  const isAnswered = await ping(streamOf(call)?.session, signal);
+export async function halfClosed(
+  stream: ServerHttp2Stream,
+  { signal }: { readonly signal: AbortSignal },
+): Promise<void> {
+  const isAnswered = await ping(stream.session, { signal });
   if (!isAnswered) {
     await systemClock.sleep(unaskedWaitMs, { signal });
   }
@@ -39,46 +42,64 @@ export async function halfClosed(call: object, { signal }: { signal: AbortSignal
   signal.throwIfAborted();
 }
 
-/** Whether the peer had the PING, or had its time to. */
-async function ping(session: Http2Session | undefined, signal: AbortSignal): Promise<boolean> {
+/** Resolves with true when the peer had the PING, or had its time to; with false if there was none. */
+async function ping(
+  session: Http2Session | undefined,
+  { signal }: { readonly signal: AbortSignal },
+): Promise<boolean> {
   if (session === undefined || session.destroyed || signal.aborted) {
     return false;
   }
-  const underWay = pingsUnderWay.get(session) ?? 0;
-  if (underWay >= maxPings) {
-    return false;
-  }
-  pingsUnderWay.set(session, underWay + 1);
   const over = new AbortController();
-  const answered = new Promise<boolean>((resolve) => {
-    session.ping((error) => {
-      pingsUnderWay.set(session, (pingsUnderWay.get(session) ?? 1) - 1);
-      resolve(error === null);
-    });
-  });
   const waited = systemClock
     .sleep(maxPingMs, { signal: AbortSignal.any([signal, over.signal]) })
     .then(
       () => true,
       () => false,
     );
-  const isAnswered = await Promise.race([answered, waited]);
+  const isAnswered = await Promise.race([roundTrip(session), waited]);
   over.abort();
   return isAnswered;
 }
 
 /**
- * Whether the client ended a call that grpc-js reports as cancelled. It reports those too that it
- * has ended itself, with a status of its own, such as for a message that is too large.
+ * Resolves with true when the peer has answered a PING that was sent after this call, with false when
+ * the session ended first.
+ *
+ * One PING serves all calls that wait together. Node allows ten under way on a connection, and grpc-js
+ * takes a keepalive that finds no room for the death of the connection, so there is only ever one.
  */
-export function isClientGone(call: object): boolean {
-  return streamOf(call)?.aborted ?? true;
+function roundTrip(session: Http2Session): Promise<boolean> {
+  const round = rounds.get(session);
+  if (round === undefined) {
+    return beginRound(session);
+  }
+  round.next ??= round.answered.then(() => beginRound(session));
+  return round.next;
+}
+
+function beginRound(session: Http2Session): Promise<boolean> {
+  const answered = new Promise<boolean>((resolve) => {
+    if (session.destroyed) {
+      resolve(false);
+    } else {
+      session.ping((error) => resolve(error === null));
+    }
+  });
+  const round: Round = { answered, next: undefined };
+  rounds.set(session, round);
+  answered.then(() => {
+    if (round.next === undefined) {
+      rounds.delete(session);
+    }
+  });
+  return answered;
 }
 
 /**
- * grpc-js keeps the HTTP/2 stream of a call to itself. If a later release keeps it elsewhere, we do
- * without, and the test of this file says so.
+ * Returns whether the client ended a call that grpc-js reports as cancelled. grpc-js reports calls too
+ * that it has ended itself, with a status of its own, such as for a message that is too large.
  */
-export function streamOf(call: object): ServerHttp2Stream | undefined {
-  return (call as { call?: { stream?: ServerHttp2Stream } }).call?.stream;
+export function isClientGone(stream: ServerHttp2Stream): boolean {
+  return stream.aborted;
 }

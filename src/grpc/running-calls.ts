@@ -14,12 +14,18 @@ import {
 import { systemClock } from "../clock.ts";
 import { messageOf, StatusError } from "../errors.ts";
 import type { Logger } from "../log.ts";
+import { Batch, transmitOn } from "./batch.ts";
 import { decode, encode } from "./definition.ts";
+import { framedBytes } from "./frames.ts";
+import { type InnerCall, innerCallOf } from "./grpc-js-internals.ts";
 import { halfClosed, isClientGone } from "./half-close.ts";
 import type { CallContext, UntypedHandler } from "./handlers.ts";
 import { deadlineSlackMs } from "./options.ts";
 import { toWireStatus } from "./status.ts";
 import { receive, send } from "./stream.ts";
+
+/** How long a call that was refused while it ran may take to read its status, in milliseconds. */
+const lastStatusMs = 1_000;
 
 export class RunningCalls {
   /** Each with the promise that its handler has returned and the handler's `finally` has run. */
@@ -91,6 +97,8 @@ class RunningCall {
   readonly #method: DescMethod;
   readonly #call: GrpcCall;
   readonly #callback: sendUnaryData<Buffer> | undefined;
+  readonly #inner: InnerCall;
+  readonly #batch: Batch;
   readonly #over = new AbortController();
   #hasEnded = false;
 
@@ -98,6 +106,16 @@ class RunningCall {
     this.#method = method;
     this.#call = call;
     this.#callback = callback;
+    this.#inner = innerCallOf(call);
+    const { openStream } = this.#inner;
+    this.#batch = new Batch({
+      transmit: transmitOn(call),
+      charge: (bytes) => openStream?.charge(bytes),
+    });
+    openStream?.onRefused((why) => {
+      this.abort(why);
+      this.#resetUnread();
+    });
     // Also emitted after every proper end; then nobody listens any more.
     call.on("cancelled", () => {
       this.#hasEnded = true;
@@ -133,7 +151,7 @@ class RunningCall {
         const answer = encodeAnswer(await (answers as Promise<object>));
         this.#end(() => callback(null, answer));
       } else {
-        await send(call, answers as AsyncIterable<object>, { encode: encodeAnswer, signal });
+        await send(this.#batch, answers as AsyncIterable<object>, { encode: encodeAnswer, signal });
         this.#end(() => call.end());
       }
     } catch (error) {
@@ -149,7 +167,7 @@ class RunningCall {
     if (Number(this.#call.getDeadline()) <= systemClock.now() + deadlineSlackMs) {
       return new StatusError("DEADLINE_EXCEEDED", "deadline exceeded");
     }
-    return isClientGone(this.#call)
+    return isClientGone(this.#inner.http2)
       ? new StatusError("CANCELLED", "client gone")
       : new StatusError("RESOURCE_EXHAUSTED", "request refused");
   }
@@ -162,8 +180,11 @@ class RunningCall {
     }
     const { signal } = this.#over;
     return receive(call, {
-      decode: (bytes) => this.#decode(bytes),
-      ended: () => halfClosed(call, { signal }),
+      decode: (bytes) => {
+        this.#inner.openStream?.charge(-framedBytes(bytes));
+        return this.#decode(bytes);
+      },
+      ended: () => halfClosed(this.#inner.http2, { signal }),
       signal,
     });
   }
@@ -187,8 +208,20 @@ class RunningCall {
   #end(tellGrpc: () => void): void {
     if (!this.#hasEnded) {
       this.#hasEnded = true;
+      // What was answered before leaves before the status.
+      this.#batch.flush();
       tellGrpc();
     }
+  }
+
+  /** A peer that reads nothing would never get the status, and keep our memory for what is before it. */
+  #resetUnread(): void {
+    const closed = new AbortController();
+    this.#inner.http2.once("close", () => closed.abort());
+    systemClock.sleep(lastStatusMs, { signal: closed.signal }).then(
+      () => this.#inner.reset(),
+      () => {},
+    );
   }
 }
 

@@ -1,17 +1,20 @@
-/** A server: where it listens, and how it stops. */
+/** A server: what it serves, what it lets peers take, and how it stops. */
 
-import { lookup } from "node:dns/promises";
-import { stat, unlink } from "node:fs/promises";
-import { connect } from "node:net";
-import { dirname } from "node:path";
+import type { Socket } from "node:net";
 import { Server, ServerCredentials } from "@grpc/grpc-js";
-import { type Address, formatAddress } from "../address.ts";
+import type { Address } from "../address.ts";
 import { systemClock } from "../clock.ts";
-import { messageOf, StatusError, UsageError } from "../errors.ts";
+import { StatusError } from "../errors.ts";
 import type { Logger } from "../log.ts";
+import { Connections } from "./connections.ts";
 import { wireService } from "./definition.ts";
+import { FrameDecoder } from "./frames.ts";
+import { type InnerCall, onEachCall } from "./grpc-js-internals.ts";
 import type { Implementation } from "./handlers.ts";
-import { serverOptions } from "./options.ts";
+import { defaultLimits, type ServerLimits } from "./limits.ts";
+import { maxOpenFiles, openListener } from "./listener.ts";
+import { maxMessageBytes, serverOptions } from "./options.ts";
+import { Refusals } from "./refusals.ts";
 import { RunningCalls } from "./running-calls.ts";
 
 export type { CallContext, Handlers, Implementation } from "./handlers.ts";
@@ -21,6 +24,8 @@ export interface ListenOptions {
   readonly address: Address;
   readonly implementations: readonly Implementation[];
   readonly log: Logger;
+  /** Those that differ from the defaults. */
+  readonly limits?: Partial<ServerLimits>;
 }
 
 export interface StopOptions {
@@ -48,11 +53,27 @@ export interface RunningServer {
  */
 const lastWordsMs = 1_000;
 
+/** How long the resets of calls that are cut off may take to leave, in milliseconds. */
+const resetMs = 50;
+
+const never = new AbortController().signal;
+
+/** Files that the process needs for other things than connections: ledgers, logs, pipes. */
+const filesOfOurs = 64;
+
 /** Throws `UsageError`, naming the address and what to do, if it cannot listen there. */
 export async function listen(options: ListenOptions): Promise<RunningServer> {
-  const { address, implementations } = options;
+  const { address, implementations, log } = options;
+  const limits = withinOpenFiles({ ...defaultLimits, ...options.limits });
   const calls = new RunningCalls(options);
-  const server = new Server(serverOptions);
+  const refusals = new Refusals({ log });
+  const connections = new Connections({ limits, refusals, clock: systemClock });
+  const server = new Server({
+    ...serverOptions,
+    "grpc.max_concurrent_streams": limits.maxStreamsPerConnection,
+    "grpc.max_connection_idle_ms": limits.idleTimeoutMs,
+    interceptors: [onEachCall((call) => admit(call, { connections, limits, refusals }))],
+  });
   for (const { service, typeName, handlers } of implementations) {
     server.addService(
       wireService(service, typeName),
@@ -68,28 +89,95 @@ export async function listen(options: ListenOptions): Promise<RunningServer> {
     );
   }
 
-  let port: number | undefined;
-  try {
-    port = await bind(server, address);
-  } catch (error) {
-    server.forceShutdown();
-    throw error;
-  }
-
-  return {
-    port,
-    async stop({ graceMs, force }) {
-      const shuttingDown = new StatusError("UNAVAILABLE", "server shutting down");
-      calls.stop("streaming", shuttingDown);
-      const closed = new Promise<void>((resolve) => server.tryShutdown(() => resolve()));
-      await isWithin(calls.idle(), graceMs, { signal: force });
-      calls.stop("all", shuttingDown);
-      const quiet = Promise.all([calls.idle(), closed]);
-      if (!(await isWithin(quiet, lastWordsMs, { signal: force }))) {
-        server.forceShutdown();
+  // We listen ourselves and hand each connection on, since grpc-js tells nobody of connections and has
+  // no limits for them.
+  const injector = server.createConnectionInjector(ServerCredentials.createInsecure());
+  const listener = await openListener(address, {
+    onConnection(socket: Socket) {
+      if (connections.accept(socket)) {
+        injector.injectConnection(socket);
       }
     },
+    onError: (error) =>
+      refusals.note("connection not accepted", { limit: "open files", why: error.message }),
+  });
+  const over = new AbortController();
+  const swept = connections.sweep({ signal: over.signal });
+
+  return {
+    port: listener.port,
+    async stop({ graceMs, force }) {
+      const shuttingDown = new StatusError("UNAVAILABLE", "server shutting down");
+      listener.close();
+      calls.stop("streaming", shuttingDown);
+      // Connections close when their last call has its status; what tells us that is not the callback,
+      // which does not wait for connections that were handed to it.
+      server.tryShutdown(() => {});
+      await isWithin(calls.idle(), graceMs, { signal: force });
+      calls.stop("all", shuttingDown);
+      const quiet = Promise.all([calls.idle(), connections.closed()]);
+      if (!(await isWithin(quiet, lastWordsMs, { signal: force }))) {
+        // What is left of calls is reset, and then the sockets go, whatever their peers do.
+        injector.drain(0);
+        await systemClock.sleep(resetMs, { signal: never });
+      }
+      connections.destroy();
+      over.abort();
+      await swept;
+    },
   };
+}
+
+/** Leaves a call to its handler, or ends it if there is no room for it. Nothing of it was read yet. */
+function admit(
+  call: InnerCall,
+  {
+    connections,
+    limits,
+    refusals,
+  }: {
+    readonly connections: Connections;
+    readonly limits: ServerLimits;
+    readonly refusals: Refusals;
+  },
+): void {
+  const stream = connections.open(call.socket, (why) => call.fail(why));
+  if (stream instanceof StatusError) {
+    call.fail(stream);
+    return;
+  }
+  call.http2.once("close", () => connections.close(stream));
+  if (call.deadline <= systemClock.now()) {
+    call.fail(new StatusError("DEADLINE_EXCEEDED", "the deadline had passed when the call came"));
+    return;
+  }
+  const headerBytes = sizeOf(call.metadata.toJSON());
+  if (headerBytes > limits.maxHeaderBytes) {
+    const why = `the metadata has ${headerBytes} bytes; at most ${limits.maxHeaderBytes} are allowed`;
+    refusals.note("call refused", { limit: "maxHeaderBytes", why });
+    call.fail(new StatusError("RESOURCE_EXHAUSTED", why));
+    return;
+  }
+  call.openStream = stream;
+  const decoder = new FrameDecoder({ maxMessageBytes });
+  call.decodeWith((bytes) => {
+    stream.charge(bytes.length);
+    return stream.isOpen ? decoder.push(bytes) : [];
+  });
+}
+
+/** HTTP/2 counts 32 bytes for each pair beside its name and value (RFC 9113, section 6.5.2). */
+function sizeOf(headers: Readonly<Record<string, readonly (string | Buffer)[]>>): number {
+  return Object.entries(headers).reduce(
+    (sum, [name, values]) =>
+      values.reduce((size, value) => size + name.length + value.length + 32, sum),
+    0,
+  );
+}
+
+function withinOpenFiles(limits: ServerLimits): ServerLimits {
+  const room = (maxOpenFiles() ?? Number.POSITIVE_INFINITY) - filesOfOurs;
+  return { ...limits, maxConnections: Math.max(1, Math.min(limits.maxConnections, room)) };
 }
 
 /** Whether the promise resolves within so many milliseconds, and before the signal aborts. */
@@ -109,112 +197,4 @@ async function isWithin(
   ]);
   over.abort();
   return isFirst;
-}
-
-/** Binds every address that the host stands for, so that no other server answers on one of them. */
-async function bind(server: Server, address: Address): Promise<number | undefined> {
-  if (address.kind === "unix") {
-    await removeStaleSocket(address.path);
-    await bindOne(server, formatAddress(address), address);
-    return undefined;
-  }
-  if (address.host === "") {
-    // `::` takes IPv4 too; a machine without IPv6 has only the other.
-    const port = await bindOne(server, `[::]:${address.port}`, address, "optional");
-    return port ?? bindOne(server, `0.0.0.0:${address.port}`, address);
-  }
-  const hosts = await lookup(address.host, { all: true, order: "ipv4first" }).catch((error) => {
-    throw new UsageError(`cannot listen on ${formatAddress(address)}: no such host`, {
-      hint: "use :PORT for all interfaces or localhost:PORT for this machine alone",
-      cause: error,
-    });
-  });
-  let { port } = address;
-  let isBound = false;
-  for (const [i, { address: ip }] of hosts.entries()) {
-    const isLast = i === hosts.length - 1;
-    const target = formatAddress({ kind: "tcp", host: ip, port });
-    const bound = await bindOne(
-      server,
-      target,
-      address,
-      isBound || !isLast ? "optional" : "needed",
-    );
-    port = bound ?? port;
-    isBound ||= bound !== undefined;
-  }
-  return port;
-}
-
-/**
- * The port, or undefined if it is optional and the machine has no such interface (a hosts file may
- * list ::1 where there is no IPv6).
- */
-async function bindOne(
-  server: Server,
-  target: string,
-  asked: Address,
-  need: "optional" | "needed" = "needed",
-): Promise<number | undefined> {
-  try {
-    return await new Promise<number>((resolve, reject) => {
-      server.bindAsync(target, ServerCredentials.createInsecure(), (error, port) =>
-        error === null ? resolve(port) : reject(error),
-      );
-    });
-  } catch (error) {
-    const message = messageOf(error);
-    const has = (code: string) => message.includes(code);
-    if (need === "optional" && (has("EADDRNOTAVAIL") || has("EAFNOSUPPORT"))) {
-      return undefined;
-    }
-    const address = formatAddress(asked);
-    if (has("EADDRINUSE")) {
-      throw new UsageError(`cannot listen on ${address}: it is already in use`, {
-        hint:
-          asked.kind === "unix"
-            ? "stop the other server, or choose another path with --addr"
-            : "stop the other server, or choose another port with --addr, such as --addr localhost:0 for any free one",
-        cause: error,
-      });
-    }
-    const why =
-      has("EACCES") || has("EPERM")
-        ? "permission denied"
-        : has("EADDRNOTAVAIL")
-          ? "this machine has no such address"
-          : has("ENOENT")
-            ? "no such folder"
-            : message;
-    throw new UsageError(`cannot listen on ${address}: ${why}`, { cause: error });
-  }
-}
-
-/** A server that was killed leaves its socket file behind, and nothing could be bound there again. */
-async function removeStaleSocket(path: string): Promise<void> {
-  // Asked to bind there, the system says EACCES, which would send the reader the wrong way.
-  await stat(dirname(path)).catch((error) => {
-    throw new UsageError(`cannot listen on unix:${path}: no such folder`, { cause: error });
-  });
-  const found = await stat(path).catch(() => undefined);
-  if (found === undefined) {
-    return;
-  }
-  if (!found.isSocket()) {
-    throw new UsageError(`cannot listen on unix:${path}: a file that is no socket is in the way`);
-  }
-  const isAlive = await new Promise<boolean>((resolve) => {
-    const socket = connect(path);
-    socket.once("connect", () => {
-      socket.destroy();
-      resolve(true);
-    });
-    // Only these say that nobody is there; a busy server, or another user's, fails otherwise.
-    socket.once("error", ({ code }: NodeJS.ErrnoException) =>
-      resolve(code !== "ECONNREFUSED" && code !== "ENOENT"),
-    );
-  });
-  if (!isAlive) {
-    await unlink(path);
-  }
 }

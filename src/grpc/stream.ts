@@ -7,7 +7,7 @@
  * call, so the last answers and the status never leave (github.com/grpc/grpc-node/issues/1839).
  */
 
-import type { Readable, Writable } from "node:stream";
+import type { Readable } from "node:stream";
 import type { WatchCall } from "./call-events.ts";
 
 export interface ReceiveOptions<T> {
@@ -120,6 +120,16 @@ export function receive<T>(
   };
 }
 
+/** Where messages go. */
+export interface Outgoing {
+  /** Takes a message. False: it takes no more for now, and the sender should wait for `room`. */
+  write(message: Buffer): boolean;
+  /** How many messages were taken and are not on the wire yet. */
+  readonly waiting: number;
+  /** Resolves when more is taken, or when the signal aborts since the call is over. */
+  room(options: { readonly signal: AbortSignal }): Promise<void>;
+}
+
 export interface SendOptions<T> {
   readonly encode: (message: T) => Buffer;
   /** Is told of each message that is written, and of the waits. */
@@ -128,14 +138,14 @@ export interface SendOptions<T> {
 }
 
 /**
- * Writes each message to the call, waiting whenever the call's buffer is full. Does not half-close.
+ * Hands each message on, waiting whenever no more is taken. Does not half-close.
  *
  * Resolves when the source has ended, rejects with what it throws. After the signal has aborted
  * nothing is written, and the source, which is not interrupted, is closed at the next message it
  * has. It is closed in every case: its `finally` runs.
  */
 export async function send<T>(
-  call: Writable,
+  outgoing: Outgoing,
   messages: AsyncIterable<T>,
   { encode, watch, signal }: SendOptions<T>,
 ): Promise<void> {
@@ -144,32 +154,12 @@ export async function send<T>(
       return;
     }
     const bytes = encode(message);
-    const takesMore = call.write(bytes);
-    watch?.({ kind: "sent", bytes: bytes.length, waiting: call.writableLength });
+    const takesMore = outgoing.write(bytes);
+    watch?.({ kind: "sent", bytes: bytes.length, waiting: outgoing.waiting });
     if (!takesMore) {
       watch?.({ kind: "blocked" });
-      await drained(call, { signal });
+      await outgoing.room({ signal });
       watch?.({ kind: "unblocked" });
     }
   }
-}
-
-/**
- * Resolves when the call takes more, or when it never will: "drain" does not come any more once the
- * call was destroyed or has ended, which is when the signal aborts.
- */
-function drained(call: Writable, { signal }: { signal: AbortSignal }): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted || call.destroyed) {
-      resolve();
-      return;
-    }
-    const done = () => {
-      call.off("drain", done).off("close", done);
-      signal.removeEventListener("abort", done);
-      resolve();
-    };
-    call.on("drain", done).on("close", done);
-    signal.addEventListener("abort", done);
-  });
 }

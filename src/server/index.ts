@@ -3,6 +3,7 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
 import type { Address } from "../address.ts";
 import type { Clock, Random } from "../clock.ts";
+import type { ServerLimits } from "../grpc/limits.ts";
 import { type Implementation, listen, type RunningServer } from "../grpc/serve.ts";
 import type { Logger } from "../log.ts";
 import { Cloud } from "./cloud.ts";
@@ -27,6 +28,8 @@ export interface ServerOptions {
   /** Opens the ledger now, and not at the first call that needs it. */
   readonly opensLedger: boolean;
   readonly faults: FaultOptions;
+  /** What peers may take, where it differs from the defaults. */
+  readonly limits?: Partial<ServerLimits>;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
@@ -37,7 +40,7 @@ export interface ServerOptions {
  * opened and cannot be.
  */
 export async function startServer(options: ServerOptions): Promise<RunningServer> {
-  const { address, dataDir, opensLedger, log } = options;
+  const { address, dataDir, opensLedger, log, limits = {} } = options;
   const cloud = new Cloud({ ...options, folder: dataDir });
   const faults = new Faults(options.faults, options);
   const questions = new Questions();
@@ -50,7 +53,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     headOffice({ ...options, cloud, questions }),
   ];
   const { implementations, stopServing } = withOperations(services);
-  const server = await listen({ address, implementations, log }).catch((error) => {
+  const server = await listen({ address, implementations, log, limits }).catch((error) => {
     cloud.close();
     throw error;
   });

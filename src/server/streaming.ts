@@ -36,10 +36,13 @@ export interface StreamingOptions {
 /** A customer id goes into every event, so its length is bounded; in bytes. */
 const maxCustomerIdBytes = 128;
 
-/** Messages of a chat that wait for their echo; then the handler stops reading. */
+/** How many messages of a chat may wait for their echo. Then the handler stops reading. */
 const maxEchoesAhead = 64;
 
-/** So that what waits for its echo takes at most 4 MiB a chat; in bytes of UTF-8. */
+/** How much they may hold together, in bytes. With this a chat that nobody reads stays small. */
+const maxBytesAhead = 256 * 1024;
+
+/** The longest text of a chat, in bytes of UTF-8. */
 const maxTextBytes = 64 * 1024;
 
 const maxInt64 = 2n ** 63n - 1n;
@@ -109,7 +112,7 @@ export function streaming(options: StreamingOptions): Implementation {
 
     async *chat(messages, { signal }) {
       try {
-        for await (const text of readAhead(textsOf(messages), maxEchoesAhead)) {
+        for await (const text of readAhead(textsOf(messages), maxEchoesAhead, shareOfText)) {
           if (echoDelayMs > 0) {
             await clock.sleep(echoDelayMs, { signal });
           }
@@ -121,6 +124,11 @@ export function streaming(options: StreamingOptions): Implementation {
     },
   };
   return implement(StreamingService, handlers);
+}
+
+/** The places that a text takes among those that wait: one, or more if it is large. */
+function shareOfText(text: string): number {
+  return Math.max(1, (Buffer.byteLength(text) * maxEchoesAhead) / maxBytesAhead);
 }
 
 async function* textsOf(messages: AsyncIterable<ChatMessage>): AsyncGenerator<string, void> {

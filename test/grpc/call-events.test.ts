@@ -175,22 +175,25 @@ test("a server that does not read: blocked, and unblocked when it reads", async 
   const seen = watched();
   const large = order("c".repeat(100_000));
   const source = counted(() => large, 100);
+  let firstBlockedAt: number | undefined;
   const summary = server.client.uploadOrders(source.messages, {
     signal: never,
     watch(event) {
       seen.watch(event);
       if (event.kind === "blocked") {
-        expect(source.taken).toBeLessThan(100);
+        firstBlockedAt ??= source.taken;
         read.resolve();
       }
     },
   });
   expect((await summary).received).toBe(100);
+  expect(firstBlockedAt).toBeLessThan(100);
   const blocked = seen.kinds.match(/blocked/g)?.length ?? 0;
   expect(blocked).toBeGreaterThan(0);
   expect(seen.kinds).toMatch(/sent blocked unblocked sent/);
   // "unblocked" contains "blocked": each pair is two.
   expect(seen.kinds.match(/unblocked/g)).toHaveLength(blocked / 2);
   const waiting = seen.events.flatMap((event) => (event.kind === "sent" ? event.waiting : []));
-  expect(Math.max(...waiting)).toBe(16);
+  // One is on its way, and one has filled what gathers.
+  expect(Math.max(...waiting)).toBe(2);
 });

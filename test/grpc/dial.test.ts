@@ -23,7 +23,7 @@ test("waiting outlasts attempts that fail, however they do", async () => {
   // Refused, then silent, then refused again, then there.
   await using peer = await tcpServer((socket) => {
     dialled += 1;
-    if (dialled === 4) {
+    if (dialled >= 4) {
       pass(socket, server.port);
     } else if (dialled !== 2) {
       socket.destroy();
@@ -31,7 +31,8 @@ test("waiting outlasts attempts that fail, however they do", async () => {
   });
   const connection = dial(local(peer.port), { attemptMs: 200 });
   await connection.ready({ signal: never, waitMs: 20_000 });
-  expect(dialled).toBe(4);
+  // On a busy machine the one that gets through may need another try.
+  expect(dialled).toBeGreaterThanOrEqual(4);
   connection.close();
 });
 

@@ -4,6 +4,7 @@ import type { Address } from "../../src/address.ts";
 import { type Clock, systemClock } from "../../src/clock.ts";
 import { StreamingService } from "../../src/gen/orders/v1/streaming_pb.ts";
 import { type Client, type Connection, dial } from "../../src/grpc/dial.ts";
+import type { ServerLimits } from "../../src/grpc/limits.ts";
 import { type Implementation, listen, type RunningServer } from "../../src/grpc/serve.ts";
 import { noFaults } from "../../src/server/faults.ts";
 import { startServer } from "../../src/server/index.ts";
@@ -60,6 +61,7 @@ export interface LessonOptions {
   readonly echoDelayMs?: number;
   readonly uploadDelayMs?: number;
   readonly clock?: Clock;
+  readonly limits?: Partial<ServerLimits>;
 }
 
 /** The lesson's server, and a client of it. */
@@ -68,11 +70,12 @@ export async function serveLesson({
   echoDelayMs = 1,
   uploadDelayMs = 0,
   clock = systemClock,
+  limits = {},
 }: LessonOptions = {}): Promise<TestServer & { client: Client<typeof StreamingService> }> {
   const log = testLog();
   const random = () => 0.5;
   const bridge = { dataDir: inMemory, opensLedger: false, faults: noFaults };
-  const lesson = { tickMs, echoDelayMs, uploadDelayMs };
+  const lesson = { tickMs, echoDelayMs, uploadDelayMs, limits };
   const options = { address: loopback(0), ...lesson, ...bridge, clock, random, log };
   const started = testServer(await startServer(options), log);
   return Object.assign(started, { client: started.dial().client(StreamingService) });

@@ -148,6 +148,7 @@ export async function run(flags: RunFlags, context: CommandContext): Promise<Exi
   const control = uplinkTo(addr, uplink);
   const damaged = Promise.withResolvers<never>();
   damaged.promise.catch(() => {});
+  // No lingerMs: a customer waits at the till until the answer comes.
   const commits = new GroupCommit<NewEvent, Appended>({
     clock,
     commit(batch) {

@@ -1,0 +1,350 @@
+/**
+ * The connections of a server and what each peer takes of it: sockets, calls, and bytes that wait in
+ * memory. What goes beyond a limit is refused here, before any work is done for it, and costs nobody
+ * else anything:
+ *
+ * - A connection too many takes the place of one that has made no call yet, the oldest first; if every
+ *   connection is in use, it is closed.
+ * - A call too many is answered with RESOURCE_EXHAUSTED.
+ * - When too many bytes wait, the call that holds most of them ends with RESOURCE_EXHAUSTED: of the
+ *   same connection if that is over its limit, else of the connection that holds most of all.
+ */
+
+import type { Socket } from "node:net";
+import type { Clock } from "../clock.ts";
+import { StatusError } from "../errors.ts";
+import type { ServerLimits } from "./limits.ts";
+import { type Refusals, sweepEveryMs } from "./refusals.ts";
+
+/** All connections from one remote address. */
+interface Peer {
+  readonly address: string;
+  connections: number;
+  streams: number;
+}
+
+/** A call, as far as it takes up room. */
+export interface OpenStream {
+  /** False once the call is over, or was ended for what it held. */
+  readonly isOpen: boolean;
+  /** Counts bytes that wait because of this call; negative when they wait no longer. */
+  charge(bytes: number): void;
+  /** Takes over how the call is ended when it holds too much. */
+  onRefused(end: (why: StatusError) => void): void;
+}
+
+class Connection {
+  readonly socket: Socket;
+  readonly peer: Peer | undefined;
+  readonly acceptedAt: number;
+  readonly streams = new Set<Stream>();
+  hasCalled = false;
+  waitingBytes = 0;
+
+  constructor(socket: Socket, peer: Peer | undefined, acceptedAt: number) {
+    this.socket = socket;
+    this.peer = peer;
+    this.acceptedAt = acceptedAt;
+  }
+}
+
+/**
+ * How a connection is found from a socket. A map would not do: Node hands out a proxy of an HTTP/2
+ * session's socket, which reads the properties of the socket and is another object.
+ */
+const connectionKey = Symbol("connection");
+
+interface Marked {
+  [connectionKey]?: Connection;
+}
+
+class Stream implements OpenStream {
+  readonly connection: Connection;
+  waitingBytes = 0;
+  isOpen = true;
+  end: (why: StatusError) => void;
+  readonly #onCharge: (stream: Stream, bytes: number) => void;
+
+  constructor(
+    connection: Connection,
+    end: (why: StatusError) => void,
+    onCharge: (stream: Stream, bytes: number) => void,
+  ) {
+    this.connection = connection;
+    this.end = end;
+    this.#onCharge = onCharge;
+  }
+
+  charge(bytes: number): void {
+    if (this.isOpen) {
+      this.#onCharge(this, bytes);
+    }
+  }
+
+  onRefused(end: (why: StatusError) => void): void {
+    this.end = end;
+  }
+}
+
+export interface ConnectionsOptions {
+  readonly limits: ServerLimits;
+  readonly refusals: Refusals;
+  readonly clock: Clock;
+}
+
+export class Connections {
+  readonly #limits: ServerLimits;
+  readonly #refusals: Refusals;
+  readonly #clock: Clock;
+  readonly #bySocket = new Map<Socket, Connection>();
+  /** Those that have made no call yet, the oldest first. */
+  readonly #silent = new Set<Connection>();
+  readonly #peers = new Map<string, Peer>();
+  #streams = 0;
+  #waitingBytes = 0;
+  #onEmpty = () => {};
+
+  constructor({ limits, refusals, clock }: ConnectionsOptions) {
+    this.#limits = limits;
+    this.#refusals = refusals;
+    this.#clock = clock;
+  }
+
+  /** Counts an accepted socket until it closes. False: there is no room, and the socket was closed. */
+  accept(socket: Socket): boolean {
+    const address = peerAddress(socket.remoteAddress);
+    const peer = address === undefined ? undefined : this.#peer(address);
+    if (!this.#hasRoom(peer)) {
+      socket.destroy();
+      return false;
+    }
+    if (peer !== undefined) {
+      peer.connections += 1;
+      this.#peers.set(peer.address, peer);
+    }
+    const connection = new Connection(socket, peer, this.#clock.monotonic());
+    this.#bySocket.set(socket, connection);
+    (socket as Marked)[connectionKey] = connection;
+    this.#silent.add(connection);
+    socket.once("close", () => this.#forget(connection));
+    return true;
+  }
+
+  /** Counts a call until its `close`. A StatusError says why there is no room for it. */
+  open(socket: object | undefined, end: (why: StatusError) => void): Stream | StatusError {
+    const connection = (socket as Marked | undefined)?.[connectionKey];
+    if (connection === undefined) {
+      return new StatusError("UNAVAILABLE", "the connection is closed");
+    }
+    connection.hasCalled = true;
+    this.#silent.delete(connection);
+    const { maxStreams, maxStreamsPerPeer } = this.#limits;
+    const { peer } = connection;
+    if (peer !== undefined && peer.streams >= maxStreamsPerPeer) {
+      return this.#refuse(
+        `${peer.streams} calls of ${peer.address} are open; at most ${maxStreamsPerPeer} of one peer are allowed`,
+        "maxStreamsPerPeer",
+      );
+    }
+    if (this.#streams >= maxStreams) {
+      return this.#refuse(
+        `${this.#streams} calls are open; at most ${maxStreams} are allowed`,
+        "maxStreams",
+      );
+    }
+    const stream = new Stream(connection, end, (charged, bytes) => this.#charge(charged, bytes));
+    connection.streams.add(stream);
+    this.#streams += 1;
+    if (peer !== undefined) {
+      peer.streams += 1;
+    }
+    return stream;
+  }
+
+  close(stream: Stream): void {
+    if (!stream.isOpen) {
+      return;
+    }
+    this.#charge(stream, -stream.waitingBytes);
+    stream.isOpen = false;
+    stream.connection.streams.delete(stream);
+    this.#streams -= 1;
+    if (stream.connection.peer !== undefined) {
+      stream.connection.peer.streams -= 1;
+    }
+  }
+
+  /**
+   * Closes connections that have not made their first call in time, until the signal aborts, and lets
+   * the log have the counts of what was refused.
+   */
+  async sweep({ signal }: { readonly signal: AbortSignal }): Promise<void> {
+    try {
+      for (;;) {
+        await this.#clock.sleep(sweepEveryMs, { signal });
+        const before = this.#clock.monotonic() - this.#limits.firstCallTimeoutMs;
+        for (const connection of this.#silent) {
+          if (connection.acceptedAt > before) {
+            break;
+          }
+          this.#refusals.note("connection closed: no call in time", {
+            limit: "firstCallTimeoutMs",
+            peer: connection.peer?.address,
+          });
+          connection.socket.destroy();
+        }
+        this.#refusals.report();
+      }
+    } catch (error) {
+      if (!signal.aborted) {
+        throw error;
+      }
+    }
+  }
+
+  /** Resolves when no connection is left. */
+  closed(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#onEmpty = resolve;
+      this.#checkEmpty();
+    });
+  }
+
+  #checkEmpty(): void {
+    if (this.#bySocket.size === 0) {
+      this.#onEmpty();
+    }
+  }
+
+  /** Cuts off what is still connected. */
+  destroy(): void {
+    for (const socket of this.#bySocket.keys()) {
+      socket.destroy();
+    }
+  }
+
+  #peer(address: string): Peer {
+    return this.#peers.get(address) ?? { address, connections: 0, streams: 0 };
+  }
+
+  #hasRoom(peer: Peer | undefined): boolean {
+    const { maxConnections, maxConnectionsPerPeer } = this.#limits;
+    const isOver =
+      peer !== undefined && peer.connections >= maxConnectionsPerPeer
+        ? "maxConnectionsPerPeer"
+        : this.#bySocket.size >= maxConnections
+          ? "maxConnections"
+          : undefined;
+    if (isOver === undefined) {
+      return true;
+    }
+    const silent = this.#oldestSilent(isOver === "maxConnectionsPerPeer" ? peer : undefined);
+    this.#refusals.note(
+      silent === undefined ? "connection refused" : "connection without a call closed for another",
+      { limit: isOver, at_most: this.#limits[isOver], peer: (silent?.peer ?? peer)?.address },
+    );
+    if (silent === undefined) {
+      return false;
+    }
+    // Its descriptor is free only later, but what counts here is free now.
+    this.#forget(silent);
+    silent.socket.destroy();
+    return true;
+  }
+
+  #oldestSilent(peer: Peer | undefined): Connection | undefined {
+    for (const connection of this.#silent) {
+      if (peer === undefined || connection.peer === peer) {
+        return connection;
+      }
+    }
+    return undefined;
+  }
+
+  #forget(connection: Connection): void {
+    if (!this.#bySocket.delete(connection.socket)) {
+      return;
+    }
+    this.#silent.delete(connection);
+    for (const stream of connection.streams) {
+      this.close(stream);
+    }
+    const { peer } = connection;
+    if (peer !== undefined) {
+      peer.connections -= 1;
+      if (peer.connections === 0) {
+        this.#peers.delete(peer.address);
+      }
+    }
+    this.#checkEmpty();
+  }
+
+  #refuse(message: string, limit: keyof ServerLimits): StatusError {
+    this.#refusals.note("call refused", { limit, why: message });
+    return new StatusError("RESOURCE_EXHAUSTED", message);
+  }
+
+  #charge(stream: Stream, bytes: number): void {
+    const { connection } = stream;
+    stream.waitingBytes += bytes;
+    connection.waitingBytes += bytes;
+    this.#waitingBytes += bytes;
+    if (bytes <= 0) {
+      return;
+    }
+    const { maxWaitingBytes, maxWaitingBytesPerConnection } = this.#limits;
+    while (connection.waitingBytes > maxWaitingBytesPerConnection) {
+      this.#endLargest(
+        connection,
+        "maxWaitingBytesPerConnection",
+        `${connection.waitingBytes} bytes of this connection wait to be read; at most ${maxWaitingBytesPerConnection} are allowed`,
+      );
+    }
+    while (this.#waitingBytes > maxWaitingBytes) {
+      this.#endLargest(
+        largest(this.#bySocket.values()) ?? connection,
+        "maxWaitingBytes",
+        `${this.#waitingBytes} bytes of all connections wait to be read; at most ${maxWaitingBytes} are allowed, and this connection has most of them`,
+      );
+    }
+  }
+
+  /** Ends the call of the connection that holds most, and so frees what it holds. */
+  #endLargest(connection: Connection, limit: keyof ServerLimits, message: string): void {
+    const stream = largest(connection.streams);
+    if (stream === undefined) {
+      throw new Error("bytes wait for a connection without calls");
+    }
+    const why = this.#refuse(message, limit);
+    this.close(stream);
+    stream.end(why);
+  }
+}
+
+function largest<T extends { readonly waitingBytes: number }>(all: Iterable<T>): T | undefined {
+  let found: T | undefined;
+  for (const one of all) {
+    if (found === undefined || one.waitingBytes > found.waitingBytes) {
+      found = one;
+    }
+  }
+  return found;
+}
+
+/** What counts as one peer; undefined for a unix socket, or where the socket is closed already. */
+export function peerAddress(remoteAddress: string | undefined): string | undefined {
+  if (remoteAddress === undefined || !remoteAddress.includes(":")) {
+    return remoteAddress;
+  }
+  const [mapped] = /\d+\.\d+\.\d+\.\d+$/.exec(remoteAddress) ?? [];
+  if (mapped !== undefined) {
+    return mapped;
+  }
+  const [head = "", tail] = remoteAddress.replace(/%.*$/, "").split("::");
+  const groups = (text: string) => (text === "" ? [] : text.split(":"));
+  const before = groups(head);
+  const after = groups(tail ?? "");
+  const zeros = Array(Math.max(0, 8 - before.length - after.length)).fill("0");
+  const prefix = [...before, ...zeros, ...after].slice(0, 4).join(":");
+  return prefix === "0:0:0:0" ? remoteAddress : `${prefix}::/64`;
+}
