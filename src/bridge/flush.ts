@@ -310,7 +310,7 @@ function read(
     !isOurs
   ) {
     throw new StatusError(
-      "INTERNAL",
+      "DATA_LOSS",
       `the cloud's summary does not say what became of each of ${batch.length} events: ${accepted} accepted, ${duplicates} duplicates, ${refused} refused, ${refusals.length} of them named`,
     );
   }
