@@ -172,19 +172,19 @@ describe("verdicts", () => {
 
   test("--for is success", async () => {
     const { stderr, code } = await chat("--no-half-close", "--for", "400ms");
-    expect(stderr).toMatch(/^stream cancelled by client, got \d echo(es)? · --for 400ms · /m);
+    expect(stderr).toMatch(/^stream cancelled by client, (sent \d, )?got \d echo(es)? · --for 400ms · /m);
     expect(code).toBe(0);
   });
 
   test("--idle is success", async () => {
     const { stderr, code } = await chat("--no-half-close", "-n", "1", "--idle", "1s");
-    expect(stderr).toMatch(/^stream cancelled by client, got 1 echo · idle for 1s · /m);
+    expect(stderr).toMatch(/^stream cancelled by client, (sent \d, )?got 1 echo · idle for 1s · /m);
     expect(code).toBe(0);
   });
 
   test("an expectation met is success", async () => {
     const { stderr, code } = await chat("--expect", "2", "--within", "20s");
-    expect(stderr).toMatch(/^stream cancelled by client, got 2 echoes · got the expected 2 · /);
+    expect(stderr).toMatch(/^stream cancelled by client, (sent \d, )?got 2 echoes · got the expected 2 · /);
     expect(code).toBe(0);
   });
 
@@ -197,7 +197,7 @@ describe("verdicts", () => {
 
     const late = await chat("--no-half-close", "-n", "1", "--expect", "2", "--within", "1s");
     expect(late.stderr).toMatch(
-      /^stream cancelled by client, got 1 echo · expected 2 within 1s · /m,
+      /^stream cancelled by client, (sent \d, )?got 1 echo · expected 2 within 1s · /m,
     );
     expect(late.code).toBe(4);
   });
@@ -223,7 +223,7 @@ describe("verdicts", () => {
     await client.output(/^< echo/m);
     client.child.kill(signal);
     const ended = await client.ended;
-    expect(ended.stderr).toMatch(new RegExp(`^stream cancelled by client, got 1 echo · ${why} · `));
+    expect(ended.stderr).toMatch(new RegExp(`^stream cancelled by client, (sent \d, )?got 1 echo · ${why} · `));
     expect(ended.signal).toBe(signal);
     await own.output(/^chat ended: client gone$/m);
   });
