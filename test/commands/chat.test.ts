@@ -172,7 +172,9 @@ describe("verdicts", () => {
 
   test("--for is success", async () => {
     const { stderr, code } = await chat("--no-half-close", "--for", "400ms");
-    expect(stderr).toMatch(/^stream cancelled by client, (sent \d, )?got \d echo(es)? · --for 400ms · /m);
+    expect(stderr).toMatch(
+      /^stream cancelled by client, (sent \d, )?got \d echo(es)? · --for 400ms · /m,
+    );
     expect(code).toBe(0);
   });
 
@@ -184,7 +186,9 @@ describe("verdicts", () => {
 
   test("an expectation met is success", async () => {
     const { stderr, code } = await chat("--expect", "2", "--within", "20s");
-    expect(stderr).toMatch(/^stream cancelled by client, (sent \d, )?got 2 echoes · got the expected 2 · /);
+    expect(stderr).toMatch(
+      /^stream cancelled by client, (sent \d, )?got 2 echoes · got the expected 2 · /,
+    );
     expect(code).toBe(0);
   });
 
@@ -223,7 +227,9 @@ describe("verdicts", () => {
     await client.output(/^< echo/m);
     client.child.kill(signal);
     const ended = await client.ended;
-    expect(ended.stderr).toMatch(new RegExp(`^stream cancelled by client, (sent \d, )?got 1 echo · ${why} · `));
+    expect(ended.stderr).toMatch(
+      new RegExp(`^stream cancelled by client, (sent \\d, )?got 1 echo · ${why} · `),
+    );
     expect(ended.signal).toBe(signal);
     await own.output(/^chat ended: client gone$/m);
   });
