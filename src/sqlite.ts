@@ -84,6 +84,48 @@ const networkFileSystems: Readonly<Record<number, string>> = {
   [0x5346414f]: "AFS",
 };
 
+/**
+ * Runs `read`, and again with BigInts when a row has an integer that no JavaScript number can hold.
+ *
+ * node:sqlite throws ERR_OUT_OF_RANGE for such an integer, and one row would make a whole table
+ * unreadable. None of our code writes one, but a file may hold it. It is returned as the nearest safe
+ * integer, and the code that knows the column decides what an absurd number means there.
+ */
+function readingSafely<T>(statement: StatementSync, read: () => T, safe: (read: T) => T): T {
+  try {
+    return read();
+  } catch (error) {
+    if (!isUnsafeInteger(error)) {
+      throw error;
+    }
+    statement.setReadBigInts(true);
+    try {
+      return safe(read());
+    } finally {
+      statement.setReadBigInts(false);
+    }
+  }
+}
+
+function isUnsafeInteger(error: unknown): boolean {
+  return error instanceof RangeError && "code" in error && error.code === "ERR_OUT_OF_RANGE";
+}
+
+/** Replaces the BigInts of a row, which is an object or an array. */
+function safeRow<R extends object | undefined>(row: R): R {
+  for (const [key, value] of Object.entries(row ?? {})) {
+    if (typeof value === "bigint") {
+      Object.assign(row ?? {}, { [key]: safeInteger(value) });
+    }
+  }
+  return row;
+}
+
+function safeInteger(value: bigint): number {
+  const max = BigInt(Number.MAX_SAFE_INTEGER);
+  return Number(value > max ? max : value < -max ? -max : value);
+}
+
 /** For a database that lives as long as the process. */
 export const inMemory = ":memory:";
 
@@ -183,8 +225,16 @@ export class Database {
         };
       return {
         run: explained((...values: SqlValue[]) => statement.run(...values)),
-        get: explained((...values: SqlValue[]) => statement.get(...values)),
-        all: explained((...values: SqlValue[]) => statement.all(...values)),
+        get: explained((...values: SqlValue[]) =>
+          readingSafely(statement, () => statement.get(...values), safeRow),
+        ),
+        all: explained((...values: SqlValue[]) =>
+          readingSafely(
+            statement,
+            () => statement.all(...values),
+            (rows) => rows.map(safeRow),
+          ),
+        ),
         iterate: (...values) => this.#iterate(statement, values),
       };
     } catch (error) {
@@ -195,10 +245,19 @@ export class Database {
 
   *#iterate(statement: StatementSync, values: SqlValue[]): Generator<unknown[], void> {
     statement.setReturnArrays(true);
+    let yielded = 0;
     try {
-      yield* statement.iterate(...values) as Iterable<unknown[]>;
+      for (const row of statement.iterate(...values) as Iterable<unknown[]>) {
+        yielded += 1;
+        yield row;
+      }
     } catch (error) {
-      throw this.explain(error);
+      if (!isUnsafeInteger(error)) {
+        throw this.explain(error);
+      }
+      // The rows that were yielded are passed over, and the others are read as BigInt.
+      const read = () => statement.all(...values) as unknown as unknown[][];
+      yield* readingSafely(statement, read, (rows) => rows.map(safeRow)).slice(yielded);
     } finally {
       statement.setReturnArrays(false);
     }

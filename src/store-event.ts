@@ -21,7 +21,13 @@ export const maxRecordedPayloadBytes = 1024 * 1024;
 export const maxTakenPayloadBytes = 2 * 1024 * 1024;
 
 /** The last millisecond of the year 9999, the end of what RFC 3339 can write. */
-const maxTimestamp = 253_402_300_799_999;
+export const maxTimestamp = 253_402_300_799_999;
+
+/**
+ * The longest reason, alarm or other text for people that is kept, printed or logged, in characters.
+ * The contract says so of what a peer of ours sends; the text of any other peer is cut to it.
+ */
+export const maxTextLength = 1024;
 
 /** What is wrong with an event, in words that name the field; undefined if nothing is. */
 export function faultOfEvent(

@@ -11,6 +11,8 @@ import { backoffMs } from "../backoff.ts";
 import type { Bell } from "../bell.ts";
 import type { Clock, Random } from "../clock.ts";
 import { messageOf } from "../errors.ts";
+import { beginning } from "../plain.ts";
+import { maxTextLength } from "../store-event.ts";
 import type { CommandOutcome, Inbox, ReceivedCommand } from "./inbox.ts";
 
 export interface ApplyingOptions {
@@ -64,12 +66,16 @@ async function attempt(
   command: ReceivedCommand,
   { apply, maxAttempts, clock, random, signal }: ApplyingOptions,
 ): Promise<CommandOutcome> {
+  if (command.fault !== undefined) {
+    // Another attempt would change nothing, and the program would get numbers that nobody sent.
+    return { kind: "parked", reason: command.fault };
+  }
   try {
     await apply(command, { signal });
     return { kind: "applied" };
   } catch (error) {
     signal.throwIfAborted();
-    const reason = messageOf(error);
+    const reason = beginning(messageOf(error), maxTextLength);
     const attempts = command.attempts + 1;
     return attempts >= maxAttempts
       ? { kind: "parked", reason: `failed ${attempts} times: ${reason}` }

@@ -88,6 +88,9 @@ const lastReportMs = 1_000;
 /** Questions that wait while another one is answered. */
 const maxQuestions = 4;
 
+/** Refusals of further questions that may be under way; beyond them a question gets no answer. */
+const maxRefusals = 4;
+
 export class Bridge {
   /** Rejects when the bridge cannot go on. */
   readonly failed: Promise<never>;
@@ -105,6 +108,7 @@ export class Bridge {
   readonly #others: Promise<void>[];
   #questions: Promise<void> = Promise.resolve();
   #waitingQuestions = 0;
+  #refusals = 0;
   #link: LinkState = { kind: "connecting" };
 
   /** Begins at once. */
@@ -294,7 +298,12 @@ export class Bridge {
     const { outbox, control, clock, tell } = this.#options;
     const { signal } = this.#over;
     const isBusy = this.#waitingQuestions >= maxQuestions;
-    this.#waitingQuestions += 1;
+    if (isBusy && this.#refusals >= maxRefusals) {
+      // A cloud that asks without end would have us call it as fast as it asks.
+      return;
+    }
+    this.#waitingQuestions += isBusy ? 0 : 1;
+    this.#refusals += isBusy ? 1 : 0;
     const parts = isBusy ? refusing() : digestsOf(question.range, { outbox, clock, signal });
     const answer = async () => {
       let fault = "";
@@ -303,7 +312,8 @@ export class Bridge {
       } catch (error) {
         fault = messageOf(error);
       }
-      this.#waitingQuestions -= 1;
+      this.#waitingQuestions -= isBusy ? 0 : 1;
+      this.#refusals -= isBusy ? 1 : 0;
       if (!signal.aborted) {
         tell({ kind: "answered", question, fault });
       }

@@ -17,10 +17,10 @@ import { Bell } from "../bell.ts";
 import type { Clock, Random } from "../clock.ts";
 import { StatusError } from "../errors.ts";
 import { GroupCommit } from "../group-commit.ts";
-import { isTooMuch } from "./flush.ts";
+import { ledgerCheck } from "./ledger-check.ts";
 import { keepLinked, type LinkState } from "./link.ts";
 import type { Outbox, Recorded, Settlement } from "./outbox.ts";
-import { settlementOf } from "./settling.ts";
+import { isTooMuch, numbersTaken, settlementOf } from "./settling.ts";
 import { type Answer, type Bundle, maxBundle, maxBundleSize, type Uplink } from "./uplink.ts";
 
 export interface ChannelOptions {
@@ -88,8 +88,8 @@ export async function channel(options: ChannelOptions): Promise<void> {
       // A stop ends the waiting for a connection; a call in progress ends itself.
       signal: stopped,
       connect: (call) => uplink.connect(call),
-      async session({ answered, failures }) {
-        const session = new Session({ ...options, firstWindow, failures, answered });
+      async session({ progressed, failures }) {
+        const session = new Session({ ...options, firstWindow, failures, progressed });
         try {
           return await session.run();
         } catch (error) {
@@ -119,7 +119,7 @@ interface InFlight {
 interface SessionOptions extends ChannelOptions {
   readonly firstWindow: number;
   readonly failures: number;
-  readonly answered: () => void;
+  readonly progressed: () => void;
 }
 
 /** One call. */
@@ -174,7 +174,7 @@ class Session {
   }
 
   /** `again`: the events have new numbers. */
-  async run(): Promise<"done" | "again"> {
+  async run(): Promise<"done" | { readonly again: string }> {
     const { uplink, outbox, stop, onAlarm, paced } = this.#options;
     const signal = this.#signal;
     const onStop = () => this.#bell.ring();
@@ -183,12 +183,7 @@ class Session {
     try {
       const answers = uplink.channel(this.#sending(), {
         signal,
-        onLedger: (ledger) => {
-          const alarm = outbox.meet(ledger);
-          if (alarm !== undefined) {
-            onAlarm(alarm);
-          }
-        },
+        onLedger: ledgerCheck(outbox, onAlarm),
       });
       for await (const some of answers) {
         for (const answer of some) {
@@ -205,7 +200,7 @@ class Session {
       return "done";
     } catch (error) {
       if (this.#hasRenumbered) {
-        return "again";
+        return { again: numbersTaken };
       }
       signal.throwIfAborted();
       const [alone] = this.#inFlight.values();
@@ -322,7 +317,7 @@ class Session {
   }
 
   #take(answer: Answer): void {
-    const { answered, clock, outbox, onAnswer, window = defaultWindow } = this.#options;
+    const { progressed, clock, outbox, onAnswer, window = defaultWindow } = this.#options;
     this.#answers += 1;
     if (this.#answers % answersToGrow === 0) {
       this.#window = Math.min(window, this.#window * 2);
@@ -338,13 +333,17 @@ class Session {
     this.#inFlight.delete(eventId);
     this.#inFlightSize -= sent.event.payload.length;
     if (answer.kind === "refused" && answer.isSeqTaken) {
+      if (this.#hasRenumbered) {
+        // It was sent under its old number.
+        return;
+      }
       this.#marks.flush();
       outbox.renumber();
       this.#hasRenumbered = true;
       this.#over.abort(new StatusError("CANCELLED", "the events have new numbers"));
       return;
     }
-    answered();
+    progressed();
     const settlement = settlementOf(sent.event, answer, this.#options);
     this.#unmarked.add(eventId);
     this.#marks.add(settlement).then(

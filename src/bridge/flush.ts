@@ -5,14 +5,20 @@
  * Events are marked only by a summary that names what became of each of them. A call that is lost has
  * said nothing: its events are sent again, in batches half as large, so that a link which always
  * breaks after some events still gets them across.
+ *
+ * A cloud of the original contract counts duplicates as rejected and names no event. Then nobody knows
+ * which of a batch it has, and the same batch again gets the same summary. So the rest goes up as in
+ * channel.ts, where each event has its own answer.
  */
 
 import type { Clock, Random } from "../clock.ts";
 import { StatusError } from "../errors.ts";
 import { GroupCommit } from "../group-commit.ts";
+import { channel } from "./channel.ts";
+import { ledgerCheck } from "./ledger-check.ts";
 import { keepLinked, type LinkState } from "./link.ts";
 import type { LedgerSeen, Outbox, Recorded, Settlement } from "./outbox.ts";
-import { settlementOf } from "./settling.ts";
+import { isTooMuch, numbersTaken, settlementOf } from "./settling.ts";
 import {
   type Answer,
   type Bundle,
@@ -36,6 +42,8 @@ export interface FlushOptions {
   readonly onSummary: (summary: Summary, refused: readonly Refused[]) => void;
   /** Is told that the cloud has forgotten what it had acknowledged. */
   readonly onAlarm: (why: string) => void;
+  /** Is told once that summaries do not say enough, and that each event gets its own answer now. */
+  readonly onUnnamed?: (why: UnnamedError) => void;
   /** At most this many events a call. */
   readonly maxBatch?: number;
   readonly maxAttempts?: number;
@@ -65,17 +73,73 @@ const maxCalls = 3;
  */
 const marksTogether = { maxItems: 4, lingerMs: 500 };
 
-/** Resolves when nothing is pending any more. Throws as `keepLinked`. */
+/** A summary says how many events were rejected, and not which. */
+export class UnnamedError extends StatusError {
+  override readonly name = "UnnamedError";
+
+  constructor(message: string, cause?: unknown) {
+    super("FAILED_PRECONDITION", message, { cause });
+  }
+}
+
+/**
+ * Resolves when nothing is pending any more. Throws as `keepLinked`, and `UnnamedError` when summaries
+ * do not name what was rejected and the cloud has no channel either: then nothing more can be done by
+ * sending, and what is pending stays so.
+ */
 export async function flush(options: FlushOptions): Promise<void> {
+  try {
+    await flushBatches(options);
+  } catch (error) {
+    if (!(error instanceof UnnamedError)) {
+      throw error;
+    }
+    options.onUnnamed?.(error);
+    await flushByChannel(options, error);
+  }
+}
+
+/** Drains the outbox with an answer for each event, and tells the answers as summaries of one event. */
+async function flushByChannel(options: FlushOptions, why: UnnamedError): Promise<void> {
+  const { outbox, onSummary } = options;
+  try {
+    await channel({
+      ...options,
+      untilDrained: true,
+      stop: new AbortController().signal,
+      onAnswer(answer, settlement) {
+        const counts = { accepted: 0, duplicates: 0, refused: 0 };
+        if (answer.kind !== "refused") {
+          const kind = answer.kind === "accepted" ? "accepted" : "duplicates";
+          onSummary({ ...counts, [kind]: 1, refusals: [] }, []);
+          return;
+        }
+        const event = outbox.event(answer.eventId);
+        const isParked = settlement.kind === "parked";
+        const refused = event === undefined ? [] : [{ event, answer, isParked }];
+        onSummary({ ...counts, refused: 1, refusals: [answer] }, refused);
+      },
+    });
+  } catch (error) {
+    if (error instanceof StatusError && error.code === "UNIMPLEMENTED") {
+      throw new UnnamedError(`${why.message}; it has no channel to ask event by event`, error);
+    }
+    throw error;
+  }
+}
+
+async function flushBatches(options: FlushOptions): Promise<void> {
   const { outbox, uplink, clock, signal, maxBatch = maxFlushBatch } = options;
   let size = maxBatch;
   let successes = 0;
 
   await keepLinked({
     ...options,
+    isFinal: (error) => error instanceof UnnamedError,
     connect: (call) => uplink.connect(call),
-    async session({ answered }) {
+    async session({ progressed }) {
       options.onState({ kind: "replaying" });
+      const onLedger = ledgerCheck(outbox, options.onAlarm);
       const underWay = new Set<Promise<void>>();
       const marks = new GroupCommit<readonly Settlement[], undefined>({
         clock,
@@ -96,7 +160,7 @@ export async function flush(options: FlushOptions): Promise<void> {
 
       const upload = async (batch: readonly Recorded[], sent: () => void) => {
         try {
-          const summary = await uploadBatch(batch, sent, options);
+          const summary = await uploadBatch(batch, { sent, onLedger }, options);
           const { settlements, refused, isSeqTaken } = read(summary, batch, options);
           const mark = marks.add(settlements).then(() => options.onSummary(summary, refused));
           noted = Promise.all([noted, mark]);
@@ -107,14 +171,18 @@ export async function flush(options: FlushOptions): Promise<void> {
             marks.flush();
           }
           mustRenumber ||= isSeqTaken;
-          answered();
+          if (settlements.length > 0) {
+            progressed();
+          }
           successes += 1;
           if (successes >= successesToGrow) {
             successes = 0;
             size = Math.min(maxBatch, size * 2);
           }
         } catch (error) {
-          failure ??= { error };
+          if (!(failure?.error instanceof UnnamedError)) {
+            failure = error instanceof UnnamedError ? { error } : (failure ?? { error });
+          }
           successes = 0;
           size = Math.max(1, Math.floor(Math.min(size, batch.length) / 2));
         }
@@ -159,7 +227,7 @@ export async function flush(options: FlushOptions): Promise<void> {
         } else if (mustRenumber) {
           // Not sooner: what was answered keeps the number under which it was sent, in other calls too.
           outbox.renumber();
-          return "again";
+          return { again: numbersTaken };
         } else if (failure !== undefined) {
           throw failure.error;
         } else {
@@ -175,11 +243,11 @@ export async function flush(options: FlushOptions): Promise<void> {
   });
 }
 
-/** `sent` is called when the last event is on its way. */
+/** `sent` is called when the last event is on its way, `onLedger` with what the cloud says first. */
 async function uploadBatch(
   batch: readonly Recorded[],
-  sent: () => void,
-  { outbox, uplink, signal, onSending, onAlarm }: FlushOptions,
+  { sent, onLedger }: { readonly sent: () => void; readonly onLedger: (seen: LedgerSeen) => void },
+  { uplink, signal, onSending }: FlushOptions,
 ): Promise<Summary> {
   async function* sending(): AsyncGenerator<Bundle, void> {
     let bundle: Recorded[] = [];
@@ -201,12 +269,6 @@ async function uploadBatch(
       yield bundle;
     }
   }
-  const onLedger = (ledger: LedgerSeen) => {
-    const alarm = outbox.meet(ledger);
-    if (alarm !== undefined) {
-      onAlarm(alarm);
-    }
-  };
   try {
     return await uplink.upload(sending(), { signal, onLedger, onSent: sent });
   } catch (error) {
@@ -224,7 +286,7 @@ async function uploadBatch(
  * other numbers, and are pending still.
  */
 function read(
-  { accepted, duplicates, refused, refusals }: Summary,
+  summary: Summary,
   batch: readonly Recorded[],
   options: FlushOptions,
 ): {
@@ -232,6 +294,13 @@ function read(
   readonly refused: readonly Refused[];
   readonly isSeqTaken: boolean;
 } {
+  const { accepted, duplicates, refused, refusals } = summary;
+  const { rejected = duplicates + refused } = summary;
+  if (duplicates + refused === 0 && rejected > 0 && accepted + rejected === batch.length) {
+    throw new UnnamedError(
+      `the cloud has rejected ${rejected} of ${batch.length} events and does not say which, or whether it has them already`,
+    );
+  }
   const answers = new Map(refusals.map((refusal) => [refusal.eventId, refusal]));
   const isOurs = batch.filter(({ eventId }) => answers.has(eventId)).length === answers.size;
   if (
@@ -241,7 +310,7 @@ function read(
     !isOurs
   ) {
     throw new StatusError(
-      "INTERNAL",
+      "DATA_LOSS",
       `the cloud's summary does not say what became of each of ${batch.length} events: ${accepted} accepted, ${duplicates} duplicates, ${refused} refused, ${refusals.length} of them named`,
     );
   }
@@ -260,10 +329,6 @@ function read(
   });
   const isSeqTaken = refusals.some((answer) => answer.isSeqTaken);
   return { settlements, refused: told, isSeqTaken };
-}
-
-export function isTooMuch(error: unknown): error is StatusError {
-  return error instanceof StatusError && error.code === "RESOURCE_EXHAUSTED";
 }
 
 function refusedAlone({ eventId }: Recorded, { message }: StatusError): Summary {

@@ -5,8 +5,9 @@
  */
 
 import { StatusError } from "../errors.ts";
+import { beginning, plain } from "../plain.ts";
 import type { Database } from "../sqlite.ts";
-import { faultOfName } from "../store-event.ts";
+import { faultOfName, maxNameBytes, maxTimestamp } from "../store-event.ts";
 import { insistOnOurs } from "./hand-over-mark.ts";
 
 export interface Command {
@@ -18,6 +19,62 @@ export interface Command {
   readonly sequence: number;
   /** Unix milliseconds, by the cloud's clock. */
   readonly issuedAt: number;
+}
+
+/** The highest sequence of a command, far beyond what a cloud can have counted to. */
+export const maxCommandSequence = 2 ** 40;
+
+/** The largest payload of a command, in bytes of UTF-8: twice what our cloud lets head office issue. */
+export const maxCommandPayloadBytes = 2 * 1024 * 1024;
+
+/**
+ * What is wrong with a command's fields, in words that name the field; undefined if nothing is. A
+ * cloud of the original contract sends neither a sequence nor a time: both are 0 then.
+ */
+export function faultOfBounds(command: Command): string | undefined {
+  const { commandId, type, payloadJson, sequence, issuedAt } = command;
+  const bytes = Buffer.byteLength(payloadJson);
+  return (
+    faultOfInteger("sequence", sequence, maxCommandSequence) ??
+    faultOfInteger("issued_at", issuedAt, maxTimestamp) ??
+    faultOfName("command_id", commandId) ??
+    faultOfName("type", type) ??
+    (bytes > maxCommandPayloadBytes
+      ? `payload_json has ${bytes} bytes; at most ${maxCommandPayloadBytes} are allowed`
+      : undefined)
+  );
+}
+
+function faultOfInteger(field: string, value: number, max: number): string | undefined {
+  return Number.isSafeInteger(value) && value >= 0 && value <= max
+    ? undefined
+    : `${field} is ${value}; expected 0 to ${max}`;
+}
+
+/**
+ * A command with each field within its bounds, so that it can be kept and shown. An id that cannot be
+ * kept is replaced by one that names the place in the queue. A payload that is too large is left out
+ * altogether: a part of it could be taken for the whole.
+ */
+export function withinBounds(command: Command): Command {
+  const { commandId, type, payloadJson, sequence, issuedAt } = command;
+  return {
+    commandId:
+      faultOfName("command_id", commandId) === undefined ? commandId : `refused-${sequence}`,
+    type: faultOfName("type", type) === undefined ? type : shortName(type),
+    payloadJson: Buffer.byteLength(payloadJson) > maxCommandPayloadBytes ? "" : payloadJson,
+    sequence: clamped(sequence, maxCommandSequence),
+    issuedAt: clamped(issuedAt, maxTimestamp),
+  };
+}
+
+/** A character takes at most three bytes of UTF-8. */
+function shortName(name: string): string {
+  return beginning(plain(name), Math.floor(maxNameBytes / 3)) || "none";
+}
+
+function clamped(value: number, max: number): number {
+  return Math.min(max, Math.max(0, value));
 }
 
 /**
@@ -42,6 +99,11 @@ export interface ReceivedCommand extends Command {
   readonly notBefore: number;
   /** Why it could not be applied last; empty if it never could not. */
   readonly reason: string;
+  /**
+   * What is wrong with the numbers in the file, which are clamped here; undefined if nothing is. An
+   * earlier version kept whatever the cloud sent.
+   */
+  readonly fault?: string | undefined;
 }
 
 /** What became of a command that was to be applied. */
@@ -155,31 +217,35 @@ export class Inbox {
       .all()
       .map((row) => ({
         ledgerId: String(row["ledger_id"]),
-        sequence: Number(row["sequence"]),
-        commandId: String(row["command_id"]),
-        usedAt: Number(row["used_at"]),
+        ...placeOf(Number(row["sequence"]), String(row["command_id"])),
+        usedAt: clamped(Number(row["used_at"]), maxTimestamp),
       }));
   }
 
   /**
    * Keeps a command and moves the cursor behind it, in one transaction: on the disk when this
    * returns. One that has come before only moves the cursor. With `appliesLater` it waits for
-   * `next`; else it is applied now, or parked if this store does not know what to do with it. Throws
-   * `StatusError`: INTERNAL for one that names nothing, which only a broken cloud sends,
-   * FAILED_PRECONDITION when the buffer was handed over to another box.
+   * `next`; else it is applied now, or parked if this store does not know what to do with it.
+   *
+   * A command with a field out of bounds is parked too, with the field cut or clamped, so that those
+   * after it in the queue still come. That takes a sequence to move the cursor past it. Without one
+   * this throws `StatusError` DATA_LOSS and keeps nothing. Throws FAILED_PRECONDITION when the buffer
+   * was handed over to another box.
    */
   receive(
-    command: Command,
+    sent: Command,
     ledgerId: string,
     { appliesLater = false }: { readonly appliesLater?: boolean } = {},
   ): Received {
-    const { commandId, type, payloadJson, sequence, issuedAt } = command;
-    const fault = faultOfName("command_id", commandId);
-    if (fault !== undefined) {
-      throw new StatusError("INTERNAL", `the cloud sent a command whose ${fault}`);
+    const misplaced = faultOfPlace(sent, ledgerId);
+    if (misplaced !== undefined) {
+      throw new StatusError("DATA_LOSS", `the cloud sent a command whose ${misplaced}`);
     }
-    const reason = appliesLater ? "" : faultOfCommand(command);
-    const state: CommandState = appliesLater ? "received" : reason === "" ? "applied" : "parked";
+    const outOfBounds = faultOfBounds(sent);
+    const command = withinBounds(sent);
+    const { commandId, type, payloadJson, sequence, issuedAt } = command;
+    const reason = outOfBounds ?? (appliesLater ? "" : faultOfCommand(command));
+    const state: CommandState = reason !== "" ? "parked" : appliesLater ? "received" : "applied";
     const at = this.#now();
     return this.#database.write(() => {
       insistOnOurs(this.#database);
@@ -288,7 +354,8 @@ export class Inbox {
     return {
       ledgerId,
       receivedSequence: sequence,
-      appliedSequence: first === null ? sequence : Math.min(sequence, Number(first) - 1),
+      appliedSequence:
+        first === null ? sequence : Math.max(0, Math.min(sequence, Number(first) - 1)),
     };
   }
 
@@ -310,21 +377,47 @@ export class Inbox {
     return this.#database
       .prepare(`SELECT ${columns} FROM commands WHERE ${where}`)
       .all(...values)
-      .map((row) => ({
-        number: Number(row["number"]),
-        commandId: String(row["command_id"]),
-        type: String(row["type"]),
-        payloadJson: String(row["payload"]),
-        sequence: Number(row["sequence"]),
-        issuedAt: Number(row["issued_at"]),
-        ledgerId: String(row["ledger_id"]),
-        receivedAt: Number(row["received_at"]),
-        state: commandStates[Number(row["state"])] ?? "parked",
-        attempts: Number(row["attempts"]),
-        notBefore: Number(row["not_before"]),
-        reason: String(row["reason"]),
-      }));
+      .map((row) => {
+        const command: Command = {
+          commandId: String(row["command_id"]),
+          type: String(row["type"]),
+          payloadJson: String(row["payload"]),
+          sequence: Number(row["sequence"]),
+          issuedAt: Number(row["issued_at"]),
+        };
+        return {
+          ...command,
+          number: Number(row["number"]),
+          sequence: clamped(command.sequence, maxCommandSequence),
+          issuedAt: clamped(command.issuedAt, maxTimestamp),
+          ledgerId: String(row["ledger_id"]),
+          receivedAt: clamped(Number(row["received_at"]), maxTimestamp),
+          state: commandStates[Number(row["state"])] ?? "parked",
+          attempts: Number(row["attempts"]),
+          notBefore: Number(row["not_before"]),
+          reason: String(row["reason"]),
+          fault: faultOfBounds(command),
+        };
+      });
   }
+}
+
+/** A cursor that no queue can have led to is taken for none: then every command comes again. */
+function placeOf(sequence: number, commandId: string): Pick<Cursor, "sequence" | "commandId"> {
+  const isPlace = sequence >= 0 && sequence <= maxCommandSequence;
+  return isPlace ? { sequence, commandId } : { sequence: 0, commandId: "" };
+}
+
+/**
+ * Why the cursor cannot move past a command; undefined if it can. A cloud that does not name its
+ * ledger need not number its commands: each is told by its id, and is not sent again.
+ */
+function faultOfPlace({ sequence, commandId }: Command, ledgerId: string): string | undefined {
+  return ledgerId === "" && sequence === 0
+    ? faultOfName("command_id", commandId)
+    : sequence >= 1 && sequence <= maxCommandSequence
+      ? undefined
+      : `sequence is ${sequence}; expected 1 to ${maxCommandSequence}`;
 }
 
 /** Why a store cannot apply it; empty if it can. */

@@ -8,8 +8,12 @@
  * - `live`: the buffer is empty; events go out as they are recorded.
  * - `draining`: nothing more is sent; the answers that are due still come.
  * - `offline`: the connection could not be made or was lost. The next attempt comes after a random
- *   time, below 1 s at first and 30 s at most, for as long as it takes. It begins anew with 1 s when
- *   the cloud has answered something, not when it has accepted a connection.
+ *   time, below 1 s at first and 30 s at most, for as long as it takes. The waits begin with 1 s again
+ *   when something has been brought forward, not when the cloud has accepted a connection or a call.
+ *
+ * A session may ask to be made again at once. It gets that as long as each one brings something
+ * forward, and once more; then it waits like a lost connection. So no cloud, whatever it answers, makes
+ * a store call it in a loop without a pause.
  */
 
 import { backoffMs } from "../backoff.ts";
@@ -34,21 +38,27 @@ export interface LinkOptions {
   /** Rejects with `StatusError` if there is no connection. */
   readonly connect: (options: { readonly signal: AbortSignal }) => Promise<void>;
   /**
-   * Makes use of a connection. `answered` is to be called when the cloud has answered something;
-   * `failures` is how many attempts in a row have failed so far. Resolves with `again` to be called
-   * once more at once, and rejects when the connection is lost.
+   * Makes use of a connection. `progressed` is to be called when the cloud's answer has brought
+   * something forward: an event is settled, a new command is on the disk. An answer that leaves all as
+   * it was does not count. `failures` is how many attempts in a row have failed so far. Resolves with
+   * `again`, and why, to be made again; rejects when the connection is lost.
    */
   readonly session: (link: {
-    readonly answered: () => void;
+    readonly progressed: () => void;
     readonly failures: number;
-  }) => Promise<"done" | "again">;
+  }) => Promise<"done" | { readonly again: string }>;
   readonly onState: (state: LinkState) => void;
+  /** Tells of an error that is thrown at once, though its code is one of those that may pass. */
+  readonly isFinal?: (error: StatusError) => boolean;
   /** Rings when there is a reason to try again before the time has come. */
   readonly hurry?: Bell | undefined;
   readonly clock: Clock;
   readonly random: Random;
   readonly signal: AbortSignal;
 }
+
+/** So many times in a row a session is made again at once though nothing was brought forward. */
+const maxIdleRepeats = 1;
 
 /** Of the waits between attempts, in milliseconds. */
 export const linkBackoff = { baseMs: 1_000, capMs: 30_000 };
@@ -66,9 +76,11 @@ const finalCodes: readonly StatusCode[] = [
  * would change.
  */
 export async function keepLinked(options: LinkOptions): Promise<void> {
-  const { connect, session, onState, hurry, clock, random, signal } = options;
+  const { connect, session, onState, isFinal, hurry, clock, random, signal } = options;
   let failures = 0;
-  const answered = () => {
+  /** How often in a row a session has asked to be made again without bringing anything forward. */
+  let idleRepeats = 0;
+  const progressed = () => {
     if (failures > 0) {
       failures = 0;
       onState({ kind: "recovered" });
@@ -78,13 +90,27 @@ export async function keepLinked(options: LinkOptions): Promise<void> {
     try {
       onState({ kind: "connecting" });
       await connect({ signal });
-      while ((await session({ answered, failures })) === "again") {
+      for (;;) {
+        let isIdle = true;
+        const outcome = await session({
+          progressed() {
+            isIdle = false;
+            progressed();
+          },
+          failures,
+        });
+        if (outcome === "done") {
+          return;
+        }
         signal.throwIfAborted();
+        idleRepeats = isIdle ? idleRepeats + 1 : 0;
+        if (idleRepeats > maxIdleRepeats) {
+          throw new StatusError("ABORTED", outcome.again);
+        }
       }
-      return;
     } catch (error) {
       signal.throwIfAborted();
-      if (!mayPass(error)) {
+      if (!mayPass(error, isFinal)) {
         throw error;
       }
       failures += 1;
@@ -100,10 +126,11 @@ export async function keepLinked(options: LinkOptions): Promise<void> {
   }
 }
 
-function mayPass(error: unknown): error is StatusError {
+function mayPass(error: unknown, isFinal: LinkOptions["isFinal"]): error is StatusError {
   return (
     error instanceof StatusError &&
     !(error instanceof DamagedError) &&
-    !finalCodes.includes(error.code)
+    !finalCodes.includes(error.code) &&
+    !isFinal?.(error)
   );
 }

@@ -2,7 +2,7 @@
 
 import type { Bell } from "../bell.ts";
 import type { Clock } from "../clock.ts";
-import { messageOf } from "../errors.ts";
+import { messageOf, StatusError } from "../errors.ts";
 import { DamagedError } from "../sqlite.ts";
 import type { Inbox } from "./inbox.ts";
 import type { Outbox } from "./outbox.ts";
@@ -31,6 +31,12 @@ const everyMs = 10_000;
 /** Between two reports at least, in milliseconds, however much changes. */
 const atMostEveryMs = 1_000;
 
+/**
+ * Between two reports, in milliseconds, to a cloud that takes none: one of the original contract. It
+ * may be replaced by one that does.
+ */
+export const unimplementedEveryMs = 600_000;
+
 /** Parked commands that are named. */
 const maxParkedCommands = 20;
 
@@ -41,6 +47,8 @@ export async function keepReporting(options: ReportingOptions): Promise<never> {
     const over = new AbortController();
     const pause = AbortSignal.any([signal, over.signal]);
     const news = changed.next({ signal: pause });
+    // The pause may be over before anybody waits for it.
+    news.catch(() => {});
     try {
       await reportOnce(options);
     } catch (error) {
@@ -49,6 +57,11 @@ export async function keepReporting(options: ReportingOptions): Promise<never> {
         throw error;
       }
       onFailure(messageOf(error));
+      if (error instanceof StatusError && error.code === "UNIMPLEMENTED") {
+        over.abort();
+        await clock.sleep(unimplementedEveryMs, { signal });
+        continue;
+      }
     }
     await clock.sleep(atMostEveryMs, { signal });
     await Promise.race([news, clock.sleep(everyMs - atMostEveryMs, { signal: pause })]);

@@ -2,6 +2,7 @@
 
 import { backoffMs } from "../backoff.ts";
 import type { Clock, Random } from "../clock.ts";
+import { StatusError } from "../errors.ts";
 import { maxRetryWaitMs, type Recorded, type Settlement } from "./outbox.ts";
 import type { Answer } from "./uplink.ts";
 
@@ -17,6 +18,15 @@ export const defaultMaxAttempts = 20;
 
 /** Between attempts, in milliseconds, if the cloud does not ask for longer ones. */
 const retryBackoff = { baseMs: 200, capMs: 300_000 };
+
+/** Why a drainer whose events have new numbers waits before it sends them again. */
+export const numbersTaken =
+  "the cloud says that the numbers of the events are taken, also after they were numbered again";
+
+/** Whether a call was refused because what it carried is more than the wire or the cloud takes. */
+export function isTooMuch(error: unknown): error is StatusError {
+  return error instanceof StatusError && error.code === "RESOURCE_EXHAUSTED";
+}
 
 export function settlementOf(
   { position, attempts }: Recorded,

@@ -27,6 +27,11 @@ export interface Summary {
   readonly refusals: readonly Extract<Answer, { kind: "refused" }>[];
   /** How many events were refused, as the cloud counts. */
   readonly refused: number;
+  /**
+   * All that were not accepted, as the original contract counts them. A cloud of that contract knows
+   * neither `duplicates` nor `refused`, and names none of these events. Left out: the sum of both.
+   */
+  readonly rejected?: number;
 }
 
 export interface UplinkOptions {

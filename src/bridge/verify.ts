@@ -6,10 +6,10 @@
 
 import { messageOf } from "../errors.ts";
 import { DamagedError, Database } from "../sqlite.ts";
-import { faultOfEvent, faultOfName, maxRecordedPayloadBytes } from "../store-event.ts";
+import { faultOfEvent, maxRecordedPayloadBytes } from "../store-event.ts";
 import { bufferKind } from "./buffer-file.ts";
 import { type HandedOver, handedOver } from "./hand-over-mark.ts";
-import { type CommandState, commandStates } from "./inbox.ts";
+import { type CommandState, commandStates, faultOfBounds } from "./inbox.ts";
 import { type EventState, eventStates } from "./outbox.ts";
 
 export interface Verdict {
@@ -229,12 +229,13 @@ async function verifyCommands(
   const counts: Record<CommandState, number> = { received: 0, applied: 0, parked: 0 };
   const page = database.prepare(
     `SELECT number, CAST(command_id AS BLOB), CAST(type AS BLOB), CAST(payload AS BLOB),
-       CAST(reason AS BLOB), state, sequence, attempts, not_before
+       CAST(reason AS BLOB), state, sequence, issued_at, attempts, not_before
      FROM commands WHERE number > ? ORDER BY number LIMIT ?`,
   );
   for (let after = 0; ; ) {
     const rows = Array.from(page.iterate(after, pageSize));
     for (const [number, commandId, type, payload, reason, state, ...numbers] of rows) {
+      const [sequence, issuedAt] = numbers;
       after = Number(number);
       const name = commandStates[Number(state)];
       if (name !== undefined) {
@@ -245,7 +246,13 @@ async function verifyCommands(
       );
       const what =
         (unreadable === undefined ? undefined : `its ${unreadable[0]} is no valid UTF-8`) ??
-        faultOfName("command_id", textOf(commandId) ?? "") ??
+        faultOfBounds({
+          commandId: textOf(commandId) ?? "",
+          type: textOf(type) ?? "",
+          payloadJson: textOf(payload) ?? "",
+          sequence: Number(sequence),
+          issuedAt: Number(issuedAt),
+        }) ??
         (name === undefined ? `its state is ${state}; expected 0, 1 or 2` : undefined) ??
         (numbers.every((value) => Number(value) >= 0) ? undefined : "it has a number below 0");
       if (what !== undefined) {

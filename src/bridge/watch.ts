@@ -6,7 +6,7 @@
 import type { Bell } from "../bell.ts";
 import type { Clock, Random } from "../clock.ts";
 import { StatusError } from "../errors.ts";
-import type { Command, Inbox, Received } from "./inbox.ts";
+import { type Command, type Inbox, type Received, withinBounds } from "./inbox.ts";
 import { keepLinked, type LinkState } from "./link.ts";
 import type { Question, Uplink } from "./uplink.ts";
 
@@ -24,7 +24,10 @@ export interface WatchOptions {
   readonly appliesLater?: boolean;
   /** Is told what the cloud wants to know of the events here; without it, it does not ask. */
   readonly onQuestion?: (question: Question) => void;
-  /** Is told of each command when it is on the disk; one that had come before is `known`. */
+  /**
+   * Is told of each command, as it was kept, when it is on the disk; one that had come before is
+   * `known`.
+   */
   readonly onCommand: (command: Command, received: Received) => Promise<void>;
 }
 
@@ -34,7 +37,7 @@ export async function watch(options: WatchOptions): Promise<never> {
   await keepLinked({
     ...options,
     connect: (call) => uplink.connect(call),
-    async session({ answered }) {
+    async session({ progressed }) {
       let ledgerId = "";
       const commands = uplink.watch(inbox.lastCursor(), {
         signal,
@@ -47,8 +50,10 @@ export async function watch(options: WatchOptions): Promise<never> {
       });
       for await (const command of commands) {
         const received = inbox.receive(command, ledgerId, { appliesLater });
-        answered();
-        await onCommand(command, received);
+        if (received.kind !== "known") {
+          progressed();
+        }
+        await onCommand(withinBounds(command), received);
       }
       throw new StatusError("UNAVAILABLE", "the cloud ended the stream of commands");
     },

@@ -22,6 +22,7 @@ import {
 } from "../gen/orders/v1/streaming_pb.ts";
 import { plain } from "../plain.ts";
 import { type Exit, Stop } from "../shutdown.ts";
+import { streamingAnswers } from "./answer-bounds.ts";
 import { type CommandContext, makeClientCall } from "./client-call.ts";
 import { type ClientFlags, duration, integer, withClientFlags } from "./flags.ts";
 import { checkInput, type Line, lines, parseJson, parseMessage } from "./input.ts";
@@ -90,6 +91,7 @@ export async function run(flags: ChatFlags, context: CommandContext): Promise<Ex
 
   return makeClientCall({
     service: StreamingService,
+    bounds: streamingAnswers,
     method: "chat",
     flags,
     context,
@@ -150,7 +152,7 @@ export async function run(flags: ChatFlags, context: CommandContext): Promise<Ex
         const [last, first] = [lastSendMs, firstEchoMs].map((ms) => `${Math.round(ms)} ms`);
         terminal.say(`last of ${sent} sends after ${last}, first echo after ${first}`);
       }
-      return { why: hasHalfClosed ? "after our half-close" : "server had no more" };
+      return { why: hasHalfClosed ? afterHalfClose(sent, received) : "server had no more" };
     },
   });
 
@@ -188,4 +190,14 @@ export async function run(flags: ChatFlags, context: CommandContext): Promise<Ex
   function message(text: string): ChatMessage {
     return create(ChatMessageSchema, { from, text, sentAt: timestampFromMs(clock.now()) });
   }
+}
+
+/** Every message has its echo: a server that sends fewer, or more, is not a chat of the contract. */
+function afterHalfClose(sent: number, received: number): string {
+  const missing = sent - received;
+  return missing === 0
+    ? "after our half-close"
+    : missing > 0
+      ? `after our half-close, with ${missing} ${missing === 1 ? "echo" : "echoes"} missing`
+      : `after our half-close, with ${-missing} more ${missing === -1 ? "echo" : "echoes"} than messages`;
 }

@@ -7,6 +7,7 @@ import { formatAddress } from "../address.ts";
 import type { Clock, Random } from "../clock.ts";
 import { formatDuration } from "../duration.ts";
 import { StatusError } from "../errors.ts";
+import type { AnswerBounds } from "../grpc/bounds.ts";
 import { type CallOptions, type Client, dial } from "../grpc/dial.ts";
 import { plain } from "../plain.ts";
 import { type Exit, Stop } from "../shutdown.ts";
@@ -42,6 +43,8 @@ export interface ClientCall<S extends DescService> extends CallOptions, StopRule
 
 export interface ClientCallOptions<S extends DescService> {
   readonly service: S;
+  /** The bounds of the service's answers. */
+  readonly bounds: AnswerBounds<S>;
   readonly method: keyof S["method"] & string;
   readonly flags: ClientFlags & StopFlags & ObserveFlags;
   readonly context: CommandContext;
@@ -64,7 +67,7 @@ export interface ClientCallOptions<S extends DescService> {
 export async function makeClientCall<S extends DescService>(
   options: ClientCallOptions<S>,
 ): Promise<Exit> {
-  const { service, flags, context, tally, readsTerminal = false, onRuleMet } = options;
+  const { service, bounds, flags, context, tally, readsTerminal = false, onRuleMet } = options;
   const { isWatchful = false } = options;
   const { terminal, clock, interrupted } = context;
   await checkObserveFlags(flags);
@@ -104,7 +107,7 @@ export async function makeClientCall<S extends DescService>(
     });
     const outcome = await options.run({
       ...rules,
-      client: connection.client(service),
+      client: connection.client(service, { bounds }),
       signal,
       deadline,
       watch: observing?.watch,

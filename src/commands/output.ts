@@ -19,6 +19,6 @@ export function printable(print: () => string): string {
     return print();
   } catch (error) {
     const why = messageOf(error);
-    throw new StatusError("INTERNAL", `the server sent what cannot be printed: ${why}`);
+    throw new StatusError("DATA_LOSS", `the server sent what cannot be printed: ${why}`);
   }
 }

@@ -20,6 +20,7 @@ import {
 } from "../gen/orders/v1/streaming_pb.ts";
 import { plain } from "../plain.ts";
 import { type Exit, Stop } from "../shutdown.ts";
+import { streamingAnswers } from "./answer-bounds.ts";
 import { type ClientCall, type CommandContext, makeClientCall } from "./client-call.ts";
 import { type ClientFlags, integer, maxInt32, withClientFlags } from "./flags.ts";
 import { type ObserveFlags, observeNotes, withObserveFlags } from "./observe/flags.ts";
@@ -39,6 +40,9 @@ export interface SubscribeFlags extends ClientFlags, StopFlags, ObserveFlags {
 const defaultLimit = 5;
 
 const limitReached = new Stop("limit reached");
+
+/** The server does not keep to the limit; what came after it is not shown. */
+const limitExceeded = new Stop("limit reached, and the server sent more than was asked for");
 
 /** How long a server may take to end a stream whose limit is reached, in milliseconds. */
 const maxLastWordsMs = 1_000;
@@ -81,6 +85,7 @@ export async function run(flags: SubscribeFlags, context: CommandContext): Promi
 
   return makeClientCall({
     service: StreamingService,
+    bounds: streamingAnswers,
     method: "subscribe",
     flags,
     context,
@@ -92,8 +97,7 @@ export async function run(flags: SubscribeFlags, context: CommandContext): Promi
       try {
         for await (const event of events(call)) {
           if (limit > 0 && received === limit) {
-            // A server that does not keep to the limit.
-            throw limitReached;
+            throw limitExceeded;
           }
           received += 1;
           if (terminal.showsData) {

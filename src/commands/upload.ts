@@ -13,6 +13,7 @@
 import { create } from "@bufbuild/protobuf";
 import { Command, Option } from "commander";
 import { sleepUntil } from "../clock.ts";
+import { StatusError } from "../errors.ts";
 import {
   OrderEventSchema,
   type OrderInput,
@@ -23,6 +24,7 @@ import {
 } from "../gen/orders/v1/streaming_pb.ts";
 import { plain } from "../plain.ts";
 import { type Exit, Stop } from "../shutdown.ts";
+import { streamingAnswers } from "./answer-bounds.ts";
 import { type CommandContext, makeClientCall } from "./client-call.ts";
 import { type ClientFlags, duration, integer, maxInt32, withClientFlags } from "./flags.ts";
 import { checkInput, type Line, lines, parseJson, parseMessage } from "./input.ts";
@@ -94,7 +96,8 @@ export const examples = `\
 
 export const notes = `\
 Here --for, --idle and --limit end the sending: the stream is half-closed and the summary comes.
---idle looks at the records of --input. --expect counts the records that the server accepted.
+--idle looks at the records of --input. --expect counts the records that the server accepted. A
+summary that does not agree with what was sent, or that comes before the half-close, is exit 79.
 
 ${observeNotes}`;
 
@@ -111,6 +114,7 @@ export async function run(flags: UploadFlags, context: CommandContext): Promise<
 
   return makeClientCall({
     service: StreamingService,
+    bounds: streamingAnswers,
     method: "uploadOrders",
     flags,
     context,
@@ -124,6 +128,12 @@ export async function run(flags: UploadFlags, context: CommandContext): Promise<
       const showsRecords = flags.output === "text";
       const isBusyLine = input === "-" || (showsRecords && terminal.showsData);
       const progress = isBusyLine ? undefined : call.progress("uploading");
+
+      let isAllSent = false;
+      async function* untilAllSent(): AsyncGenerator<OrderInput, void> {
+        yield* untilAborted(sending(), enough.signal);
+        isAllSent = true;
+      }
 
       async function* sending(): AsyncGenerator<OrderInput, void> {
         for await (const record of paced(records(signal), signal)) {
@@ -147,7 +157,7 @@ export async function run(flags: UploadFlags, context: CommandContext): Promise<
       const signal = AbortSignal.any([call.signal, enough.signal]);
       let summary: UploadSummary;
       try {
-        summary = await call.client.uploadOrders(untilAborted(sending(), enough.signal), call);
+        summary = await call.client.uploadOrders(untilAllSent(), call);
       } finally {
         progress?.stop();
       }
@@ -157,6 +167,12 @@ export async function run(flags: UploadFlags, context: CommandContext): Promise<
       await terminal.print(
         flags.output === "ndjson" ? ndjson(UploadSummarySchema, summary) : text(summary),
       );
+      const untruth = faultOfSummary(summary, { sent, isAllSent });
+      if (untruth !== undefined) {
+        throw new StatusError("DATA_LOSS", untruth, {
+          hint: "what the server has taken is not known; look there before the records are sent again",
+        });
+      }
       call.count(summary.accepted);
       const isFailed = flags.failOnRejected === true && summary.rejected > 0;
       const rule: Stop | undefined = enough.signal.reason;
@@ -221,6 +237,25 @@ async function* fromInput(source: AsyncIterable<Line>): AsyncGenerator<OrderInpu
       yield parseMessage(OrderInputSchema, json, line.where);
     }
   }
+}
+
+/**
+ * Why a summary cannot be true, or cannot be of all records; undefined if it agrees with what was sent.
+ * A server may end a call with OK at any time: only the numbers tell whether it has had everything.
+ */
+function faultOfSummary(
+  { received, accepted, rejected }: UploadSummary,
+  { sent, isAllSent }: { readonly sent: number; readonly isAllSent: boolean },
+): string | undefined {
+  if (!isAllSent) {
+    return `the server ended the call with OK before our half-close: ${sent} records were sent by then, and its summary says received=${received}`;
+  }
+  if (received !== sent) {
+    return `the server's summary says received=${received}, and ${sent} were sent`;
+  }
+  return accepted + rejected === received
+    ? undefined
+    : `the server's summary says accepted=${accepted} and rejected=${rejected}, which are not received=${received}`;
 }
 
 function text({ received, accepted, rejected, totalCents }: UploadSummary): string {

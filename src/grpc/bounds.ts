@@ -4,15 +4,19 @@
  *
  * A message is checked right after it was decoded, before any code of a service sees it: what is out
  * of bounds is never kept, logged, counted or answered. This module works for any service; the bounds
- * themselves stand beside the services in `server/bounds.ts`, and in docs/limits.md.
+ * themselves stand beside the services in `server/bounds.ts`, those of answers beside the clients in
+ * `commands/answer-bounds.ts`, and all of them in docs/limits.md.
  */
 
 import type { DescMessage, DescMethod, DescService, MessageShape } from "@bufbuild/protobuf";
+import { beginning, plain } from "../plain.ts";
 
 /** The bound of one field. */
 export interface Bound<T> {
   /** Returns what is wrong with the value, naming the field and the limit, or undefined. */
   readonly check: (field: string, value: T) => string | undefined;
+  /** Returns what replaces the value in the message. Without it, the value stays as it came. */
+  readonly mend?: (value: T) => T;
 }
 
 type NumberLike = number | bigint;
@@ -68,6 +72,19 @@ export type RequestBounds<S extends DescService> = {
     | typeof checkedByHandler;
 };
 
+/**
+ * The reader of a call's answers bounds each of them itself, because an answer that is out of bounds
+ * is set aside there and must not end the call, which would keep back all answers after it.
+ */
+export const checkedByReader = "checked by reader";
+
+/** The bounds of every answer of a service, by method. */
+export type AnswerBounds<S extends DescService> = {
+  readonly [K in keyof S["method"]]:
+    | Bounds<MessageShape<S["method"][K]["output"]>>
+    | typeof checkedByReader;
+};
+
 /** Text of at most `maxBytes` bytes of UTF-8. */
 export function text(maxBytes: number): Bound<string> {
   return {
@@ -78,6 +95,17 @@ export function text(maxBytes: number): Bound<string> {
         ? `${field} has ${bytes} bytes; at most ${maxBytes} are allowed`
         : undefined;
     },
+  };
+}
+
+/**
+ * Text for people, such as the reason of a refusal. It is cut to `maxLength` characters and made
+ * plain, and never a reason to refuse the message that it explains.
+ */
+export function textForPeople(maxLength: number): Bound<string> {
+  return {
+    check: () => undefined,
+    mend: (value) => beginning(plain(beginning(value, maxLength)), maxLength),
   };
 }
 
@@ -119,8 +147,8 @@ export function list<T>(maxItems: number, item: Bound<T> | Bounds<T>): Bound<rea
       if (value.length > maxItems) {
         return `${field} has ${value.length} items; at most ${maxItems} are allowed`;
       }
-      for (const one of value) {
-        const fault = faultOfValue(field, one, item as UntypedBound);
+      for (const i of value.keys()) {
+        const fault = faultOfPlace(value, i, field, item as UntypedBound);
         if (fault !== undefined) {
           return fault;
         }
@@ -147,7 +175,19 @@ export function requestCheck(
   return own === checkedByHandler ? undefined : checkOf(method.input, own);
 }
 
-/** The check of messages of one type. */
+/** The check of a method's answers; undefined if their reader does it. */
+export function answerCheck(
+  method: DescMethod,
+  bounds: AnswerBounds<DescService>,
+): Check | undefined {
+  const own = bounds[method.localName];
+  if (own === undefined) {
+    throw new TypeError(`${method.parent.typeName} has no bounds for answers of ${method.name}`);
+  }
+  return own === checkedByReader ? undefined : checkOf(method.output, own);
+}
+
+/** The check of messages of one type. It mends what its bounds mend. */
 export function checkOf<M extends DescMessage>(schema: M, bounds: Bounds<MessageShape<M>>): Check {
   const fields = schema.members.flatMap((member) => {
     const bound = (bounds as { readonly [field: string]: UntypedBound })[member.localName];
@@ -155,8 +195,7 @@ export function checkOf<M extends DescMessage>(schema: M, bounds: Bounds<Message
   });
   return (message) => {
     for (const { name, key, bound } of fields) {
-      const value = (message as { readonly [field: string]: unknown })[key];
-      const fault = value === undefined ? undefined : faultOfValue(name, value, bound);
+      const fault = faultOfPlace(message, key, name, bound);
       if (fault !== undefined) {
         return fault;
       }
@@ -169,22 +208,34 @@ function isBound(bound: UntypedBound): bound is Bound<unknown> {
   return typeof bound["check"] === "function";
 }
 
-function faultOfValue(field: string, value: unknown, bound: UntypedBound): string | undefined {
-  if (isBound(bound)) {
-    return bound.check(field, value);
+/** Checks what `holder`, a message or a list, has at `key`, and mends it there. */
+function faultOfPlace(
+  holder: object,
+  key: string | number,
+  field: string,
+  bound: UntypedBound,
+): string | undefined {
+  const values = holder as { [key: string | number]: unknown };
+  const value = values[key];
+  if (value === undefined) {
+    return undefined;
   }
-  const oneof = value as { readonly $typeName?: string; case?: unknown; value?: unknown };
+  if (isBound(bound)) {
+    if (bound.mend !== undefined) {
+      values[key] = bound.mend(value);
+    }
+    return bound.check(field, values[key]);
+  }
+  const oneof = value as { readonly $typeName?: string; case?: unknown };
   if (oneof.$typeName === undefined) {
     const { case: name } = oneof;
     const chosen = typeof name === "string" ? bound[name] : undefined;
     return chosen === undefined
       ? undefined
-      : faultOfValue(snakeCase(String(name)), oneof.value, chosen);
+      : faultOfPlace(oneof, "value", snakeCase(String(name)), chosen);
   }
   for (const [key, own] of Object.entries(bound)) {
-    const inner = (value as { readonly [field: string]: unknown })[key];
-    const fault =
-      inner === undefined ? undefined : faultOfValue(`${field}.${snakeCase(key)}`, inner, own);
+    const fault = faultOfPlace(oneof, key, `${field}.${snakeCase(key)}`, own);
     if (fault !== undefined) {
       return fault;
     }

@@ -26,6 +26,7 @@ import {
 import { systemClock } from "../clock.ts";
 import { messageOf, StatusError } from "../errors.ts";
 import { Batch, transmitOn } from "./batch.ts";
+import type { Check } from "./bounds.ts";
 import type { WatchCall } from "./call-events.ts";
 import { decode, encode, wireMethod } from "./definition.ts";
 import { leaveWithoutHalfClose } from "./grpc-js-internals.ts";
@@ -39,7 +40,7 @@ export interface CallOptions {
   /** When the call must be over, in Unix milliseconds; then it ends with DEADLINE_EXCEEDED. */
   readonly deadline?: number | undefined;
   readonly metadata?: Readonly<Record<string, string>>;
-  /** Is given the headers of the answer, when they come. */
+  /** Is given the headers of the answer, when they come. What it throws ends the call. */
   readonly onHeaders?: ((headers: AnswerHeaders) => void) | undefined;
   /** Is called when our half-close, and so all requests, have been written to the connection. */
   readonly onSent?: (() => void) | undefined;
@@ -83,6 +84,14 @@ export type Client<S extends DescService> = {
   readonly [K in keyof S["method"]]: Call<S["method"][K]>;
 };
 
+/** What a connection adds to its calls. */
+export interface CallRules {
+  /** The bounds of the answers. */
+  readonly check?: Check | undefined;
+  /** Returns the error that the caller gets for a status that is not OK. */
+  readonly explain?: (error: StatusError) => StatusError;
+}
+
 /** Where a call finds its connection. */
 export interface Clients {
   take(): ClientLease;
@@ -109,6 +118,7 @@ export function startCall(
   method: DescMethod,
   request: object,
   { signal, deadline, metadata = {}, onHeaders, onSent, watch }: CallOptions,
+  { check, explain = (error) => error }: CallRules = {},
 ): AsyncIterable<object> | Promise<object> {
   signal.throwIfAborted();
   // Any number of calls may share a signal.
@@ -175,7 +185,11 @@ export function startCall(
   });
   call.on("metadata", (headers: Metadata) => {
     watch?.({ kind: "accepted" });
-    onHeaders?.(headers);
+    try {
+      onHeaders?.(headers);
+    } catch (error) {
+      cancel(error);
+    }
   });
   if (onSent !== undefined) {
     call.once("finish", onSent);
@@ -189,14 +203,19 @@ export function startCall(
     }
     call.end();
   };
+  const refuse = (error: StatusError): never => {
+    cancel(error);
+    throw error;
+  };
   const decodeAnswer = (bytes: Buffer) => {
+    let answer: object;
     try {
-      return decode(method.output, bytes);
+      answer = decode(method.output, bytes);
     } catch (error) {
-      const malformed = new StatusError("INTERNAL", `the server sent a ${messageOf(error)}`);
-      cancel(malformed);
-      throw malformed;
+      return refuse(new StatusError("INTERNAL", `the server sent a ${messageOf(error)}`));
     }
+    const fault = check?.(answer);
+    return fault === undefined ? answer : refuse(outOfBounds(method, fault));
   };
   const answers = receive(call, {
     decode: decodeAnswer,
@@ -210,7 +229,7 @@ export function startCall(
         throw new StatusError("DEADLINE_EXCEEDED", "deadline exceeded");
       }
       if (given.code !== 0) {
-        throw fromWireStatus(given);
+        throw explain(fromWireStatus(given));
       }
     },
     left: cancelCall,
@@ -232,6 +251,19 @@ export function startCall(
   return method.methodKind === "unary" || method.methodKind === "client_streaming"
     ? only(answers, method)
     : answers;
+}
+
+/**
+ * The status of a call whose server sent what no server of the contract sends. DATA_LOSS, since what
+ * the server meant cannot be recovered from it: the caller has done nothing wrong, which
+ * FAILED_PRECONDITION would say, and INTERNAL would be taken for a bug of ours.
+ */
+function outOfBounds({ name }: DescMethod, fault: string): StatusError {
+  return new StatusError(
+    "DATA_LOSS",
+    `the server sent ${name} an answer that is out of bounds: ${fault}`,
+    { hint: "the answer was not used; is that server of the same contract?" },
+  );
 }
 
 /** The one answer of a call that has one. */

@@ -10,6 +10,7 @@ import {
 import { type Address, formatAddress, isLocal } from "../address.ts";
 import { systemClock } from "../clock.ts";
 import { StatusError } from "../errors.ts";
+import { type AnswerBounds, answerCheck } from "./bounds.ts";
 import {
   type CallOptions,
   type Client,
@@ -30,6 +31,12 @@ export type { AnswerHeaders, CallOptions, Client } from "./call.ts";
 /** Between two attempts while waiting for a server, in milliseconds: soon at first, then this. */
 const maxPauseMs = 1_000;
 
+/** What grpc-js says of a call that the server has ended with HTTP/2's ENHANCE_YOUR_CALM. */
+const calmDetails = "Bandwidth exhausted or memory limit exceeded";
+
+/** The longest silence before a ping, in milliseconds: what a client of any server may send. */
+const maxKeepaliveMs = clientOptions["grpc.keepalive_time_ms"];
+
 export interface ReadyOptions {
   readonly signal: AbortSignal;
   /** Keep trying for so many milliseconds; without it, one attempt decides. */
@@ -48,7 +55,14 @@ export interface Connection {
    * hint when there is none, with DEADLINE_EXCEEDED after the deadline, with the signal's reason.
    */
   ready(options: ReadyOptions): Promise<void>;
-  client<S extends DescService>(service: S): Client<S>;
+  /**
+   * Makes calls of a service. An answer out of `bounds` ends its call with DATA_LOSS. Only tests, and
+   * descriptors that are not in src/gen, leave them out; test/architecture.test.ts sees to that.
+   */
+  client<S extends DescService>(
+    service: S,
+    options?: { readonly bounds?: AnswerBounds<S> },
+  ): Client<S>;
   /** Lets go of the connection. Running calls are not cancelled; use their signals. */
   close(): void;
 }
@@ -57,26 +71,55 @@ export interface DialOptions {
   /** How long one attempt to connect may take, in milliseconds. */
   readonly attemptMs?: number;
   /**
-   * Notices within seconds a connection that died without a word. Only toward servers of ours:
-   * others close a connection whose client pings so often.
+   * Notices within seconds a connection that died without a word. Servers of others may close a
+   * connection whose client pings so often; then it pings half as often, as they demand.
    */
   readonly isWatchful?: boolean;
+  /** How long a silence lasts before a ping, in milliseconds; by default as `options.ts` has it. */
+  readonly keepaliveMs?: number;
 }
 
 export function dial(
   address: Address,
-  { attemptMs = connectTimeoutMs, isWatchful = false }: DialOptions = {},
+  { attemptMs = connectTimeoutMs, isWatchful = false, ...settings }: DialOptions = {},
 ): Connection {
-  const options = isWatchful ? watchfulOptions : {};
-  let grpcClient = connect(address, options);
-  let pool = new ClientPool(grpcClient, () => connect(address, options));
+  const options: ChannelOptions = { ...clientOptions, ...(isWatchful ? watchfulOptions : {}) };
+  let { keepaliveMs = Number(options["grpc.keepalive_time_ms"]) } = settings;
+  const open = () => connect(address, { ...options, "grpc.keepalive_time_ms": keepaliveMs });
+  let grpcClient = open();
+  let pool = new ClientPool(grpcClient, open);
+  let openedWithMs = keepaliveMs;
   const redial = () => {
     pool.close();
-    grpcClient = connect(address, options);
-    pool = new ClientPool(grpcClient, () => connect(address, options));
+    grpcClient = open();
+    pool = new ClientPool(grpcClient, open);
+    openedWithMs = keepaliveMs;
+  };
+  /**
+   * Returns the `explain` of a call that starts now. A server that is pinged too often ends the
+   * connection with ENHANCE_YOUR_CALM, which grpc-js tells as exhausted bandwidth. Then pings must be
+   * half as often from the next connection on, as gRPC's proposal A8 demands.
+   */
+  const explainer = () => {
+    const keptMs = keepaliveMs;
+    return (error: StatusError): StatusError => {
+      if (!isWatchful || error.code !== "RESOURCE_EXHAUSTED" || error.message !== calmDetails) {
+        return error;
+      }
+      // All calls of the connection end together, and the interval is doubled once.
+      keepaliveMs = Math.max(keepaliveMs, Math.min(keptMs * 2, maxKeepaliveMs));
+      return new StatusError(
+        "UNAVAILABLE",
+        `the server allows fewer pings; checking the link every ${keepaliveMs / 1000} s from now on`,
+        { cause: error },
+      );
+    };
   };
   return {
     async ready({ signal, waitMs, deadline = Number.POSITIVE_INFINITY }) {
+      if (openedWithMs !== keepaliveMs) {
+        redial();
+      }
       const giveUpAt = systemClock.now() + (waitMs ?? 0);
       let why = "no answer; the host does not respond, or does not speak gRPC";
       for (let attempts = 1; ; attempts += 1) {
@@ -110,11 +153,18 @@ export function dial(
         await systemClock.sleep(Math.min(leftMs, attempts * 100, maxPauseMs), { signal });
       }
     },
-    client<S extends DescService>(service: S): Client<S> {
-      const calls = service.methods.map((method) => [
-        method.localName,
-        (request: object, options: CallOptions) => startCall(pool, method, request, options),
-      ]);
+    client<S extends DescService>(
+      service: S,
+      { bounds }: { readonly bounds?: AnswerBounds<S> } = {},
+    ): Client<S> {
+      const calls = service.methods.map((method) => {
+        const check = bounds && answerCheck(method, bounds as AnswerBounds<DescService>);
+        return [
+          method.localName,
+          (request: object, options: CallOptions) =>
+            startCall(pool, method, request, options, { check, explain: explainer() }),
+        ];
+      });
       return Object.fromEntries(calls);
     },
     close: () => pool.close(),
@@ -168,7 +218,6 @@ function connect(address: Address, options: ChannelOptions): GrpcClient {
     address.kind === "tcp" && address.host === "" ? { ...address, host: "localhost" } : address,
   );
   return new GrpcClient(target, credentials.createInsecure(), {
-    ...clientOptions,
     ...(isLocal(address) ? loopbackOptions : {}),
     ...options,
   });

@@ -115,6 +115,35 @@ describe("a cloud that refuses for good", () => {
   });
 });
 
+test("a flood of questions is not a flood of calls", async () => {
+  let calls = 0;
+  const shop = bridge(
+    {},
+    {
+      async *watch(_, { onQuestion, signal }) {
+        for (let i = 0; i < 1_000; i += 1) {
+          const range = { fromDay: "2026-01-01", toDay: "2026-01-02", type: "", withEvents: false };
+          onQuestion?.({ questionId: `question-${i}`, range });
+        }
+        await new Promise((_, reject) => {
+          signal.addEventListener("abort", () => reject(signal.reason));
+        });
+      },
+      async answer(_id, _parts, { signal }) {
+        signal.throwIfAborted();
+        calls += 1;
+        await new Promise((_, reject) => {
+          signal.addEventListener("abort", () => reject(signal.reason));
+        });
+      },
+    },
+  );
+  await shop.clock.advance(2 * second);
+  // One that reads the buffer, and four refusals.
+  expect(calls).toBe(5);
+  await shop.stop();
+});
+
 test("a link that has recovered is still replaying, until all has gone up", async () => {
   const shop = bridge();
   shop.outbox.append(idsOf("event", 2).map(eventOf));

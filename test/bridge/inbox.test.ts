@@ -53,12 +53,47 @@ test.each<[string, Partial<Command>, string]>([
   expect(inbox.lastCursor()?.sequence).toBe(2);
 });
 
-test("a command without an id is the cloud's fault, and nothing is kept of it", () => {
+const tooLarge = "x".repeat(1024 * 1024 * 2 + 1);
+
+test.each<[string, Partial<Command>, RegExp]>([
+  ["no id", { commandId: "" }, /^command_id is empty/],
+  ["an id that is too long", { commandId: "x".repeat(129) }, /^command_id has 129 bytes/],
+  ["a type that is too long", { type: "é".repeat(1000) }, /^type has 2000 bytes/],
+  ["no type", { type: "" }, /^type is empty/],
+  ["a payload that is too large", { payloadJson: tooLarge }, /^payload_json has 2097153 bytes/],
+  ["a time before 1970", { issuedAt: -1 }, /^issued_at is -1; expected 0 to/],
+  ["a time that no clock shows", { issuedAt: 2 ** 53 }, /^issued_at is 9007199254740992/],
+  ["a time at the end of int64", { issuedAt: 2 ** 63 }, /^issued_at is 9223372036854776000/],
+])("a command with %s is parked within bounds, and those after it come", (_, broken, reason) => {
+  for (const appliesLater of [false, true]) {
+    const { inbox, outbox } = open();
+    const received = inbox.receive(command(1, broken), "ledger-1", { appliesLater });
+    expect(received).toEqual({ kind: "parked", reason: expect.stringMatching(reason) });
+    inbox.receive(command(2), "ledger-1");
+    expect(inbox.lastCursor()?.sequence).toBe(2);
+    const [kept] = inbox.lastParked(1);
+    expect(kept).toMatchObject({ reason: expect.stringMatching(reason), fault: undefined });
+    expect(JSON.stringify(kept).length).toBeLessThan(1000);
+    outbox.close();
+  }
+});
+
+test.each([-1, 0, 2 ** 40 + 1, 2 ** 53, 2 ** 63])(
+  "a command with sequence %s has no place in the queue, and nothing is kept of it",
+  (sequence) => {
+    const { inbox } = open();
+    expect(() => inbox.receive(command(sequence), "ledger-1")).toThrow(
+      `the cloud sent a command whose sequence is ${sequence}; expected 1 to 1099511627776`,
+    );
+    expect(inbox.counts()).toEqual({ received: 0, applied: 0, parked: 0 });
+    expect(inbox.lastCursor()).toBeUndefined();
+  },
+);
+
+test("a cloud that names no ledger need not number its commands, but has to name them", () => {
   const { inbox } = open();
-  expect(() => inbox.receive(command(1, { commandId: "" }), "ledger-1")).toThrow(
-    "the cloud sent a command whose command_id is empty",
-  );
-  expect(inbox.lastCursor()).toBeUndefined();
+  expect(inbox.receive(command(0, { issuedAt: 0 }), "")).toEqual({ kind: "applied" });
+  expect(() => inbox.receive(command(0, { commandId: "" }), "")).toThrow("command_id is empty");
 });
 
 test("each ledger has a cursor of its own; the one used last is the one to go on with", () => {

@@ -44,9 +44,9 @@ test("the waits double from 1 s up to 30 s, and the attempts never end", async (
   expect(waits(states)).toEqual([1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]);
 });
 
-test("an answer begins them anew, a connection alone does not", async () => {
-  const answersOnce: Session = ({ answered }) => {
-    answered();
+test("what is brought forward begins them again, a connection alone does not", async () => {
+  const answersOnce: Session = ({ progressed }) => {
+    progressed();
     return Promise.reject(lost());
   };
   const states = await play([fails, fails, answersOnce, fails]);
@@ -54,10 +54,24 @@ test("an answer begins them anew, a connection alone does not", async () => {
   expect(states.map(({ kind }) => kind)).toContain("recovered");
 });
 
-test("a session that asks for it is made again at once", async () => {
-  const states = await play([() => Promise.resolve("again"), () => Promise.resolve("again")]);
+const again: Session = () => Promise.resolve({ again: "the numbers are taken" });
+
+test("a session that asks for it is made again at once, as long as each brings something forward", async () => {
+  const progressing: Session = ({ progressed }) => {
+    progressed();
+    return Promise.resolve({ again: "more to do" });
+  };
+  const states = await play([again, ...Array.from({ length: 20 }, () => progressing), again]);
   expect(waits(states)).toEqual([]);
   expect(states.map(({ kind }) => kind)).toEqual(["connecting"]);
+});
+
+test("a session that asks for it twice in a row to no avail waits like a lost connection", async () => {
+  const states = await play([again, again, again, again, again]);
+  expect(waits(states)).toEqual([1000, 2000, 4000, 8000]);
+  expect(states.find(({ kind }) => kind === "offline")).toMatchObject({
+    why: "the numbers are taken",
+  });
 });
 
 test("a connection that cannot be made is tried again", async () => {

@@ -9,6 +9,7 @@ import { keepReporting, type ReportingOptions, reportOf } from "../../src/bridge
 import type { StoreReport, Uplink } from "../../src/bridge/uplink.ts";
 import { systemClock } from "../../src/clock.ts";
 import { uplinkTo } from "../../src/commands/store-sync/uplink.ts";
+import { StatusError } from "../../src/errors.ts";
 import { type ReportStatusRequest, SyncEngine } from "../../src/gen/sync/v1/sync_engine_pb.ts";
 import { implement } from "../../src/grpc/serve.ts";
 import { DamagedError, inMemory } from "../../src/sqlite.ts";
@@ -68,6 +69,26 @@ test("a report comes at once, and then every 10 seconds", async () => {
   await it.clock.advance(35 * second);
   expect(it.times).toEqual([0, 10 * second, 20 * second, 30 * second]);
   expect(it.offsets).toEqual([42, 42, 42, 42]);
+  expect(await it.stop()).toMatchObject({ message: "over" });
+});
+
+test("a cloud that takes no reports is asked every ten minutes, whatever changes", async () => {
+  let asked = 0;
+  const it = reporting({
+    uplink: {
+      ...fakeUplink(),
+      async report() {
+        asked += 1;
+        throw new StatusError("UNIMPLEMENTED", "unknown method ReportStatus");
+      },
+    },
+  });
+  for (let i = 0; i < 59; i += 1) {
+    it.changed.ring();
+    await it.clock.advance(30 * second);
+  }
+  expect(asked).toBe(3);
+  expect(it.failures).toEqual(Array.from({ length: 3 }, () => "unknown method ReportStatus"));
   expect(await it.stop()).toMatchObject({ message: "over" });
 });
 

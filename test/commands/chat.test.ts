@@ -115,6 +115,24 @@ describe("flags", () => {
     expect(echoLines(stdout)).toEqual([`< echo from ${from}: ping 1`]);
   });
 
+  test.each<[string, number, string]>([
+    ["too few", 1, "with 2 echoes missing"],
+    ["too many", 4, "with 1 more echo than messages"],
+  ])("%s echoes are said", async (_, echoes, words) => {
+    await using own = await serveHandlers({
+      async *chat(messages) {
+        for await (const _ of messages) {
+          // Read to its end.
+        }
+        yield* Array.from({ length: echoes }, () => ({ text: "hello" }));
+      },
+    });
+    const { stderr } = await brewctl([
+      ...["chat", "--addr", `127.0.0.1:${own.port}`, "-n", "3", "--interval", "0"],
+    ]);
+    expect(stderr).toContain(` · OK · after our half-close, ${words} · `);
+  });
+
   test("no pings at all is a short chat", async () => {
     const { stdout, stderr, code } = await chat("--count", "0");
     expect(stdout).toBe("");
@@ -154,19 +172,23 @@ describe("verdicts", () => {
 
   test("--for is success", async () => {
     const { stderr, code } = await chat("--no-half-close", "--for", "400ms");
-    expect(stderr).toMatch(/^stream cancelled by client, got \d echo(es)? · --for 400ms · /m);
+    expect(stderr).toMatch(
+      /^stream cancelled by client, (sent \d, )?got \d echo(es)? · --for 400ms · /m,
+    );
     expect(code).toBe(0);
   });
 
   test("--idle is success", async () => {
     const { stderr, code } = await chat("--no-half-close", "-n", "1", "--idle", "1s");
-    expect(stderr).toMatch(/^stream cancelled by client, got 1 echo · idle for 1s · /m);
+    expect(stderr).toMatch(/^stream cancelled by client, (sent \d, )?got 1 echo · idle for 1s · /m);
     expect(code).toBe(0);
   });
 
   test("an expectation met is success", async () => {
     const { stderr, code } = await chat("--expect", "2", "--within", "20s");
-    expect(stderr).toMatch(/^stream cancelled by client, got 2 echoes · got the expected 2 · /);
+    expect(stderr).toMatch(
+      /^stream cancelled by client, (sent \d, )?got 2 echoes · got the expected 2 · /,
+    );
     expect(code).toBe(0);
   });
 
@@ -179,7 +201,7 @@ describe("verdicts", () => {
 
     const late = await chat("--no-half-close", "-n", "1", "--expect", "2", "--within", "1s");
     expect(late.stderr).toMatch(
-      /^stream cancelled by client, got 1 echo · expected 2 within 1s · /m,
+      /^stream cancelled by client, (sent \d, )?got 1 echo · expected 2 within 1s · /m,
     );
     expect(late.code).toBe(4);
   });
@@ -205,7 +227,9 @@ describe("verdicts", () => {
     await client.output(/^< echo/m);
     client.child.kill(signal);
     const ended = await client.ended;
-    expect(ended.stderr).toMatch(new RegExp(`^stream cancelled by client, got 1 echo · ${why} · `));
+    expect(ended.stderr).toMatch(
+      new RegExp(`^stream cancelled by client, (sent \\d, )?got 1 echo · ${why} · `),
+    );
     expect(ended.signal).toBe(signal);
     await own.output(/^chat ended: client gone$/m);
   });

@@ -246,6 +246,49 @@ describe("verdicts", () => {
     expect(code).toBe(72);
   });
 
+  const wrongSummary = /does not agree|before our half-close|says (received|accepted)=/;
+
+  test.each<[string, object, string]>([
+    ["fewer than were sent", { received: 1, accepted: 1 }, "received=1, and 3 were sent"],
+    ["int32's end", { received: 2 ** 31 - 1, accepted: 3 }, "received=2147483647, and 3 were sent"],
+    ["a wrong sum", { received: 3, accepted: 1, rejected: 1 }, "which are not received=3"],
+    ["nothing", {}, "received=0, and 3 were sent"],
+  ])("a summary that claims %s is said, and exits 79", async (_, summary, words) => {
+    await using own = await serveHandlers({
+      async uploadOrders(records) {
+        for await (const _ of records) {
+          // Read to its end.
+        }
+        return summary;
+      },
+    });
+    const args = ["upload", "--addr", `127.0.0.1:${own.port}`, "-n", "3", "--pause", "0"];
+    for (const more of [[], ["-o", "ndjson"], ["-q"]]) {
+      const { stdout, stderr, code } = await brewctl([...args, ...more]);
+      expect(stdout).toMatch(/received/);
+      expect(stderr).toContain(words);
+      expect(stderr).toMatch(wrongSummary);
+      expect(code).toBe(79);
+    }
+  });
+
+  test("an OK before our half-close is said, and exits 79", async () => {
+    await using own = await serveHandlers({
+      async uploadOrders(records) {
+        for await (const _ of records) {
+          return { received: 1, rejected: 1 };
+        }
+        return {};
+      },
+    });
+    const { stderr, code } = await brewctl([
+      ...["upload", "--addr", `127.0.0.1:${own.port}`, "--pause", "10m"],
+    ]);
+    expect(stderr).toMatch(/^stream closed by server, sent [01] records? · DATA_LOSS · /);
+    expect(stderr).toContain("ended the call with OK before our half-close");
+    expect(code).toBe(79);
+  });
+
   test("no server is exit 78", async () => {
     const port = await closedPort();
     const { stdout, stderr, code } = await brewctl(["upload", "--addr", `127.0.0.1:${port}`]);

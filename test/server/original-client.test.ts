@@ -1,67 +1,16 @@
 /**
  * A client that knows only the contract as it was at first: no numbers, no epochs, no cursor, no
- * codes. Its descriptor is made here, by hand, so that no change of ours can reach it.
+ * codes.
  */
 
-import { create, createFileRegistry, type DescMethod, type DescService } from "@bufbuild/protobuf";
-import {
-  FileDescriptorProtoSchema,
-  FieldDescriptorProto_Label as Label,
-  FieldDescriptorProto_Type as Type,
-} from "@bufbuild/protobuf/wkt";
+import type { DescMethod } from "@bufbuild/protobuf";
 import { describe, expect, test } from "vitest";
 import type { CallOptions, Connection } from "../../src/grpc/dial.ts";
 import { noon } from "../support/open-ledger.ts";
+import { originalSyncEngine } from "../support/original-contract.ts";
 import { serveCloud } from "../support/serve-cloud.ts";
 import { collect, each } from "../support/serve-handlers.ts";
 import { never } from "../support/start-server.ts";
-
-const { STRING, INT32, INT64, BOOL } = Type;
-
-/** The fields are numbered from 1, as they come. */
-const message = (name: string, fields: Record<string, Type>) => ({
-  name,
-  field: Object.entries(fields).map(([name, type], i) => ({
-    ...{ name, type, number: i + 1, label: Label.OPTIONAL },
-  })),
-});
-
-const file = create(FileDescriptorProtoSchema, {
-  name: "sync/v1/original.proto",
-  package: "sync.v1",
-  syntax: "proto3",
-  messageType: [
-    message("StoreHandshake", { store_id: STRING }),
-    message("CloudCommand", { command_id: STRING, type: STRING, payload_json: STRING }),
-    message("StoreEvent", {
-      ...{ event_id: STRING, store_id: STRING, type: STRING, payload: STRING, timestamp: INT64 },
-    }),
-    message("UploadSummary", { accepted: INT32, rejected: INT32 }),
-    message("EventAck", { event_id: STRING, ok: BOOL, reason: STRING }),
-  ],
-  service: [
-    {
-      name: "SyncEngine",
-      method: [
-        {
-          name: "WatchCommands",
-          ...{ inputType: ".sync.v1.StoreHandshake", outputType: ".sync.v1.CloudCommand" },
-          serverStreaming: true,
-        },
-        {
-          name: "UploadBufferedEvents",
-          ...{ inputType: ".sync.v1.StoreEvent", outputType: ".sync.v1.UploadSummary" },
-          clientStreaming: true,
-        },
-        {
-          name: "OperationalChannel",
-          ...{ inputType: ".sync.v1.StoreEvent", outputType: ".sync.v1.EventAck" },
-          ...{ clientStreaming: true, serverStreaming: true },
-        },
-      ],
-    },
-  ],
-});
 
 /** What the descriptor's types would say if it came from a file. */
 interface Event {
@@ -92,10 +41,8 @@ interface Original {
   ): AsyncIterable<{ eventId: string; ok: boolean; reason: string }>;
 }
 
-const service = createFileRegistry(file, () => undefined).getService("sync.v1.SyncEngine");
-
 const original = (connection: Connection): Original =>
-  connection.client(service as DescService) as unknown as Original;
+  connection.client(originalSyncEngine) as unknown as Original;
 
 const sale = (n: number, changes: Partial<Event> = {}): Event => ({
   ...{ eventId: `sale-${n}`, storeId: "store-01", type: "Sale", payload: `{"total":${n}}` },
@@ -108,7 +55,7 @@ const sales = (first: number, last: number) =>
 
 describe("a client of the original contract", () => {
   test("knows its own fields and nothing else", () => {
-    const known = (service?.methods ?? []).flatMap(({ input, output }: DescMethod) =>
+    const known = originalSyncEngine.methods.flatMap(({ input, output }: DescMethod) =>
       [input, output].map(({ name, fields }) => `${name} ${fields.map((f) => f.number)}`),
     );
     expect(new Set(known)).toEqual(

@@ -9,7 +9,7 @@
 import { Command } from "commander";
 import { commandTypes } from "../../bridge/inbox.ts";
 import { messageOf, UsageError } from "../../errors.ts";
-import { HeadOffice, IssueCommandResponseSchema } from "../../gen/sync/v1/head_office_pb.ts";
+import { IssueCommandResponseSchema } from "../../gen/sync/v1/head_office_pb.ts";
 import { plain } from "../../plain.ts";
 import type { Exit } from "../../shutdown.ts";
 import type { CommandContext } from "../client-call.ts";
@@ -60,7 +60,7 @@ export async function run(flags: CommandFlags, context: CommandContext): Promise
       hint: `such as: --payload '{"sku":"ITEM-42","newPrice":299}'`,
     });
   }
-  return ask(HeadOffice, flags, context, async (client, call) => {
+  return ask(flags, context, async (client, call) => {
     const request = { storeIds: [...storeIds], allStores, commandId, type, payloadJson };
     const response = await client.issueCommand(request, call);
     if (output === "ndjson") {

@@ -9,7 +9,6 @@ import type { ChalkInstance } from "chalk";
 import { Command, Option } from "commander";
 import {
   CommandState,
-  HeadOffice,
   type ListCommandsResponse,
   ListCommandsResponseSchema,
 } from "../../gen/sync/v1/head_office_pb.ts";
@@ -56,7 +55,7 @@ parked    the store could not apply it, and went on with the next one; of a stor
 export async function run(flags: CommandsFlags, context: CommandContext): Promise<Exit> {
   const { terminal } = context;
   const { store: storeId = "", state, output } = flags;
-  return ask(HeadOffice, flags, context, async (client, call) => {
+  return ask(flags, context, async (client, call) => {
     for await (const queued of client.listCommands({ storeId }, call)) {
       if (state === undefined || queued.state === states[state].wire) {
         await terminal.print(

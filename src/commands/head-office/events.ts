@@ -14,6 +14,7 @@ import {
 } from "../../gen/sync/v1/head_office_pb.ts";
 import { plain } from "../../plain.ts";
 import { type Exit, Stop } from "../../shutdown.ts";
+import { headOfficeAnswers, ledgerIdOf } from "../answer-bounds.ts";
 import { type CommandContext, makeClientCall } from "../client-call.ts";
 import { type ClientFlags, integer, nonEmpty, withClientFlags } from "../flags.ts";
 import { ndjson, printable } from "../output.ts";
@@ -69,7 +70,14 @@ export async function run(flags: EventsFlags, context: CommandContext): Promise<
   let shown = 0;
 
   return makeClientCall({
-    ...{ service: HeadOffice, method: "listEvents", flags, context, isWatchful: follow },
+    ...{
+      service: HeadOffice,
+      bounds: headOfficeAnswers,
+      method: "listEvents",
+      flags,
+      context,
+      isWatchful: follow,
+    },
     tally: () => `got ${shown} ${shown === 1 ? "event" : "events"}`,
     async run(call) {
       const events = reconnecting({
@@ -84,8 +92,8 @@ export async function run(flags: EventsFlags, context: CommandContext): Promise<
               ...call,
               signal: AbortSignal.any([call.signal, otherLedger.signal]),
               onHeaders(headers) {
-                const [id] = headers.get("brewctl-ledger");
-                ledgerId ??= id === undefined ? undefined : String(id);
+                const id = ledgerIdOf(headers);
+                ledgerId ??= id;
                 if (id !== undefined && id !== ledgerId) {
                   otherLedger.abort(lostLedger(position));
                 }

@@ -14,7 +14,7 @@ import { digestsOf } from "../../bridge/digesting.ts";
 import type { Outbox } from "../../bridge/outbox.ts";
 import { messageOf, StatusError, UsageError } from "../../errors.ts";
 import { dayOf } from "../../event-digest.ts";
-import { DigestSide, HeadOffice } from "../../gen/sync/v1/head_office_pb.ts";
+import { DigestSide, type HeadOffice } from "../../gen/sync/v1/head_office_pb.ts";
 import type { CallOptions, Client } from "../../grpc/dial.ts";
 import { plain } from "../../plain.ts";
 import { replaceFile } from "../../private-file.ts";
@@ -83,7 +83,7 @@ export async function run(flags: ReconcileFlags, context: CommandContext): Promi
   checkReceipt(flags.receipt);
   const outbox = flags.buffer === undefined ? undefined : openBuffer(flags, context);
   try {
-    return await ask(HeadOffice, flags, context, async (client, call) => {
+    return await ask(flags, context, async (client, call) => {
       const ledger = sideOf(client, call, { storeId, side: DigestSide.LEDGER, range });
       const store =
         outbox === undefined

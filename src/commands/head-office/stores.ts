@@ -11,6 +11,7 @@ import { UsageError } from "../../errors.ts";
 import { HeadOffice, ListStoresResponseSchema } from "../../gen/sync/v1/head_office_pb.ts";
 import { plain } from "../../plain.ts";
 import type { Exit } from "../../shutdown.ts";
+import { headOfficeAnswers } from "../answer-bounds.ts";
 import { type CommandContext, makeClientCall } from "../client-call.ts";
 import { type ClientFlags, withClientFlags } from "../flags.ts";
 import { ndjson, printable } from "../output.ts";
@@ -59,7 +60,7 @@ export async function run(flags: StoresFlags, context: CommandContext): Promise<
     return watch(flags, context);
   }
   const { terminal, clock } = context;
-  return ask(HeadOffice, flags, context, async (client, call) => {
+  return ask(flags, context, async (client, call) => {
     const stores: SeenStore[] = [];
     const troubled: string[] = [];
     for await (const state of client.listStores({ storeIds: [...(flags.store ?? [])] }, call)) {
@@ -97,7 +98,14 @@ function watch(flags: StoresFlags, context: CommandContext): Promise<Exit> {
   let updates = 0;
 
   return makeClientCall({
-    ...{ service: HeadOffice, method: "listStores", flags, context, isWatchful: true },
+    ...{
+      service: HeadOffice,
+      bounds: headOfficeAnswers,
+      method: "listStores",
+      flags,
+      context,
+      isWatchful: true,
+    },
     tally: () => `got ${updates} ${updates === 1 ? "update" : "updates"}`,
     async run(call) {
       const stores = new Map<string, SeenStore>();

@@ -10,7 +10,7 @@
 
 import { create } from "@bufbuild/protobuf";
 import { Command } from "commander";
-import { flush, type Refused } from "../../bridge/flush.ts";
+import { flush, type Refused, UnnamedError } from "../../bridge/flush.ts";
 import type { Recorded } from "../../bridge/outbox.ts";
 import type { Summary } from "../../bridge/uplink.ts";
 import { formatDuration } from "../../duration.ts";
@@ -45,7 +45,8 @@ export const examples = `\
 export const notes = `\
 Once connected it survives lost connections by itself. Without --deadline or --wait-ready a cloud
 that is not there at the beginning is an error (78). The exit code is 5 while anything is pending or
-parked. rejected = duplicates + refused; a duplicate is in the cloud, and as good as accepted.`;
+parked. rejected = duplicates + refused; a duplicate is in the cloud, and as good as accepted. A cloud
+that counts rejected events and does not name them is asked event by event, as channel does.`;
 
 /** Each event gets a line if they are so few. */
 const fewEvents = 20;
@@ -100,16 +101,23 @@ export async function run(flags: LinkFlags, context: CommandContext): Promise<Ex
           );
         },
         onAlarm: (why) => complainOfLedger(terminal, why),
+        onUnnamed: ({ message }) =>
+          terminal.say(
+            `${plain(message)}; going on with an answer for each event, as store-sync channel does`,
+          ),
       });
     } finally {
       progress?.stop();
     }
     tidy(outbox);
   } catch (error) {
-    if (!(error instanceof Stop)) {
+    if (error instanceof UnnamedError) {
+      stopped = new Stop(error.message, leftExit);
+    } else if (error instanceof Stop) {
+      stopped = error;
+    } else {
       throw withBacklog(error, outbox.counts().pending);
     }
-    stopped = error;
   } finally {
     over.abort(new Stop("over"));
     uplink.close();

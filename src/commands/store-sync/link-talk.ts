@@ -4,7 +4,8 @@ import type { Command } from "commander";
 import type { LinkState } from "../../bridge/link.ts";
 import type { Outbox } from "../../bridge/outbox.ts";
 import { formatElapsed } from "../../duration.ts";
-import { plain } from "../../plain.ts";
+import { beginning, plain } from "../../plain.ts";
+import { maxTextLength } from "../../store-event.ts";
 import type { CommandContext } from "../client-call.ts";
 import { type ClientFlags, withClientFlags } from "../flags.ts";
 import { type BufferFlags, withBufferFlags } from "./buffer.ts";
@@ -27,18 +28,21 @@ export function openUplink(
   return uplinkTo(addr, { storeId: outbox.storeId, epoch: () => outbox.epoch(), clock });
 }
 
-/** Says what changes: not each attempt to connect. */
+/** Says what changes: not each attempt to connect, and not the same reason at each of them. */
 export function linkTalk({ terminal }: CommandContext): (state: LinkState) => void {
   let isOffline = false;
+  let said = "";
   return (state) => {
     if (state.kind === "offline") {
       isOffline = true;
       const { why, attempt, waitMs } = state;
-      terminal.say(
-        `offline: ${plain(why)}; attempt ${attempt} to reconnect in ${formatElapsed(waitMs)}`,
-      );
+      const what =
+        why === said ? "still offline" : `offline: ${plain(beginning(why, maxTextLength))}`;
+      said = why;
+      terminal.say(`${what}; attempt ${attempt} to reconnect in ${formatElapsed(waitMs)}`);
     } else if (isOffline && (state.kind === "recovered" || state.kind === "live")) {
       isOffline = false;
+      said = "";
       terminal.say("connected again");
     }
   };

@@ -20,6 +20,7 @@ import { dial } from "../../grpc/dial.ts";
 import { plain } from "../../plain.ts";
 import { type Exit, Stop } from "../../shutdown.ts";
 import { faultOfEvent, maxRecordedPayloadBytes } from "../../store-event.ts";
+import { bridgeApiAnswers } from "../answer-bounds.ts";
 import type { CommandContext } from "../client-call.ts";
 import { lines } from "../input.ts";
 import { ndjson } from "../output.ts";
@@ -39,7 +40,7 @@ export async function recordAtBridge(
   const signal = AbortSignal.any([interrupted, terminal.outputLost, over.signal]);
   // A bridge that has died without a word is noticed within seconds: a customer waits.
   const connection = dial(address, { isWatchful: true });
-  const client = connection.client(BridgeApi);
+  const client = connection.client(BridgeApi, { bounds: bridgeApiAnswers });
   try {
     await connection.ready({ signal }).catch((error) => {
       throw error instanceof StatusError ? withoutBridge(error) : error;

@@ -285,6 +285,8 @@ const restartsToSay = 40;
 /** A line for what changes; each event only at debug. */
 function newsLog(log: Logger): (news: BridgeNews) => void {
   let isOffline = false;
+  /** Why a report did not arrive, as it was said last. */
+  let unreported = "";
   /** Of each part that fails, with what, and how often in a row. */
   const failing = new Map<string, { readonly why: string; readonly times: number }>();
   return (news) => {
@@ -367,7 +369,10 @@ function newsLog(log: Logger): (news: BridgeNews) => void {
         }
         return;
       case "not reported":
-        log.debug(() => `not reported: ${plain(news.why)}`);
+        if (news.why !== unreported) {
+          unreported = news.why;
+          log.debug(() => `not reported: ${plain(news.why)}`);
+        }
         return;
       case "failed": {
         const { part, error, waitMs } = news;

@@ -6,7 +6,7 @@ import type { DigestPart } from "../../bridge/digesting.ts";
 import type { LedgerSeen, Recorded } from "../../bridge/outbox.ts";
 import type { Answer, Bundle, StoreReport, Uplink, UplinkOptions } from "../../bridge/uplink.ts";
 import type { Clock } from "../../clock.ts";
-import { messageOf } from "../../errors.ts";
+import { messageOf, StatusError } from "../../errors.ts";
 import { DigestRangeSchema } from "../../gen/sync/v1/digest_pb.ts";
 import {
   type AnswerDigestRequestSchema,
@@ -19,7 +19,9 @@ import {
 } from "../../gen/sync/v1/sync_engine_pb.ts";
 import { type AnswerHeaders, type CallOptions, dial, type ReadyOptions } from "../../grpc/dial.ts";
 import { mapped } from "../../mapped.ts";
+import { maxTextLength } from "../../store-event.ts";
 import { version } from "../../version.ts";
+import { ledgerIdOf, questionFault, seenOf, syncEngineAnswers } from "../answer-bounds.ts";
 
 export interface UplinkTo extends Uplink {
   /** Waits for so many milliseconds for the cloud to come up. */
@@ -38,7 +40,6 @@ const reportTimeoutMs = 5_000;
 
 /** As the contract has it. */
 const maxAlarms = 10;
-const maxTextLength = 1024;
 
 /** `epoch` is asked at each call: it changes when the events are numbered anew. */
 export function uplinkTo(
@@ -46,7 +47,7 @@ export function uplinkTo(
   { storeId, epoch, clock }: { storeId: string; epoch: () => string; clock: Clock },
 ): UplinkTo {
   const connection = dial(address, { isWatchful: true });
-  const client = connection.client(SyncEngine);
+  const client = connection.client(SyncEngine, { bounds: syncEngineAnswers });
 
   const callOptions = ({ signal, onLedger }: UplinkOptions): CallOptions => {
     const current = epoch();
@@ -93,16 +94,14 @@ export function uplinkTo(
     connect: ({ signal }) => ready({ signal }),
     waitReady: ({ signal, waitMs }) => ready({ signal, waitMs }),
     async upload(bundles, options) {
-      const { accepted, duplicates, refused, refusals } = await client.uploadBufferedEvents(
-        onWire(bundles),
-        {
+      const { accepted, rejected, duplicates, refused, refusals } =
+        await client.uploadBufferedEvents(onWire(bundles), {
           ...callOptions(options),
           onSent: options.onSent,
           deadline: clock.now() + summaryTimeoutMs,
-        },
-      );
+        });
       return {
-        ...{ accepted, duplicates, refused },
+        ...{ accepted, rejected, duplicates, refused },
         refusals: refusals.map(({ eventId, code, reason, retryable }) => ({
           kind: "refused",
           ...{ eventId, reason },
@@ -126,6 +125,10 @@ export function uplinkTo(
       for await (const command of client.watchCommands(handshake, callOptions(options))) {
         const { commandId, type, payloadJson, sequence, issuedAt, question } = command;
         if (question !== undefined) {
+          const fault = questionFault(question);
+          if (fault !== undefined) {
+            throw new StatusError("DATA_LOSS", `the cloud sent a question whose ${fault}`);
+          }
           const { questionId, range = create(DigestRangeSchema) } = question;
           options.onQuestion?.({ questionId, range });
           continue;
@@ -210,15 +213,8 @@ function onAnswer(
 
 /** What a cloud of ours says of its ledger; another one says nothing. */
 function ledgerOf(headers: AnswerHeaders, epoch: string): LedgerSeen | undefined {
-  const [ledgerId] = headers.get("brewctl-ledger");
-  const [seen] = headers.get("brewctl-seen");
-  return ledgerId === undefined
-    ? undefined
-    : {
-        ledgerId: String(ledgerId),
-        epoch,
-        seen: seen === undefined ? undefined : Number(seen),
-      };
+  const ledgerId = ledgerIdOf(headers);
+  return ledgerId === undefined ? undefined : { ledgerId, epoch, seen: seenOf(headers) };
 }
 
 function eventOf(
