@@ -15,7 +15,13 @@ import { connect, createInbox, headers, type NatsConnection } from "@nats-io/tra
 import type { Outbox } from "../src/bridge/outbox.ts";
 import { StoreEventSchema } from "../src/gen/sync/v1/sync_engine_pb.ts";
 import { type Figure, figure, inTurn } from "./measure.ts";
-import { canSyncAlways, type NatsServer, natsVersion, startNats } from "./nats-server.ts";
+import {
+  canSyncAlways,
+  type NatsProgram,
+  type NatsServer,
+  natsProgram,
+  startNats,
+} from "./nats-server.ts";
 import { startServerProcess } from "./processes.ts";
 import { drain, filled, type Shape, tillIds, wireEvent } from "./store-events.ts";
 
@@ -30,45 +36,87 @@ const windowsToTry = [500, 1_000, 2_000, 4_000];
 /** For that choice. */
 const trial = 20_000;
 
-/** With a sync for each, so many are enough. */
+/** With a sync for each message of JetStream, so many are enough; ours share a sync. */
 const syncedTotal = 5_000;
+const ourSyncedTotal = 40_000;
 
 export async function jetstream(): Promise<Figure[]> {
-  let version: string;
+  let program: NatsProgram;
   try {
-    version = natsVersion();
+    program = natsProgram();
   } catch (error) {
     console.error(`jetstream: left out, since there is no nats-server here: ${error}`);
     return [];
   }
+  const { version } = program;
   const folder = mkdtempSync(join(tmpdir(), "brewctl-bench-"));
   try {
-    using nats = await startNats(join(folder, "nats"));
+    using nats = await startNats(program, join(folder, "nats"));
     const common = { nats, folder, version };
     const windows = {
       byHand: await bestWindow(nats, publishByHand),
       client: await bestWindow(nats, publishByClient),
     };
-    const figures = [
+    return [
       ...(await sideBySide({ ...common, windows, shape: "flush", count: 1 })),
       ...(await sideBySide({ ...common, windows, shape: "channel", count: 1 })),
       ...(await sideBySide({ ...common, windows, shape: "flush", count: publishers })),
+      ...(await bothSynced({ program, folder, window: windows.byHand })),
     ];
-    if (canSyncAlways(join(folder, "always"))) {
-      using synced = await startNats(join(folder, "always"), "sync_interval: always");
-      const ms = await publishAll(synced, publishByHand, {
-        ...{ window: windows.byHand, count: 1, each: syncedTotal },
-      });
-      const rate = (syncedTotal * 1000) / ms;
-      const what = `events per second, JetStream ${version} with sync_interval: always`;
-      figures.push(figure("jetstream/always/rate", what, "/s", [rate]));
-    } else {
-      console.error(`jetstream: nats-server ${version} has no sync_interval: always; left out`);
-    }
-    return figures;
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
+}
+
+interface SyncedContest {
+  readonly program: NatsProgram;
+  readonly folder: string;
+  readonly window: number;
+}
+
+/** Our channel beside a JetStream that syncs each message before it answers, as ours does. */
+async function bothSynced({ program, folder, window }: SyncedContest): Promise<Figure[]> {
+  const { version } = program;
+  if (!canSyncAlways(program, join(folder, "always"))) {
+    console.error(`jetstream: nats-server ${version} has no sync_interval: always; left out`);
+    return [];
+  }
+  using synced = await startNats(program, join(folder, "always"), "sync_interval: always");
+  using cloud = await startServerProcess("cloud", { BENCH_DATA_DIR: join(folder, "synced") });
+  const outboxes = Array.from({ length: rounds + warmUp }, (_, round) => {
+    const storeId = `store-synced-${round}`;
+    const options = { storeId, count: ourSyncedTotal, idOf: tillIds(storeId) };
+    return filled(join(folder, `${storeId}.db`), options);
+  });
+  const theirs: number[] = [];
+  const times = await inTurn(
+    {
+      async theirs() {
+        const load = { window, count: 1, each: syncedTotal };
+        theirs.push((syncedTotal * 1000) / (await publishAll(synced, publishByHand, load)));
+      },
+      async ours() {
+        const outbox = outboxes.pop();
+        if (outbox === undefined) {
+          throw new Error("no outbox is left");
+        }
+        await drain(outbox, { shape: "channel", count: ourSyncedTotal, port: cloud.port });
+        outbox.close();
+      },
+    },
+    { rounds, warmUp },
+  );
+  await cloud.stop();
+  const ours = times.map((round) => (ourSyncedTotal * 1000) / round.ours);
+  const counted = theirs.slice(warmUp);
+  const against = ours.map((rate, i) => rate / (counted[i] ?? Number.NaN));
+  const name = "jetstream/always";
+  const what = "events per second, both synced";
+  return [
+    figure(name, `${what}, our channel : JetStream`, "×", against, { atLeast: 11.5 }),
+    figure(`${name}/ours`, `${what}, our channel`, "/s", ours),
+    figure(`${name}/theirs`, `${what}, JetStream ${version}`, "/s", counted),
+  ];
 }
 
 async function bestWindow(nats: NatsServer, publish: Publish): Promise<number> {

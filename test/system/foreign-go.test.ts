@@ -3,6 +3,7 @@
  * see must agree, also when a call is cut short.
  */
 
+import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { brewctl, type Served, serve, start } from "../support/brewctl.ts";
 import { buildPeers, runPeer, servePeer, startPeer } from "../support/go-peer.ts";
@@ -19,19 +20,21 @@ beforeAll(async () => {
 
 afterAll(() => folder[Symbol.dispose]());
 
-/** How the server says that uploads ended, one line each; waits until it has said so of `count`. */
+/** How the server says that uploads ended, a line for each; waits until it has said so of `count`. */
 async function uploadsEnded(server: Served, count: number): Promise<string[]> {
-  await server.output(new RegExp(`(?:msg="upload ended[^]*?){${count}}`));
-  return server.stderr.split("\n").filter((line) => line.includes('msg="upload ended'));
+  await server.output(new RegExp(`^.*peer started.*\n(?:.*upload ended.*\n){${count}}`));
+  return server.stderr.split("\n").filter((line) => line.includes("upload ended"));
 }
+
+// Between two records nothing is under way, so the server reads whatever ends the stream at once.
+const slowUpload = ["upload", "--count", "10000", "--pause", "40ms"];
 
 test("uploads of brewctl that are cancelled are never complete for a server in Go", async () => {
   await using server = await servePeer(peers);
   const cancels = 15;
   for (let i = 1; i <= cancels; i += 1) {
-    const args = ["upload", "--addr", server.addr, "--count", "10000", "--pause", "2ms"];
-    await using client = start(args);
-    await client.output(new RegExp(`^sent #${2 * i}\\b`, "m"));
+    await using client = start([...slowUpload, "--addr", server.addr]);
+    await client.output(/^sent #3\b/m);
     client.child.kill("SIGINT");
     expect((await client.ended).signal).toBe("SIGINT");
     await uploadsEnded(server, i);
@@ -46,15 +49,48 @@ test("uploads of brewctl whose deadline passes are never complete for a server i
   const deadlines = 8;
   const codes: (number | null)[] = [];
   for (let i = 1; i <= deadlines; i += 1) {
-    const args = ["upload", "--addr", server.addr, "--count", "10000", "--pause", "2ms"];
-    const { code } = await brewctl([...args, "--deadline", `${300 + 5 * i}ms`]);
-    codes.push(code);
+    const args = ["--addr", server.addr, "--deadline", `${600 + 5 * i}ms`];
+    codes.push((await brewctl([...slowUpload, ...args])).code);
     await uploadsEnded(server, i);
   }
   const ends = await uploadsEnded(server, deadlines);
   expect(ends.filter((line) => !line.includes("client gone"))).toEqual([]);
   expect(codes).toEqual(Array.from({ length: deadlines }, () => 68));
 });
+
+// Both at once, since they wait most of the time.
+test.concurrent.for(["watch", "channel"])(
+  "an idle %s pings a server in Go as often as it allows, and says so",
+  async (command) => {
+    // A client of ours pings every five seconds at first. grpc-go by default allows a ping every five
+    // minutes; with seven seconds instead, the same happens in half a minute.
+    const minPingMs = 7_000;
+    await using server = await servePeer(peers, ["-min-ping", `${minPingMs}ms`, "-log-pings"]);
+    using folder = tempFolder();
+    const store = ["--store", "store-01", "--buffer", folder.file("buffer.db")];
+    const recorded = await brewctl(["store-sync", "record", "--type", "Sale", ...store]);
+    expect(recorded.code).toBe(0);
+    await using client = start(["store-sync", command, ...store, "--addr", server.addr]);
+
+    const [, firstPingMs] = await server.output(pingOn(1));
+    if (Number(firstPingMs) < minPingMs) {
+      // It is too fast for this server, which closes the connection after some of these pings. The next
+      // connection must stay, and anyone who reads along must learn why there is another one.
+      const again = new RegExp(`(?:${command} started[^]*){2}`);
+      await server.output(again);
+      const none = sleep(2 * minPingMs, undefined, { ref: false });
+      const ping = await Promise.race([server.output(pingOn(2)), none]);
+      expect(Number(ping?.[1] ?? Number.POSITIVE_INFINITY)).toBeGreaterThan(minPingMs);
+      expect(client.stderr).toMatch(/\bpings?\b/);
+    }
+    expect(client.child.exitCode).toBe(null);
+  },
+);
+
+/** A client's ping as the server in Go logs it, with the age of its connection in milliseconds. */
+function pingOn(connection: number): RegExp {
+  return new RegExp(`msg=ping connection=${connection} age_ms=(\\d+)`);
+}
 
 test("a client in Go that is interrupted is gone for brewctl's server", async () => {
   await using server = await serve(["--tick", "5ms"]);
