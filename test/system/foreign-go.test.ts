@@ -16,7 +16,8 @@ beforeAll(async () => {
   folder = tempFolder();
   peers = folder.file("peers");
   await buildPeers(peers);
-});
+  // In milliseconds: on a machine that has never done it, it compiles grpc-go.
+}, 600_000);
 
 afterAll(() => folder[Symbol.dispose]());
 
