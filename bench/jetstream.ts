@@ -40,9 +40,10 @@ const windowsToTry = [500, 1_000, 2_000, 4_000];
 /** For that choice. */
 const trial = 20_000;
 
-/** With a sync for each message, so many are enough; where many messages share one, more are needed. */
+/** How many events each of them gets where both sync: about a second's worth and more. */
 const syncedTotal = 5_000;
-const sharedSyncTotal = 40_000;
+const batchedTotal = 10_000;
+const ourSyncedTotal = 40_000;
 
 export async function jetstream(): Promise<Figure[]> {
   let program: NatsProgram;
@@ -92,7 +93,7 @@ async function bothSynced({ program, folder, window }: SyncedContest): Promise<F
   using cloud = await startServerProcess("cloud", { BENCH_DATA_DIR: join(folder, "synced") });
   const outboxes = Array.from({ length: rounds + warmUp }, (_, round) => {
     const storeId = `store-synced-${round}`;
-    const options = { storeId, count: sharedSyncTotal, idOf: tillIds(storeId) };
+    const options = { storeId, count: ourSyncedTotal, idOf: tillIds(storeId) };
     return filled(join(folder, `${storeId}.db`), options);
   });
   const theirs = { single: [] as number[], batched: [] as number[] };
@@ -104,21 +105,21 @@ async function bothSynced({ program, folder, window }: SyncedContest): Promise<F
         theirs.single.push(await rateOf(publishByHand, syncedTotal));
       },
       async batched() {
-        theirs.batched.push(await rateOf(publishInBatches, sharedSyncTotal));
+        theirs.batched.push(await rateOf(publishInBatches, batchedTotal));
       },
       async ours() {
         const outbox = outboxes.pop();
         if (outbox === undefined) {
           throw new Error("no outbox is left");
         }
-        await drain(outbox, { shape: "channel", count: sharedSyncTotal, port: cloud.port });
+        await drain(outbox, { shape: "channel", count: ourSyncedTotal, port: cloud.port });
         outbox.close();
       },
     },
     { rounds, warmUp },
   );
   await cloud.stop();
-  const ours = times.map((round) => (sharedSyncTotal * 1000) / round.ours);
+  const ours = times.map((round) => (ourSyncedTotal * 1000) / round.ours);
   const single = theirs.single.slice(warmUp);
   const batched = theirs.batched.slice(warmUp);
   const against = (rates: readonly number[]) =>
