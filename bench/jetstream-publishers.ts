@@ -80,8 +80,8 @@ export const publishByHand: Publish = (connection, { subject, window, count, idO
 const maxBatches = 50;
 
 /**
- * In atomic batches, which JetStream has since 2.12: as many messages as our bundles have events, with
- * one answer for all of them. Each message still has its id.
+ * Publishes in atomic batches, which JetStream has since 2.12. A batch has as many messages as our
+ * bundles have events, and one answer for all of them. Each message still has its id.
  */
 export const publishInBatches: Publish = (connection, { subject, window, count, idOf }) => {
   const inbox = createInbox();
