@@ -81,8 +81,9 @@ scenarios: build ## run every script in scenarios/
 scenario: build ## run one of them: make scenario NAME=client-gone
 	@sh scripts/run-scenarios "$(NAME)"
 
-test-system: build ## tests that need npm, git, make, strace, old Nodes and other shells
+test-system: build ## tests that need npm, git, make, strace, Go, old Nodes and other shells
 	@sh scripts/install-packages zsh fish strace
+	@sh scripts/go version >/dev/null 2>&1 || sh scripts/install-packages go=golang-go
 	@npx --no-install vitest run --config vitest.system.config.ts $(ARGS)
 
 soak: build ## stampede, kills, a long life, attacks: nothing lost, nothing grows; an hour

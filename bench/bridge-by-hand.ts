@@ -1,6 +1,7 @@
 /**
  * The bridge's two streams of events on bare grpc-js, storing nothing on either side: what the
- * durable ones are measured against.
+ * durable ones are measured against. Events go one a message, as in the original contract, or in
+ * bundles, as our store sends them (docs/decisions/bundles.md).
  */
 
 import type { Writable } from "node:stream";
@@ -71,8 +72,9 @@ export function serveBridgeByHand(): Promise<number> {
   const server = new Server(serverOptions);
   server.addService(service, {
     channel(call: ServerDuplexStream<StoreEvent, EventAck>) {
-      call.on("data", ({ eventId }: StoreEvent) => {
-        if (!call.write(create(EventAckSchema, { eventId, ok: true }))) {
+      call.on("data", ({ eventId, more }: StoreEvent) => {
+        const also = more.map((event) => event.eventId);
+        if (!call.write(create(EventAckSchema, { eventId, ok: true, also }))) {
           call.pause();
           call.once("drain", () => call.resume());
         }
@@ -84,8 +86,8 @@ export function serveBridgeByHand(): Promise<number> {
       callback: sendUnaryData<UploadSummary>,
     ) {
       let accepted = 0;
-      call.on("data", () => {
-        accepted += 1;
+      call.on("data", ({ more }: StoreEvent) => {
+        accepted += 1 + more.length;
       });
       call.on("end", () => callback(null, create(UploadSummarySchema, { accepted })));
     },
@@ -97,22 +99,38 @@ export function serveBridgeByHand(): Promise<number> {
   });
 }
 
-/** Each sends these events and returns how many were answered. */
+/** Makes the message with the events from `first` on, so many of them. */
+export type MessageOf = (first: number, length: number) => StoreEvent;
+
+export interface ByHandOptions {
+  /** How many events go in a message; 1 unless it is given. */
+  readonly perMessage?: number;
+}
+
+/** Each method sends so many events and returns how many were answered. */
 export function bridgeByHand(port: number) {
   const client = new Client(`127.0.0.1:${port}`, credentials.createInsecure(), {
     ...clientOptions,
     ...loopbackOptions,
   });
-  const sendAll = async (call: Writable, count: number, event: (i: number) => StoreEvent) => {
-    for (let i = 0; i < count; i += 1) {
-      if (!call.write(event(i))) {
+  const sendAll = async (
+    call: Writable,
+    count: number,
+    { message, perMessage }: { message: MessageOf; perMessage: number },
+  ) => {
+    for (let i = 0; i < count; i += perMessage) {
+      if (!call.write(message(i, Math.min(perMessage, count - i)))) {
         await drained(call);
       }
     }
     call.end();
   };
   return {
-    async channel(count: number, event: (i: number) => StoreEvent): Promise<number> {
+    async channel(
+      count: number,
+      message: MessageOf,
+      { perMessage = 1 }: ByHandOptions = {},
+    ): Promise<number> {
       const { path, requestSerialize, responseDeserialize } = service.channel;
       const call: ClientDuplexStream<StoreEvent, EventAck> = client.makeBidiStreamRequest(
         path,
@@ -121,17 +139,21 @@ export function bridgeByHand(port: number) {
       );
       let answered = 0;
       const ended = new Promise<void>((resolve, reject) => {
-        call.on("data", () => {
-          answered += 1;
+        call.on("data", ({ also }: EventAck) => {
+          answered += 1 + also.length;
         });
         call.on("error", reject);
         call.on("end", resolve);
       });
-      await sendAll(call, count, event);
+      await sendAll(call, count, { message, perMessage });
       await ended;
       return answered;
     },
-    async upload(count: number, event: (i: number) => StoreEvent): Promise<number> {
+    async upload(
+      count: number,
+      message: MessageOf,
+      { perMessage = 1 }: ByHandOptions = {},
+    ): Promise<number> {
       const { path, requestSerialize, responseDeserialize } = service.upload;
       let call: ClientWritableStream<StoreEvent> | undefined;
       const summary = new Promise<UploadSummary>((resolve, reject) => {
@@ -142,7 +164,7 @@ export function bridgeByHand(port: number) {
           (error, value) => (value === undefined ? reject(error) : resolve(value)),
         );
       });
-      await sendAll(call as ClientWritableStream<StoreEvent>, count, event);
+      await sendAll(call as ClientWritableStream<StoreEvent>, count, { message, perMessage });
       return (await summary).accepted;
     },
     close: () => client.close(),

@@ -1,16 +1,18 @@
 /**
  * (e) What durability costs: the store bridge beside bare grpc-js that stores nothing, with the same
  * events. Ours reads each from the outbox on one disk, commits it to the ledger on another (the same,
- * here) with an fsync before its answer, and marks it in the outbox with another.
+ * here) with an fsync before its answer, and marks it in the outbox with another. It sends what is there
+ * in bundles, so bare grpc-js runs twice: with an event a message, and with the same bundles.
  */
 
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { maxBundle } from "../src/bridge/uplink.ts";
 import { bridgeByHand } from "./bridge-by-hand.ts";
 import { type Figure, figure, inTurn } from "./measure.ts";
 import { startServerProcess } from "./processes.ts";
-import { drain, filled, tillIds, wireEvent } from "./store-events.ts";
+import { drain, filled, tillIds, wireMessage } from "./store-events.ts";
 
 /** Half a second a round, more or less. */
 const count = 20_000;
@@ -35,10 +37,11 @@ export async function bridge(): Promise<Figure[]> {
           throw new Error(`${shape}: ${answered} of ${count} events were answered`);
         }
       };
+      const send = bare[shape === "channel" ? "channel" : "upload"];
       const times = await inTurn(
         {
-          bare: async () =>
-            complete(await bare[shape === "channel" ? "channel" : "upload"](count, wireEvent)),
+          bare: async () => complete(await send(count, wireMessage)),
+          bundled: async () => complete(await send(count, wireMessage, { perMessage: maxBundle })),
           async durable() {
             const outbox = outboxes.pop();
             if (outbox === undefined) {
@@ -57,6 +60,12 @@ export async function bridge(): Promise<Figure[]> {
           "×",
           times.map((round) => round.bare / round.durable),
           { atLeast: shape === "channel" ? 0.8 : 0.7 },
+        ),
+        figure(
+          `bridge/${shape}/bundled`,
+          "events per second, durable : bare in bundles",
+          "×",
+          times.map((round) => round.bundled / round.durable),
         ),
         figure(
           `bridge/${shape}/rate`,

@@ -9,15 +9,25 @@
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { toBinary } from "@bufbuild/protobuf";
-import { jetstream as client, jetstreamManager } from "@nats-io/jetstream";
-import { connect, createInbox, headers, type NatsConnection } from "@nats-io/transport-node";
+import { jetstreamManager } from "@nats-io/jetstream";
+import { connect } from "@nats-io/transport-node";
 import type { Outbox } from "../src/bridge/outbox.ts";
-import { StoreEventSchema } from "../src/gen/sync/v1/sync_engine_pb.ts";
+import {
+  type Publish,
+  publishByClient,
+  publishByHand,
+  publishInBatches,
+} from "./jetstream-publishers.ts";
 import { type Figure, figure, inTurn } from "./measure.ts";
-import { canSyncAlways, type NatsServer, natsVersion, startNats } from "./nats-server.ts";
+import {
+  canSyncAlways,
+  type NatsProgram,
+  type NatsServer,
+  natsProgram,
+  startNats,
+} from "./nats-server.ts";
 import { startServerProcess } from "./processes.ts";
-import { drain, filled, type Shape, tillIds, wireEvent } from "./store-events.ts";
+import { drain, filled, type Shape, tillIds } from "./store-events.ts";
 
 const total = 100_000;
 const rounds = 3;
@@ -30,45 +40,99 @@ const windowsToTry = [500, 1_000, 2_000, 4_000];
 /** For that choice. */
 const trial = 20_000;
 
-/** With a sync for each, so many are enough. */
+/** How many events each of them gets where both sync: about a second's worth and more. */
 const syncedTotal = 5_000;
+const batchedTotal = 10_000;
+const ourSyncedTotal = 40_000;
 
 export async function jetstream(): Promise<Figure[]> {
-  let version: string;
+  let program: NatsProgram;
   try {
-    version = natsVersion();
+    program = natsProgram();
   } catch (error) {
     console.error(`jetstream: left out, since there is no nats-server here: ${error}`);
     return [];
   }
+  const { version } = program;
   const folder = mkdtempSync(join(tmpdir(), "brewctl-bench-"));
   try {
-    using nats = await startNats(join(folder, "nats"));
+    using nats = await startNats(program, join(folder, "nats"));
     const common = { nats, folder, version };
     const windows = {
       byHand: await bestWindow(nats, publishByHand),
       client: await bestWindow(nats, publishByClient),
     };
-    const figures = [
+    return [
       ...(await sideBySide({ ...common, windows, shape: "flush", count: 1 })),
       ...(await sideBySide({ ...common, windows, shape: "channel", count: 1 })),
       ...(await sideBySide({ ...common, windows, shape: "flush", count: publishers })),
+      ...(await bothSynced({ program, folder, window: windows.byHand })),
     ];
-    if (canSyncAlways(join(folder, "always"))) {
-      using synced = await startNats(join(folder, "always"), "sync_interval: always");
-      const ms = await publishAll(synced, publishByHand, {
-        ...{ window: windows.byHand, count: 1, each: syncedTotal },
-      });
-      const rate = (syncedTotal * 1000) / ms;
-      const what = `events per second, JetStream ${version} with sync_interval: always`;
-      figures.push(figure("jetstream/always/rate", what, "/s", [rate]));
-    } else {
-      console.error(`jetstream: nats-server ${version} has no sync_interval: always; left out`);
-    }
-    return figures;
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
+}
+
+interface SyncedContest {
+  readonly program: NatsProgram;
+  readonly folder: string;
+  readonly window: number;
+}
+
+/**
+ * Our channel beside a JetStream that syncs before it answers, as ours does: each message, or each
+ * atomic batch of as many messages as our bundles have events.
+ */
+async function bothSynced({ program, folder, window }: SyncedContest): Promise<Figure[]> {
+  const { version } = program;
+  if (!canSyncAlways(program, join(folder, "always"))) {
+    console.error(`jetstream: nats-server ${version} has no sync_interval: always; left out`);
+    return [];
+  }
+  using synced = await startNats(program, join(folder, "always"), "sync_interval: always");
+  using cloud = await startServerProcess("cloud", { BENCH_DATA_DIR: join(folder, "synced") });
+  const outboxes = Array.from({ length: rounds + warmUp }, (_, round) => {
+    const storeId = `store-synced-${round}`;
+    const options = { storeId, count: ourSyncedTotal, idOf: tillIds(storeId) };
+    return filled(join(folder, `${storeId}.db`), options);
+  });
+  const theirs = { single: [] as number[], batched: [] as number[] };
+  const rateOf = async (publish: Publish, each: number) =>
+    (each * 1000) / (await publishAll(synced, publish, { window, count: 1, each }));
+  const times = await inTurn(
+    {
+      async single() {
+        theirs.single.push(await rateOf(publishByHand, syncedTotal));
+      },
+      async batched() {
+        theirs.batched.push(await rateOf(publishInBatches, batchedTotal));
+      },
+      async ours() {
+        const outbox = outboxes.pop();
+        if (outbox === undefined) {
+          throw new Error("no outbox is left");
+        }
+        await drain(outbox, { shape: "channel", count: ourSyncedTotal, port: cloud.port });
+        outbox.close();
+      },
+    },
+    { rounds, warmUp },
+  );
+  await cloud.stop();
+  const ours = times.map((round) => (ourSyncedTotal * 1000) / round.ours);
+  const single = theirs.single.slice(warmUp);
+  const batched = theirs.batched.slice(warmUp);
+  const against = (rates: readonly number[]) =>
+    ours.map((rate, i) => rate / (rates[i] ?? Number.NaN));
+  const name = "jetstream/always";
+  const what = "events per second, both synced";
+  return [
+    figure(name, `${what}, our channel : JetStream`, "×", against(single), { atLeast: 11.5 }),
+    figure(`${name}/batched`, `${what}, our channel : its batches`, "×", against(batched)),
+    figure(`${name}/ours`, `${what}, our channel`, "/s", ours),
+    figure(`${name}/theirs`, `${what}, JetStream ${version}`, "/s", single),
+    figure(`${name}/theirs/batched`, `${what}, JetStream ${version}, batches`, "/s", batched),
+  ];
 }
 
 async function bestWindow(nats: NatsServer, publish: Publish): Promise<number> {
@@ -170,7 +234,8 @@ async function publishAll(
   const subject = `sales-${streams}`;
   const admin = await connect({ servers: url });
   const manager = await jetstreamManager(admin);
-  await manager.streams.add({ name: subject, subjects: [subject], storage: "file" });
+  const batches = publish === publishInBatches ? { allow_atomic: true } : {};
+  await manager.streams.add({ name: subject, subjects: [subject], storage: "file", ...batches });
   const startedAt = performance.now();
   await Promise.all(
     Array.from({ length: count }, async (_, i) => {
@@ -190,72 +255,3 @@ async function publishAll(
   await admin.close();
   return ms;
 }
-
-interface PublishOptions {
-  readonly subject: string;
-  /** Messages without an answer, at most. */
-  readonly window: number;
-  readonly count: number;
-  readonly idOf: (i: number) => string;
-}
-
-/** Resolves when each has its answer; rejects if one was refused. */
-type Publish = (connection: NatsConnection, options: PublishOptions) => Promise<void>;
-
-const bytesOf = (i: number) => toBinary(StoreEventSchema, wireEvent(i));
-
-/** As the client's documentation says: a promise an answer. */
-const publishByClient: Publish = async (connection, { subject, window, count, idOf }) => {
-  const stream = client(connection);
-  let sent = 0;
-  await Promise.all(
-    Array.from({ length: window }, async () => {
-      while (sent < count) {
-        const i = sent;
-        sent += 1;
-        const options = { msgID: idOf(i), timeout: publishTimeoutMs };
-        const { duplicate } = await stream.publish(subject, bytesOf(i), options);
-        if (duplicate) {
-          throw new Error(`JetStream takes ${idOf(i)} for a duplicate`);
-        }
-      }
-    }),
-  );
-};
-
-/** For an answer when the machine is busy, in milliseconds. */
-const publishTimeoutMs = 60_000;
-
-/** Without that promise, its timer and a subject for each answer: as fast as it goes. */
-const publishByHand: Publish = (connection, { subject, window, count, idOf }) => {
-  const inbox = createInbox();
-  let sent = 0;
-  let answered = 0;
-  const pump = () => {
-    for (; sent < count && sent - answered < window; sent += 1) {
-      const withId = headers();
-      withId.set("Nats-Msg-Id", idOf(sent));
-      connection.publish(subject, bytesOf(sent), { reply: inbox, headers: withId });
-    }
-  };
-  return new Promise((resolve, reject) => {
-    connection.subscribe(inbox, {
-      callback(error, message) {
-        const { error: refused, duplicate } = message.json<{
-          error?: unknown;
-          duplicate?: boolean;
-        }>();
-        if (error !== null || refused !== undefined || duplicate) {
-          reject(error ?? new Error(`JetStream says ${message.string()}`));
-        }
-        answered += 1;
-        if (answered === count) {
-          resolve();
-        } else if (sent - answered <= window * 0.75) {
-          pump();
-        }
-      },
-    });
-    pump();
-  });
-};

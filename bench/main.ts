@@ -15,6 +15,7 @@ import { glue } from "./glue.ts";
 import { jetstream } from "./jetstream.ts";
 import { type Figure, isReached } from "./measure.ts";
 import { memory } from "./memory.ts";
+import { peers } from "./peers.ts";
 import { stampede } from "./stampede.ts";
 import { startUp } from "./start-up.ts";
 import { subscribers } from "./subscribers.ts";
@@ -25,6 +26,7 @@ const parts: Readonly<Record<string, () => Promise<Figure[]>>> = {
   "start-up": startUp,
   memory,
   subscribers,
+  peers,
   bridge,
   stampede,
   backlog,

@@ -8,6 +8,7 @@ import {
   spawn,
 } from "node:child_process";
 import { once } from "node:events";
+import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import type { Usage } from "./server.ts";
 
@@ -92,6 +93,22 @@ export function residentMb(pid: number): number | undefined {
     return (
       Number(execFileSync("ps", ["-o", "rss=", "-p", String(pid)], { encoding: "utf8" })) / 1024
     );
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * The processor time that a process has used so far, in milliseconds of one processor, in steps of
+ * ten. Undefined where there is no /proc.
+ */
+export function cpuMs(pid: number): number | undefined {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+    // The fields after the name, which is in parentheses, from the third on. User and system time are
+    // the 14th and the 15th, in hundredths of a second; see proc(5).
+    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+    return (Number(fields[11]) + Number(fields[12])) * 10;
   } catch {
     return undefined;
   }

@@ -31,6 +31,15 @@ export function wireEvent(i: number): StoreEvent {
   });
 }
 
+/** The message with the events from `first` on: a single one, or a bundle as our store sends it. */
+export function wireMessage(first: number, length: number): StoreEvent {
+  const more = Array.from({ length: length - 1 }, (_, i) =>
+    // The store and the epoch are those of the first.
+    Object.assign(wireEvent(first + 1 + i), { storeId: "", epoch: "" }),
+  );
+  return Object.assign(wireEvent(first), { more });
+}
+
 /** As a till that counts makes them. */
 export const tillIds = (till: string) => (i: number) => `${till}-${String(i).padStart(8, "0")}`;
 
