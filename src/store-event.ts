@@ -20,8 +20,8 @@ export const maxRecordedPayloadBytes = 1024 * 1024;
 /** What the cloud takes: more, and well below the 4 MiB of a gRPC message. */
 export const maxTakenPayloadBytes = 2 * 1024 * 1024;
 
-/** The last millisecond of the year 9999, the end of what RFC 3339 can write. */
-const maxTimestamp = 253_402_300_799_999;
+/** The last millisecond of the year 9999, the end of what RFC 3339 can write; Unix milliseconds. */
+export const maxTimestamp = 253_402_300_799_999;
 
 /** What is wrong with an event, in words that name the field; undefined if nothing is. */
 export function faultOfEvent(

@@ -14,7 +14,9 @@ import {
 import { systemClock } from "../clock.ts";
 import { messageOf, StatusError } from "../errors.ts";
 import type { Logger } from "../log.ts";
+import type { Check } from "./bounds.ts";
 import { decode, encode } from "./definition.ts";
+import { Unwritten } from "./flush.ts";
 import { halfClosed, isClientGone } from "./half-close.ts";
 import type { CallContext, UntypedHandler } from "./handlers.ts";
 import { deadlineSlackMs } from "./options.ts";
@@ -32,14 +34,14 @@ export class RunningCalls {
   }
 
   /** The grpc-js handler that runs `handler` for each call of `method`. */
-  handle(method: DescMethod, handler: UntypedHandler): UntypedHandleCall {
+  handle(method: DescMethod, handler: UntypedHandler, check: Check | undefined): UntypedHandleCall {
     const logFault = (fault: unknown) =>
       this.#log.error("handler failed", {
         method: `${method.parent.typeName}/${method.name}`,
         stack: fault instanceof Error ? fault.stack : String(fault),
       });
     return (grpcCall: GrpcCall, callback?: sendUnaryData<Buffer>) => {
-      const call = new RunningCall(method, grpcCall, callback);
+      const call = new RunningCall(method, grpcCall, callback, check);
       if (this.#stop !== undefined && this.#applies(this.#stop.which, call)) {
         // Its headers came before the server stopped, and its request only now.
         call.abort(this.#stop.reason);
@@ -91,11 +93,18 @@ class RunningCall {
   readonly #method: DescMethod;
   readonly #call: GrpcCall;
   readonly #callback: sendUnaryData<Buffer> | undefined;
+  readonly #check: Check | undefined;
   readonly #over = new AbortController();
   #hasEnded = false;
 
-  constructor(method: DescMethod, call: GrpcCall, callback: sendUnaryData<Buffer> | undefined) {
+  constructor(
+    method: DescMethod,
+    call: GrpcCall,
+    callback: sendUnaryData<Buffer> | undefined,
+    check: Check | undefined,
+  ) {
     this.#method = method;
+    this.#check = check;
     this.#call = call;
     this.#callback = callback;
     // Also emitted after every proper end; then nobody listens any more.
@@ -120,12 +129,15 @@ class RunningCall {
     const { signal } = this.#over;
     const call = this.#call;
     const callback = this.#callback;
+    const unwritten = new Unwritten();
+    const onWrite = () => unwritten.add();
     const encodeAnswer = (answer: object) => encode(this.#method.output, answer);
     try {
       const context: CallContext = {
         signal,
         metadata: call.metadata,
         peer: call.getPeer(),
+        flushed: () => unwritten.flushed(call, { signal }),
         sendHeaders: (headers) => call.sendMetadata(Metadata.fromHttp2Headers({ ...headers })),
       };
       const answers = handler(this.#request(), context);
@@ -133,7 +145,11 @@ class RunningCall {
         const answer = encodeAnswer(await (answers as Promise<object>));
         this.#end(() => callback(null, answer));
       } else {
-        await send(call, answers as AsyncIterable<object>, { encode: encodeAnswer, signal });
+        await send(call, answers as AsyncIterable<object>, {
+          encode: encodeAnswer,
+          onWrite,
+          signal,
+        });
         this.#end(() => call.end());
       }
     } catch (error) {
@@ -168,9 +184,15 @@ class RunningCall {
     });
   }
 
+  /** Ends the call with INVALID_ARGUMENT for a message that is malformed or out of its bounds. */
   #decode(bytes: Buffer): object {
     try {
-      return decode(this.#method.input, bytes);
+      const message = decode(this.#method.input, bytes);
+      const fault = this.#check?.(message);
+      if (fault === undefined) {
+        return message;
+      }
+      throw new Error(fault);
     } catch (error) {
       const malformed = new StatusError("INVALID_ARGUMENT", messageOf(error), { cause: error });
       this.abort(malformed);

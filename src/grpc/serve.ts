@@ -53,7 +53,7 @@ export async function listen(options: ListenOptions): Promise<RunningServer> {
   const { address, implementations } = options;
   const calls = new RunningCalls(options);
   const server = new Server(serverOptions);
-  for (const { service, typeName, handlers } of implementations) {
+  for (const { service, typeName, handlers, checks } of implementations) {
     server.addService(
       wireService(service, typeName),
       Object.fromEntries(
@@ -62,7 +62,7 @@ export async function listen(options: ListenOptions): Promise<RunningServer> {
           if (handler === undefined) {
             throw new TypeError(`${service.typeName} has no handler for ${method.name}`);
           }
-          return [method.localName, calls.handle(method, handler)];
+          return [method.localName, calls.handle(method, handler, checks[method.localName])];
         }),
       ),
     );

@@ -122,6 +122,8 @@ export function receive<T>(
 
 export interface SendOptions<T> {
   readonly encode: (message: T) => Buffer;
+  /** Is called for each message; the function it returns is called when the socket has taken it. */
+  readonly onWrite?: (() => () => void) | undefined;
   /** Is told of each message that is written, and of the waits. */
   readonly watch?: WatchCall | undefined;
   readonly signal: AbortSignal;
@@ -137,14 +139,14 @@ export interface SendOptions<T> {
 export async function send<T>(
   call: Writable,
   messages: AsyncIterable<T>,
-  { encode, watch, signal }: SendOptions<T>,
+  { encode, onWrite, watch, signal }: SendOptions<T>,
 ): Promise<void> {
   for await (const message of messages) {
     if (signal.aborted) {
       return;
     }
     const bytes = encode(message);
-    const takesMore = call.write(bytes);
+    const takesMore = call.write(bytes, onWrite?.());
     watch?.({ kind: "sent", bytes: bytes.length, waiting: call.writableLength });
     if (!takesMore) {
       watch?.({ kind: "blocked" });

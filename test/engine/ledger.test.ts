@@ -4,7 +4,15 @@ import { cpSync, existsSync, readFileSync, statSync, writeFileSync } from "node:
 import { afterEach, describe, expect, test, vi } from "vitest";
 import type { Ledger, StatusReport } from "../../src/engine/ledger.ts";
 import { DamagedError, Database } from "../../src/sqlite.ts";
-import { noon, type OpenLedger, openLedger, sale, sales } from "../support/open-ledger.ts";
+import {
+  knowStores,
+  noon,
+  type OpenLedger,
+  openLedger,
+  sale,
+  sales,
+} from "../support/open-ledger.ts";
+import { never } from "../support/start-server.ts";
 import { tempFolder } from "../support/temp.ts";
 
 const accepted = { kind: "accepted" };
@@ -373,12 +381,13 @@ describe("what is known of a store", () => {
     expect(box.ledger.storeIds()).toEqual([]);
   });
 
-  test("an event, a report or a question makes it known; a command to it does not", () => {
+  test("an event, a report or a question makes it known; a command to it does not", async () => {
     using box = openLedger();
     box.ledger.take([sale(1, { storeId: "d" })]);
     tell(box, report({ storeId: "b" }));
-    box.ledger.know("c");
-    box.dispatch.issue(["a"], { commandId: "", type: "StockAlert", payloadJson: "{}" });
+    box.ledger.know(["c"]);
+    const alert = { commandId: "", type: "StockAlert", payloadJson: "{}" };
+    await box.dispatch.issue(["a"], alert, { signal: never });
     expect(box.ledger.storeIds()).toEqual(["b", "c", "d"]);
     expect(box.ledger.isKnown("a")).toBe(false);
     // One whose events are all refused by their name is no store.
@@ -386,11 +395,12 @@ describe("what is known of a store", () => {
     expect(box.ledger.storeIds()).toEqual(["b", "c", "d"]);
   });
 
-  test("the last report, its clock, its commands, and the numbers that were seen", () => {
+  test("the last report, its clock, its commands, and the numbers that were seen", async () => {
     using box = openLedger();
     box.ledger.take([sale(1), sale(4), sale(5, { epoch: "bb" })]);
     for (const commandId of ["one", "two", "three"]) {
-      box.dispatch.issue(["store-01"], { commandId, type: "StockAlert", payloadJson: "{}" });
+      const alert = { commandId, type: "StockAlert", payloadJson: "{}" };
+      await box.dispatch.issue(["store-01"], alert, { signal: never });
     }
     tell(box, report({ depth: 9 }));
     tell(
@@ -491,6 +501,7 @@ describe("what is known of a store", () => {
     let now = noon;
     using box = openLedger(undefined, () => now);
     const ids = Array.from({ length: 3_000 }, (_, i) => `store-${i}`);
+    knowStores(box.ledger, ids);
     box.ledger.take(ids.map((storeId) => sale(1, { storeId })));
     const saved = () =>
       Number(

@@ -6,7 +6,7 @@ import { never } from "../support/start-server.ts";
 
 function presence() {
   const time = { now: 1_000 };
-  return { time, stores: new Presence({ now: () => time.now }) };
+  return { time, stores: new Presence({ now: () => time.now, isKnown: () => true }) };
 }
 
 test("a store is connected while a stream of it is open, and is seen now", () => {

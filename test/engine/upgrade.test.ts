@@ -2,17 +2,18 @@
 
 import { expect, test } from "vitest";
 import { openLedger, sale } from "../support/open-ledger.ts";
+import { never } from "../support/start-server.ts";
 import { tempFolder } from "../support/temp.ts";
 import { makeLedgerOfVersion1, versionOf } from "../support/version-1.ts";
 
-test("a ledger of version 1 keeps its events, numbers and queues, and goes on", () => {
+test("a ledger of version 1 keeps its events, numbers and queues, and goes on", async () => {
   using folder = tempFolder();
   const path = folder.file("ledger.db");
   makeLedgerOfVersion1(path);
   expect(versionOf(path)).toBe(1);
   using cloud = openLedger(folder.path);
   const { ledger, dispatch } = cloud;
-  expect(versionOf(path)).toBe(2);
+  expect(versionOf(path)).toBe(3);
   expect(ledger.id).toBe("ledger-1");
   expect(ledger.events({ after: 0, limit: 9 })).toMatchObject([
     { eventId: "sale-1", seq: 1, timestamp: 1001, receivedAt: 2001 },
@@ -32,5 +33,7 @@ test("a ledger of version 1 keeps its events, numbers and queues, and goes on", 
   ]);
   expect(dispatch.highest("store-01")).toBe(1);
   const issue = { commandId: "cmd-2", type: "PriceUpdate", payloadJson: "{}" };
-  expect(dispatch.issue(["store-01"], issue)).toMatchObject([{ sequence: 2 }]);
+  expect(await dispatch.issue(["store-01"], issue, { signal: never })).toMatchObject([
+    { sequence: 2 },
+  ]);
 });

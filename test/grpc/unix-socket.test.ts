@@ -8,22 +8,26 @@ import type { Address } from "../../src/address.ts";
 import { StreamingService } from "../../src/gen/orders/v1/streaming_pb.ts";
 import { dial } from "../../src/grpc/dial.ts";
 import { implement, listen, type RunningServer } from "../../src/grpc/serve.ts";
-import { collect, failure } from "../support/serve-handlers.ts";
+import { collect, failure, unbounded } from "../support/serve-handlers.ts";
 import { never } from "../support/start-server.ts";
 import { tempFolder } from "../support/temp.ts";
 import { testLog } from "../support/test-log.ts";
 
 async function listenAt(path: string, peers: string[] = []): Promise<AsyncDisposable> {
-  const lesson = implement(StreamingService, {
-    async *subscribe(_, { peer }) {
-      peers.push(peer);
-      yield {};
+  const lesson = implement(
+    StreamingService,
+    {
+      async *subscribe(_, { peer }) {
+        peers.push(peer);
+        yield {};
+      },
+      async uploadOrders() {
+        return {};
+      },
+      async *chat() {},
     },
-    async uploadOrders() {
-      return {};
-    },
-    async *chat() {},
-  });
+    { bounds: unbounded },
+  );
   const server: RunningServer = await listen({
     address: { kind: "unix", path },
     implementations: [lesson],

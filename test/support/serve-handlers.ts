@@ -9,25 +9,37 @@ import {
   OrderInputSchema,
   StreamingService,
 } from "../../src/gen/orders/v1/streaming_pb.ts";
+import { checkedByHandler, type RequestBounds } from "../../src/grpc/bounds.ts";
 import type { Client } from "../../src/grpc/dial.ts";
 import { type Handlers, implement } from "../../src/grpc/serve.ts";
 import { never, serveImplementations, type TestServer } from "./start-server.ts";
 
 export type Lesson = Client<typeof StreamingService>;
 
+/** For handlers that take whatever comes. */
+export const unbounded: RequestBounds<typeof StreamingService> = {
+  subscribe: checkedByHandler,
+  uploadOrders: checkedByHandler,
+  chat: checkedByHandler,
+};
+
 /** A server of these handlers, and a client of it. An rpc left out answers with nothing. */
 export async function serveHandlers(
   handlers: Partial<Handlers<typeof StreamingService>>,
 ): Promise<TestServer & { client: Lesson }> {
   const server = await serveImplementations(
-    implement(StreamingService, {
-      async *subscribe() {},
-      async uploadOrders() {
-        return {};
+    implement(
+      StreamingService,
+      {
+        async *subscribe() {},
+        async uploadOrders() {
+          return {};
+        },
+        async *chat() {},
+        ...handlers,
       },
-      async *chat() {},
-      ...handlers,
-    }),
+      { bounds: unbounded },
+    ),
   );
   return Object.assign(server, { client: server.dial().client(StreamingService) });
 }
