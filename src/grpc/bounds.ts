@@ -119,8 +119,8 @@ export function list<T>(maxItems: number, item: Bound<T> | Bounds<T>): Bound<rea
       if (value.length > maxItems) {
         return `${field} has ${value.length} items; at most ${maxItems} are allowed`;
       }
-      for (const one of value) {
-        const fault = faultOfValue(field, one, item as UntypedBound);
+      for (const [i, one] of value.entries()) {
+        const fault = faultOfValue(`${field}[${i}]`, one, item as UntypedBound);
         if (fault !== undefined) {
           return fault;
         }

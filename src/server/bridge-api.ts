@@ -30,7 +30,7 @@ import {
 import type { Logger } from "../log.ts";
 import { beginning, plain } from "../plain.ts";
 import { readAhead } from "../read-ahead.ts";
-import { faultOfEvent, faultOfName, maxRecordedPayloadBytes } from "../store-event.ts";
+import { faultOfName } from "../store-event.ts";
 import { bridgeApiBounds } from "./bounds.ts";
 import { withOperations } from "./index.ts";
 import { RefusalLog } from "./refusal-log.ts";
@@ -72,7 +72,8 @@ export function bridgeApi({ storeId, commits, status, log }: BridgeApiOptions): 
       refusals.refused("event refused", { event_id: ack.eventId, code: why.code, reason });
       return ack;
     };
-    const fault = faultOfTillEvent(event);
+    // The outbox checks the other fields before it keeps anything of them.
+    const fault = event.storeId === "" ? undefined : faultOfName("store_id", event.storeId);
     if (fault !== undefined) {
       return refused(new StatusError("INVALID_ARGUMENT", fault));
     }
@@ -165,17 +166,6 @@ export function bridgeApi({ storeId, commits, status, log }: BridgeApiOptions): 
     },
   };
   return implement(BridgeApi, handlers, { bounds: bridgeApiBounds });
-}
-
-/** Checks a till's event before anything is made of it, with the bounds of what a store records. */
-function faultOfTillEvent({ eventId, type, payload, timestamp, storeId }: TillEvent) {
-  return (
-    (storeId === "" ? undefined : faultOfName("store_id", storeId)) ??
-    faultOfEvent(
-      { eventId, type, payload, timestamp: Number(timestamp ?? 0) },
-      maxRecordedPayloadBytes,
-    )
-  );
 }
 
 function sizeOf({ eventId, type, payload, storeId }: TillEvent): number {

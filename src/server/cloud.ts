@@ -3,6 +3,7 @@
  * them, so that a server that is used for the lessons alone touches no disk.
  */
 
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { Bell } from "../bell.ts";
 import type { Clock } from "../clock.ts";
 import { Dispatch } from "../engine/dispatch.ts";
@@ -67,7 +68,8 @@ export class Cloud {
       const ledger = new Ledger({ folder, now });
       const taken = new Bell();
       const newcomers = new GroupCommit({
-        clock,
+        // Those that call in the same turn of the event loop share a commit.
+        clock: { sleep: () => nextTurn() },
         commit: (storeIds: readonly string[]) => ledger.know(storeIds),
       });
       const reports = new GroupCommit({

@@ -87,7 +87,8 @@ export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions)
     let came = 0;
 
     const offer = (event: StoreEvent): Offered["answer"] => {
-      const fault = faultOfOrigin({ ...event, seq: Number(event.seq) });
+      const taken = offered(event);
+      const fault = faultOfOrigin(taken);
       if (fault !== undefined) {
         return { kind: "refused", code: "invalid", reason: fault };
       }
@@ -102,7 +103,7 @@ export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions)
       if (faults.refuses()) {
         return { kind: "try later", reason: "refused on purpose (--fault-nack)" };
       }
-      return faults.delayed(commits.add(offered(event)), context);
+      return faults.delayed(commits.add(taken), context);
     };
 
     const bundles = mapped(messages, (message): OfferedBundle => {

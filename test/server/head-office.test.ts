@@ -61,7 +61,7 @@ describe("IssueCommand", () => {
   });
 
   test.each([
-    ["INVALID_ARGUMENT", "store_id is empty", { storeIds: [""] }],
+    ["INVALID_ARGUMENT", "store_ids[0] is empty", { storeIds: [""] }],
     [
       "INVALID_ARGUMENT",
       "store_ids is empty; expected at least one store, or all_stores",
@@ -75,7 +75,7 @@ describe("IssueCommand", () => {
     ],
     [
       "INVALID_ARGUMENT",
-      "a command for 10001 stores; at most 10000 are allowed",
+      "store_ids has 10001 items; at most 10000 are allowed",
       { storeIds: Array.from({ length: 10_001 }, (_, i) => `store-${i}`) },
     ],
     ["INVALID_ARGUMENT", "command_id has 129 bytes", { commandId: "c".repeat(129) }],
@@ -223,7 +223,7 @@ describe("ListStores", () => {
     expect(await ids(["c", "a", "c"])).toEqual(["a", "c"]);
     for (const [storeIds, code, message] of [
       [["a", "d"], "NOT_FOUND", 'the cloud has never heard of a store "d"'],
-      [["a", ""], "INVALID_ARGUMENT", "store_id is empty"],
+      [["a", ""], "INVALID_ARGUMENT", "store_ids[1] is empty"],
     ] as const) {
       const { messages, error } = await collect(
         cloud.office.listStores({ storeIds: [...storeIds] }, { signal: never }),
