@@ -316,7 +316,80 @@ describe("watching with a cursor", () => {
   });
 });
 
+describe("watching with a cursor that makes no sense", () => {
+  test.each([Number.NaN, 2 ** 53, 2 ** 63, Number.POSITIVE_INFINITY])(
+    "%s waits, and does nothing meanwhile",
+    async (sequence) => {
+      using box = openLedger();
+      await issue(box.dispatch, 1, 2);
+      const prepared = vi.spyOn(Database.prototype, "prepare");
+      const next = take(watch(box, { sequence, ledgerId: "", commandId: "" }), 1);
+      await new Promise((resolve) => setImmediate(resolve));
+      const looks = prepared.mock.calls.length;
+      for (let turn = 0; turn < 50; turn++) {
+        await new Promise((resolve) => setImmediate(resolve));
+      }
+      expect(prepared.mock.calls.length).toBe(looks);
+      stop.abort(new Error("enough"));
+      await expect(next).rejects.toThrow("enough");
+    },
+  );
+
+  test("-1 is as 0, and then waits", async () => {
+    using box = openLedger();
+    const commands = watch(box, { sequence: -1, ledgerId: "", commandId: "" });
+    const next = take(commands, 1);
+    await new Promise((resolve) => setImmediate(resolve));
+    await issue(box.dispatch, 1, 1);
+    expect(await next).toEqual(["cmd-1"]);
+  });
+
+  test("commands that are gone meanwhile leave it waiting", async () => {
+    using box = openLedger();
+    await issue(box.dispatch, 1, 3);
+    const commands = watch(box, cursorAt(box, 0));
+    expect(await take(commands, 1)).toEqual(["cmd-1"]);
+    box.ledger.database.write(() => box.ledger.database.prepare("DELETE FROM commands").run());
+    expect(await take(commands, 2)).toEqual(ids(2, 3));
+    const next = take(commands, 1);
+    await new Promise((resolve) => setImmediate(resolve));
+    stop.abort(new Error("enough"));
+    await expect(next).rejects.toThrow("enough");
+  });
+});
+
 describe("watching without a cursor", () => {
+  test("what was written and not received comes again; one round trip does for many", async () => {
+    using box = openLedger();
+    await issue(box.dispatch, 1, 5);
+    const trips: (() => void)[] = [];
+    const flushed = () => new Promise<void>((resolve) => trips.push(resolve));
+    const options = { flushed, signal: stop.signal };
+    const commands = box.dispatch.watch(storeId, undefined, options);
+    expect(await take(commands, 5)).toEqual(ids(1, 5));
+    // The first PING left after the first command.
+    expect(trips).toHaveLength(1);
+    expect(await take(watch(box), 1)).toEqual(["cmd-1"]);
+    trips.shift()?.();
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(await take(watch(box), 1)).toEqual(["cmd-2"]);
+    expect(trips).toHaveLength(1);
+    trips.shift()?.();
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(await take(watch(box), 1)).toEqual(["cmd-5"]);
+  });
+
+  test("a disk that cannot mark it ends the watch with what is wrong", async () => {
+    using box = openLedger();
+    await issue(box.dispatch, 1, 1);
+    const commands = watch(box);
+    expect(await take(commands, 1)).toEqual(["cmd-1"]);
+    vi.spyOn(Database.prototype, "write").mockImplementation(() => {
+      throw new Error("the disk is full");
+    });
+    await expect(take(commands, 1)).rejects.toThrow("the disk is full");
+  });
+
   test("what was not delivered comes, once", async () => {
     using box = openLedger();
     await issue(box.dispatch, 1, 2);

@@ -110,16 +110,36 @@ describe("both sides", () => {
     ["no side", { side: DigestSide.UNSPECIFIED }, /^side is 0; expected LEDGER or STORE$/],
     ["an unknown side", { side: 7 as DigestSide }, /^side is 7; /],
     ["no range", { range: undefined } as unknown as Asked, /^from_day is ""; expected a day such/],
-    ["no day", { range: { ...range, fromDay: "yesterday" } }, /^range\.from_day is "yesterday"; expected/],
-    ["half a day", { range: { ...range, toDay: "2026-1-2" } }, /^range\.to_day is "2026-1-2"; expected/],
-    ["a day that never was", { range: { ...range, toDay: "2026-02-30" } }, /^range\.to_day is "2026-02-/],
-    ["a long one", { range: { ...range, toDay: "9".repeat(99) } }, /^range\.to_day is "9{32}"; expected/],
+    [
+      "no day",
+      { range: { ...range, fromDay: "yesterday" } },
+      /^range\.from_day is "yesterday"; expected/,
+    ],
+    [
+      "half a day",
+      { range: { ...range, toDay: "2026-1-2" } },
+      /^range\.to_day is "2026-1-2"; expected/,
+    ],
+    [
+      "a day that never was",
+      { range: { ...range, toDay: "2026-02-30" } },
+      /^range\.to_day is "2026-02-/,
+    ],
+    [
+      "a long one",
+      { range: { ...range, toDay: "9".repeat(99) } },
+      /^range\.to_day is "9{32}"; expected/,
+    ],
     [
       "the wrong way round",
       { range: { ...range, fromDay: "2026-01-03", toDay: "2026-01-02" } },
       /^from_day is after to_day$/,
     ],
-    ["a type over 128 bytes", { range: { ...range, type: "t".repeat(129) } }, /^range\.type has 129 byt/],
+    [
+      "a type over 128 bytes",
+      { range: { ...range, type: "t".repeat(129) } },
+      /^range\.type has 129 byt/,
+    ],
   ])("%s is refused", async (_, asked, why) => {
     await using cloud = await serveCloud();
     for (const side of [LEDGER, STORE]) {
