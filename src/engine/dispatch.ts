@@ -43,7 +43,7 @@ export interface CommandFate extends QueuedCommand {
 }
 
 /** The largest payload of a command, in bytes of UTF-8. */
-const maxPayloadBytes = 1024 * 1024;
+export const maxCommandPayloadBytes = 1024 * 1024;
 
 /**
  * The most bytes that one call may have delivered: its payload times its stores. The payload is on our
@@ -257,8 +257,8 @@ function insistOnDeliverable(stores: number, payloadBytes: number): void {
 
 function faultOfPayload(json: string): string | undefined {
   const bytes = Buffer.byteLength(json);
-  if (bytes > maxPayloadBytes) {
-    return `payload_json has ${bytes} bytes; at most ${maxPayloadBytes} are allowed`;
+  if (bytes > maxCommandPayloadBytes) {
+    return `payload_json has ${bytes} bytes; at most ${maxCommandPayloadBytes} are allowed`;
   }
   try {
     JSON.parse(json);

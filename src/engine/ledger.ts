@@ -134,10 +134,12 @@ const maxSeenSaved = 200;
  */
 const maxLooked = 5_000;
 
-/** Of what a report says, and of how long each text may be, in characters. */
-const maxAlarms = 10;
-const maxParkedCommands = 20;
-const maxTextLength = 1_024;
+/** The most alarms and the most parked commands of a report. */
+export const maxAlarms = 10;
+export const maxParkedCommands = 20;
+
+/** The longest alarm or reason of a report that is kept, in UTF-16 units; the rest is cut. */
+export const maxTextLength = 1_024;
 
 /** The highest seq of an event, 2^40: a till that sold once a millisecond would need 34 years. */
 export const maxSeq = 2 ** 40;

@@ -3,6 +3,8 @@
  * client must know, and docs/limits.md lists all of them.
  */
 
+import { maxCommandPayloadBytes } from "../engine/dispatch.ts";
+import { maxAlarms, maxParkedCommands, maxTextLength } from "../engine/ledger.ts";
 import { digestBytes, faultOfDay } from "../event-digest.ts";
 import type { Health } from "../gen/grpc/health/v1/health_pb.ts";
 import type { ServerReflection } from "../gen/grpc/reflection/v1/reflection_pb.ts";
@@ -31,17 +33,8 @@ export const maxCount = Number.MAX_SAFE_INTEGER;
 /** The most stores that one request may name. */
 export const maxNamedStores = 10_000;
 
-/** The largest payload of a command, in bytes of UTF-8. */
-export const maxCommandPayloadBytes = 1024 * 1024;
-
-/** The most parked commands that one report may name. */
-export const maxParkedCommands = 20;
-
-/** The most alarms of one report. */
-export const maxAlarms = 10;
-
-/** The longest alarm, reason or other sentence, in bytes: 1,024 UTF-16 units of up to three bytes. */
-export const maxSentenceBytes = 3 * 1024;
+/** The longest alarm, reason or other sentence, in bytes: a UTF-16 unit takes at most three. */
+export const maxSentenceBytes = 3 * maxTextLength;
 
 /** The longest name of a service, a symbol or a file that a client may ask for, in bytes. */
 export const maxSymbolBytes = 512;

@@ -41,10 +41,10 @@ export interface SyncEngineOptions {
 }
 
 /** Of a stream; then it is not read any further. Above any window that a store of ours has. */
-const maxUnanswered = 4096;
+export const maxUnanswered = 4096;
 
 /** Named in a summary. A store of ours sends no more events than that in a call. */
-const maxRefusals = 500;
+export const maxRefusals = 500;
 
 /**
  * Of an id in an answer, in characters: far more than an event that is taken may have. 500 refusals
@@ -74,7 +74,7 @@ interface OfferedBundle {
 }
 
 /** Of a bundle; the contract says so. */
-const maxBundle = 256;
+export const maxBundle = 256;
 
 export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions): Implementation {
   /** Offers a call's events to the ledger as they come, and tells the log what became of them. */

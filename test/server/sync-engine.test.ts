@@ -4,13 +4,16 @@ import { existsSync } from "node:fs";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { describe, expect, test, vi } from "vitest";
 import { Ledger } from "../../src/engine/ledger.ts";
+import { Health } from "../../src/gen/grpc/health/v1/health_pb.ts";
 import {
   RefusalCode,
   type StoreEventSchema,
+  SyncEngine,
   type UploadSummary,
 } from "../../src/gen/sync/v1/sync_engine_pb.ts";
 import type { AnswerHeaders } from "../../src/grpc/dial.ts";
 import { brewctl, serve } from "../support/brewctl.ts";
+import { cutWire } from "../support/cut-wire.ts";
 import { noon } from "../support/open-ledger.ts";
 import { frame, rawClient } from "../support/raw-call.ts";
 import { serveCloud, type TestCloud } from "../support/serve-cloud.ts";
@@ -456,6 +459,35 @@ describe("WatchCommands", () => {
     expect(await issue(cloud, 2)).toMatchObject({ queued: [{ isWatching: true }] });
     stop.abort(new Error("enough"));
     await expect(first).rejects.toThrow("enough");
+  });
+
+  test("without a cursor, what was written to a peer that had died comes again, and nothing else", async () => {
+    await using cloud = await serveCloud();
+    await using wire = await cutWire(cloud.port);
+    await issue(cloud, 1);
+    await issue(cloud, 2);
+    const connection = cloud.dial(wire.port);
+    const original = connection.client(SyncEngine).watchCommands({ storeId }, { signal: never });
+    const commands = original[Symbol.asyncIterator]();
+    expect((await commands.next()).value).toMatchObject({ commandId: "cmd-1" });
+    expect((await commands.next()).value).toMatchObject({ commandId: "cmd-2" });
+    // The second call leaves after the answers to all that came before the first one's answer.
+    const health = connection.client(Health);
+    await health.check({}, { signal: never });
+    await health.check({}, { signal: never });
+    wire.blackhole();
+    await issue(cloud, 3);
+    await cloud.office.listStores({}, { signal: never })[Symbol.asyncIterator]().next();
+    wire.cut();
+    await expect(commands.next()).rejects.toMatchObject({ code: "UNAVAILABLE" });
+    // It was written.
+    await cloud.log.line("Store store-01 disconnected: client gone sent=3");
+
+    const again = cloud.client.watchCommands({ storeId }, { signal: never });
+    expect((await again[Symbol.asyncIterator]().next()).value).toMatchObject({
+      commandId: "cmd-3",
+      sequence: 3n,
+    });
   });
 
   test("an empty queue is silence until the deadline", async () => {
