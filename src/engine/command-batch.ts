@@ -19,7 +19,7 @@ import { safe } from "./safe-integer.ts";
 type IssuedCommand = Pick<QueuedCommand, "commandId" | "type" | "payloadJson" | "issuedAt">;
 
 /** How many stores get a command queued in one transaction: some milliseconds' worth. */
-const maxStoresAtOnce = 200;
+const maxStoresAtOnce = 100;
 
 export class CommandBatches {
   readonly #database: Database;

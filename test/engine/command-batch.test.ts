@@ -52,7 +52,7 @@ test("nobody sees any of it before all of it is there, and each transaction is o
     await nextTurn();
   }
   expect(await issued).toHaveLength(1_000);
-  expect(writes).toHaveBeenCalledTimes(5);
+  expect(writes).toHaveBeenCalledTimes(10);
   expect(queueOf(box, "store-999")).toEqual(["1 news"]);
 });
 
