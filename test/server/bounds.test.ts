@@ -132,24 +132,32 @@ function* scalarsOf(scalar: ScalarType | undefined): Generator<[unknown, string]
 
 const { INTERNAL, UNKNOWN, UNIMPLEMENTED } = statusCodes;
 
+/** So many attacks are under way together. */
+const maxTogether = 16;
+
 /** Sends each attack as a call of its own, and good calls among them. */
 async function attack(server: TestServer, methods: readonly DescMethod[]): Promise<number> {
   await using raw = rawClient(server.port);
   const health = server.dial().client(Health);
-  let calls = 0;
-  for (const method of methods) {
+  const one = async (method: DescMethod, { what, message }: Attack) => {
     const path = `/${method.parent.typeName}/${method.name}`;
-    for (const { what, message } of attacksOn(method.input)) {
-      const { code, body } = await callOf(raw, path, toBinary(method.input, message));
-      expect([INTERNAL, UNKNOWN, UNIMPLEMENTED], `${path} ${what}`).not.toContain(code);
-      expect(body.length, `${path} ${what}`).toBeLessThan(64 * 1024);
+    const { code, body } = await callOf(raw, path, toBinary(method.input, message));
+    expect([INTERNAL, UNKNOWN, UNIMPLEMENTED], `${path} ${what}`).not.toContain(code);
+    expect(body.length, `${path} ${what}`).toBeLessThan(64 * 1024);
+  };
+  let calls = 0;
+  let together: Promise<void>[] = [];
+  for (const method of methods) {
+    for (const next of attacksOn(method.input)) {
+      together.push(one(method, next));
       calls += 1;
-      if (calls % 10 === 0) {
-        await health.check({}, { signal: never });
+      if (together.length === maxTogether) {
+        await Promise.all([...together, health.check({}, { signal: never })]);
+        together = [];
       }
     }
   }
-  await health.check({}, { signal: never });
+  await Promise.all([...together, health.check({}, { signal: never })]);
   return calls;
 }
 
