@@ -4,6 +4,7 @@ import { create } from "@bufbuild/protobuf";
 import { StreamingService, UploadSummarySchema } from "../src/gen/orders/v1/streaming_pb.ts";
 import { dial } from "../src/grpc/dial.ts";
 import { implement, listen } from "../src/grpc/serve.ts";
+import { streamingBounds } from "../src/server/bounds.ts";
 import { chatMessage, orderEvent, orderInput } from "./messages.ts";
 import type { Streams } from "./streams.ts";
 
@@ -13,25 +14,29 @@ const never = new AbortController().signal;
 
 /** Returns the port. */
 export async function serveWithGlue(): Promise<number> {
-  const implementation = implement(StreamingService, {
-    async *subscribe({ limit }) {
-      for (let i = 0; i < limit; i += 1) {
-        yield orderEvent(i);
-      }
+  const implementation = implement(
+    StreamingService,
+    {
+      async *subscribe({ limit }) {
+        for (let i = 0; i < limit; i += 1) {
+          yield orderEvent(i);
+        }
+      },
+      async uploadOrders(orders) {
+        let received = 0;
+        for await (const _ of orders) {
+          received += 1;
+        }
+        return create(UploadSummarySchema, { received });
+      },
+      async *chat(messages) {
+        for await (const { text } of messages) {
+          yield chatMessage(text);
+        }
+      },
     },
-    async uploadOrders(orders) {
-      let received = 0;
-      for await (const _ of orders) {
-        received += 1;
-      }
-      return create(UploadSummarySchema, { received });
-    },
-    async *chat(messages) {
-      for await (const { text } of messages) {
-        yield chatMessage(text);
-      }
-    },
-  });
+    { bounds: streamingBounds },
+  );
   const options = { address: { ...loopback, port: 0 }, implementations: [implementation] };
   const { port } = await listen({ ...options, log: noLog });
   return port ?? 0;

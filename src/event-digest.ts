@@ -33,6 +33,15 @@ export function dayOf(timestamp: number): string {
   return new Date(timestamp).toISOString().slice(0, 10);
 }
 
+/** Says what is wrong with a day in words that name the field; undefined if nothing is. */
+export function faultOfDay(field: string, text: string): string | undefined {
+  const ms = /^\d{4}-\d\d-\d\d$/.test(text) ? Date.parse(`${text}T00:00:00Z`) : Number.NaN;
+  // Date.parse reads the 30th of February as a day of March, which is written otherwise.
+  return !Number.isNaN(ms) && dayOf(ms) === text
+    ? undefined
+    : `${field} is ${JSON.stringify(text.slice(0, 32))}; expected a day such as 2026-01-02`;
+}
+
 /** All events of a type and a day. */
 export interface DigestCell {
   readonly type: string;
@@ -61,6 +70,11 @@ export class DigestCells {
     cell.count += count;
     cell.sum = (cell.sum + numberOf(digest)) % modulus;
     this.#cells.set(key, cell);
+  }
+
+  /** How many cells there are. */
+  get size(): number {
+    return this.#cells.size;
   }
 
   /** By day, then by type. */

@@ -24,6 +24,27 @@ export interface Logger {
   error(message: string, fields?: LogFields): void;
 }
 
+/** What of the log waits to be written because its reader is slow. */
+export interface LogBacklog {
+  /** The bytes that wait now. */
+  readonly bytes: number;
+  /** Calls `report` once, when nothing waits any more. */
+  onceEmpty(report: () => void): void;
+}
+
+/** The longest message of a line, and the longest value of a field, in UTF-16 units; the rest is cut. */
+export const maxMessageLength = 2_048;
+export const maxFieldLength = 512;
+
+/** The longest field of an error, such as a stack, in UTF-16 units. */
+export const maxErrorFieldLength = 4_096;
+
+/**
+ * The most bytes that wait for a slow reader of the log. Beyond, lines are dropped and counted, or a
+ * reader that has stopped would make the process grow for ever.
+ */
+export const maxBacklogBytes = 1024 * 1024;
+
 type Level = keyof Logger;
 
 export interface LogOptions {
@@ -31,16 +52,33 @@ export interface LogOptions {
   readonly level?: LogLevel;
   /** Takes one line, without its newline. */
   readonly write: (line: string) => void;
+  /** Without it, no line is dropped. */
+  readonly backlog?: LogBacklog;
   /** Unix milliseconds; only json lines carry the time. */
   readonly now: () => number;
 }
 
-export function createLogger({ format, level = "info", write, now }: LogOptions): Logger {
+export function createLogger(options: LogOptions): Logger {
+  const { format, level = "info", write, backlog, now } = options;
   const line = format === "json" ? jsonLine : textLine;
+  let dropped = 0;
+  const reportDropped = () => {
+    write(line("warn", "the log's reader was too slow", { lines_dropped: dropped }, now));
+    dropped = 0;
+  };
   const at =
     (level: Level) =>
-    (message: string, fields: LogFields = {}) =>
-      write(line(level, message, fields, now));
+    (message: string, fields: LogFields = {}) => {
+      if (dropped > 0 || (backlog !== undefined && backlog.bytes > maxBacklogBytes)) {
+        dropped += 1;
+        if (dropped === 1) {
+          backlog?.onceEmpty(reportDropped);
+        }
+        return;
+      }
+      const maxLength = level === "error" ? maxErrorFieldLength : maxFieldLength;
+      write(line(level, cut(message, maxMessageLength), cutFields(fields, maxLength), now));
+    };
   return {
     debug(describe, fields) {
       if (level === "debug") {
@@ -51,6 +89,24 @@ export function createLogger({ format, level = "info", write, now }: LogOptions)
     warn: at("warn"),
     error: at("error"),
   };
+}
+
+/** Cuts a text that a peer may have made long; a cut text ends with an ellipsis. */
+function cut(text: string, maxLength: number): string {
+  return text.length > maxLength ? `${text.slice(0, maxLength - 1).toWellFormed()}…` : text;
+}
+
+function cutFields(fields: LogFields, maxLength: number): LogFields {
+  const isLong = (value: LogFields[string]) =>
+    typeof value === "string" && value.length > maxLength;
+  return Object.values(fields).some(isLong)
+    ? Object.fromEntries(
+        Object.entries(fields).map(([name, value]) => [
+          name,
+          typeof value === "string" ? cut(value, maxLength) : value,
+        ]),
+      )
+    : fields;
 }
 
 function textLine(level: Level, message: string, fields: LogFields): string {

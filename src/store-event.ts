@@ -20,7 +20,7 @@ export const maxRecordedPayloadBytes = 1024 * 1024;
 /** What the cloud takes: more, and well below the 4 MiB of a gRPC message. */
 export const maxTakenPayloadBytes = 2 * 1024 * 1024;
 
-/** The last millisecond of the year 9999, the end of what RFC 3339 can write. */
+/** The last millisecond of the year 9999, the end of what RFC 3339 can write; Unix milliseconds. */
 export const maxTimestamp = 253_402_300_799_999;
 
 /**

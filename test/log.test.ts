@@ -2,7 +2,7 @@
 
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { createLogger, type LogFormat } from "../src/log.ts";
+import { createLogger, type LogFormat, maxBacklogBytes } from "../src/log.ts";
 import { plain } from "../src/plain.ts";
 
 function logged(format: LogFormat, write: (log: ReturnType<typeof createLogger>) => void) {
@@ -58,4 +58,43 @@ test("no value breaks out of its line, or passes for another field", () => {
       expect(quoted.startsWith('"') || !/[\s="]/.test(quoted)).toBe(true);
     }),
   );
+});
+
+test("what a stranger has made long is cut, and an error keeps more of its stack", () => {
+  const [warning = "", failure = ""] = logged("text", (log) => {
+    log.warn("m".repeat(5_000), { store: "s".repeat(5_000), count: 3 });
+    log.error("failed", { stack: "x".repeat(5_000) });
+  });
+  expect(warning).toBe(`WARN ${"m".repeat(2_047)}… store="${"s".repeat(511)}…" count=3`);
+  expect(failure).toBe(`ERROR failed stack="${"x".repeat(4_095)}…"`);
+});
+
+test("lines that a slow reader has no room for are dropped, and counted when it has read", () => {
+  const lines: string[] = [];
+  const reader = { bytes: maxBacklogBytes, report: () => {} };
+  const log = createLogger({
+    format: "text",
+    write: (line) => lines.push(line),
+    now: () => 0,
+    backlog: {
+      get bytes() {
+        return reader.bytes;
+      },
+      onceEmpty(report) {
+        reader.report = report;
+      },
+    },
+  });
+  log.info("one");
+  reader.bytes += 1;
+  log.info("two");
+  log.error("three");
+  // There is room again, but a line now would stand before those that it comes after.
+  reader.bytes = 10;
+  log.info("four");
+  expect(lines).toEqual(["one"]);
+  reader.bytes = 0;
+  reader.report();
+  log.info("five");
+  expect(lines).toEqual(["one", "WARN the log's reader was too slow lines_dropped=3", "five"]);
 });

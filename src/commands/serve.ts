@@ -148,6 +148,7 @@ export async function run(flags: ServeFlags, context: CommandContext): Promise<E
     format: flags.logFormat,
     level: flags.logLevel,
     write: (line) => terminal.complain(line),
+    backlog: terminal.talkBacklog,
     now: () => clock.now(),
   });
   const server = await startServer({

@@ -10,6 +10,7 @@ import { Chalk, type ChalkInstance, supportsColor, supportsColorStderr } from "c
 import type { Ora } from "ora";
 import type { Clock } from "../clock.ts";
 import { formatElapsed } from "../duration.ts";
+import type { LogBacklog } from "../log.ts";
 import { LivePicture } from "./live-picture.ts";
 
 export interface TerminalFlags {
@@ -62,6 +63,8 @@ export interface Terminal {
   readonly isUnicode: boolean;
   /** For how long `print` has waited for a slow reader so far, in milliseconds. */
   readonly blockedMs: number;
+  /** What waits because talk is read more slowly than it is written; for a log. */
+  readonly talkBacklog: LogBacklog;
   /** Whether talk is read more slowly than it is written, and piles up. */
   readonly isTalkBehind: boolean;
   /** A line of data, written at once. Waits while the reader is slow, but not after Ctrl+C. */
@@ -138,6 +141,14 @@ export function openTerminal(
     isUnicode,
     get blockedMs() {
       return blocked.totalMs;
+    },
+    talkBacklog: {
+      get bytes() {
+        return stderr.writableLength;
+      },
+      onceEmpty(report) {
+        stderr.once("drain", report);
+      },
     },
     get isTalkBehind() {
       return stderr.writableNeedDrain;

@@ -8,6 +8,11 @@ import { Bell } from "../bell.ts";
 import { StatusError } from "../errors.ts";
 import type { Database } from "../sqlite.ts";
 import { faultOfName } from "../store-event.ts";
+import { CommandBatches } from "./command-batch.ts";
+import { commandColumns, lastReadable, lastSequence, visibleCommands } from "./command-schema.ts";
+import { DeliveryMarks } from "./delivery-marks.ts";
+import { readPage } from "./page.ts";
+import { safe } from "./safe-integer.ts";
 
 export interface NewCommand {
   /** Empty: one is made up. */
@@ -37,52 +42,17 @@ export interface CommandFate extends QueuedCommand {
   readonly reason: string;
 }
 
-/** Of stores that a command may be for: one transaction, in which the cloud does nothing else. */
-const maxStores = 10_000;
+/** The largest payload of a command, in bytes of UTF-8. */
+export const maxCommandPayloadBytes = 1024 * 1024;
 
-/** In bytes of UTF-8. */
-const maxPayloadBytes = 1024 * 1024;
+/**
+ * The most bytes that one call may have delivered: its payload times its stores. The payload is on our
+ * disk once, and goes over the wire to each of them.
+ */
+export const maxDeliveredBytes = 64 * 1024 * 1024;
 
-/** Read from the disk at a time. */
+/** The most commands that are read from the disk at a time. */
 const pageSize = 100;
-
-export const receiptsSchema = `
-    -- How far each store says that it is with its commands.
-    CREATE TABLE progress (
-      store_id  TEXT PRIMARY KEY,
-      received  INTEGER NOT NULL,
-      applied   INTEGER NOT NULL
-    ) STRICT, WITHOUT ROWID;
-
-    -- Commands that a store could not apply, as it says.
-    CREATE TABLE parked_commands (
-      store_id    TEXT NOT NULL,
-      command_id  TEXT NOT NULL,
-      reason      TEXT NOT NULL,
-      PRIMARY KEY (store_id, command_id)
-    ) STRICT, WITHOUT ROWID;
-`;
-
-/** Part of the ledger's file. */
-export const dispatchSchema = `
-    ${receiptsSchema}
-    CREATE TABLE commands (
-      store_id    TEXT NOT NULL,
-      sequence    INTEGER NOT NULL,
-      command_id  TEXT NOT NULL,
-      type        TEXT NOT NULL,
-      payload     TEXT NOT NULL,
-      issued_at   INTEGER NOT NULL,
-      PRIMARY KEY (store_id, sequence),
-      UNIQUE (store_id, command_id)
-    ) STRICT, WITHOUT ROWID;
-
-    -- What was written to the stream of a store that keeps no cursor of its own.
-    CREATE TABLE deliveries (
-      store_id  TEXT PRIMARY KEY,
-      sequence  INTEGER NOT NULL
-    ) STRICT, WITHOUT ROWID;
-`;
 
 export class Dispatch {
   readonly #database: Database;
@@ -91,6 +61,7 @@ export class Dispatch {
   /** Of each store that watches, how many do. */
   readonly #watching = new Map<string, number>();
   readonly #news = new Bell();
+  readonly #batches: CommandBatches;
 
   /** `database` and `ledgerId`: a ledger's. `now`: Unix milliseconds. */
   constructor(
@@ -98,19 +69,22 @@ export class Dispatch {
     { ledgerId, now }: { readonly ledgerId: string; readonly now: () => number },
   ) {
     this.#database = database;
+    this.#batches = new CommandBatches(database);
     this.#ledgerId = ledgerId;
     this.#now = now;
   }
 
   /**
-   * Queues a command for each of these stores, in one transaction: on the disk when this returns. A
-   * store that has the same command already keeps the one that is there. Throws `StatusError`, and
-   * then nothing was queued: INVALID_ARGUMENT, ALREADY_EXISTS for a command_id with another content.
+   * Queues a command for each of these stores, for all or for none: on the disk when this resolves. A
+   * store that has the same command already keeps the one that is there. Rejects with `StatusError`,
+   * and then nothing was queued: INVALID_ARGUMENT, RESOURCE_EXHAUSTED for more bytes than may be
+   * delivered, ALREADY_EXISTS for a command_id with another content; and with the signal's reason.
    */
-  issue(
+  async issue(
     storeIds: readonly string[],
     { commandId: wantedId, type, payloadJson }: NewCommand,
-  ): QueuedCommand[] {
+    { signal }: { readonly signal: AbortSignal },
+  ): Promise<QueuedCommand[]> {
     const commandId = wantedId || `cmd-${randomBytes(6).toString("hex")}`;
     const fault =
       faultOfStores(storeIds) ??
@@ -120,33 +94,18 @@ export class Dispatch {
     if (fault !== undefined) {
       throw new StatusError("INVALID_ARGUMENT", fault);
     }
-    const issuedAt = this.#now();
-    const insert = this.#database.prepare(
-      `INSERT INTO commands (store_id, sequence, command_id, type, payload, issued_at)
-       VALUES (?, ?, ?, ?, ?, ?)`,
-    );
-    const queued = this.#database.write(() =>
-      [...new Set(storeIds)].map((storeId): QueuedCommand => {
-        const known = this.#byId(storeId, commandId);
-        if (known !== undefined) {
-          if (known.type !== type || known.payloadJson !== payloadJson) {
-            throw new StatusError(
-              "ALREADY_EXISTS",
-              `store ${storeId} has a command ${commandId} already, with another content`,
-            );
-          }
-          return known;
-        }
-        const sequence = this.highest(storeId) + 1;
-        insert.run(storeId, sequence, commandId, type, payloadJson, issuedAt);
-        return { storeId, commandId, type, payloadJson, sequence, issuedAt };
-      }),
-    );
+    const targets = Array.from(new Set(storeIds));
+    insistOnDeliverable(targets.length, Buffer.byteLength(payloadJson));
+    const command = { commandId, type, payloadJson, issuedAt: this.#now() };
+    const queued = await this.#batches.issue(targets, command, { signal });
     this.#news.ring();
     return queued;
   }
 
-  /** Commands of a store, or of all, behind a place, by store and sequence. */
+  /**
+   * Commands of a store, or of all, after a place, by store and sequence: at most `limit`, and fewer if
+   * they are large, so only an empty answer is the end.
+   */
   commands({
     storeId = "",
     after,
@@ -155,18 +114,20 @@ export class Dispatch {
     readonly storeId?: string;
     readonly after: { readonly storeId: string; readonly sequence: number };
     readonly limit?: number;
-  }): CommandFate[] {
+  }): readonly CommandFate[] {
     const ofOne = storeId === "" ? "" : "commands.store_id = ? AND";
-    return this.#database
+    const rows = this.#database
       .prepare(
-        `SELECT commands.*, coalesce(received, 0) AS received, coalesce(applied, 0) AS applied, reason
-         FROM commands LEFT JOIN progress USING (store_id)
-           LEFT JOIN parked_commands USING (store_id, command_id)
-         WHERE ${ofOne} (commands.store_id, sequence) > (?, ?)
+        `SELECT ${commandColumns}, ${safe("coalesce(received, 0)")},
+           ${safe("coalesce(applied, 0)")}, reason
+         FROM ${visibleCommands} LEFT JOIN progress ON progress.store_id = commands.store_id
+           LEFT JOIN parked_commands ON parked_commands.store_id = commands.store_id
+             AND parked_commands.command_id = commands.command_id
+         WHERE ${ofOne} (commands.store_id, sequence) > (?, ?) AND sequence <= ${lastReadable}
          ORDER BY commands.store_id, sequence LIMIT ?`,
       )
-      .all(...(storeId === "" ? [] : [storeId]), after.storeId, after.sequence, limit)
-      .map(readFate);
+      .iterate(...(storeId === "" ? [] : [storeId]), after.storeId, after.sequence, limit);
+    return readPage(rows, { limit, read: readFate, sizeOf: sizeOfCommand }).items;
   }
 
   isWatching(storeId: string): boolean {
@@ -174,29 +135,42 @@ export class Dispatch {
   }
 
   /**
-   * The commands behind the cursor, in order, and then those still to come, until the signal aborts,
-   * with whose reason it throws. Without a cursor, those not yet delivered; each counts as delivered
-   * when the next one is asked for.
+   * The commands after the cursor, in order, and then those still to come, until the signal aborts,
+   * with whose reason it throws. Without a cursor, those not yet delivered. A command was delivered
+   * when the next one was asked for, which means that it was written, and `flushed` has resolved
+   * after that, which means that the store has received what was written.
    */
   async *watch(
     storeId: string,
     cursor: StoreCursor | undefined,
-    { signal }: { readonly signal: AbortSignal },
+    {
+      flushed = async () => {},
+      signal,
+    }: { readonly flushed?: () => Promise<void>; readonly signal: AbortSignal },
   ): AsyncGenerator<QueuedCommand, never> {
     let sequence = cursor === undefined ? this.#delivered(storeId) : this.#placeOf(storeId, cursor);
+    const failed = new AbortController();
+    const either = { signal: AbortSignal.any([signal, failed.signal]) };
+    const marks = new DeliveryMarks({
+      flushed,
+      mark: (upTo) => this.#deliver(storeId, upTo),
+      onFailure: (error) => failed.abort(error),
+    });
     this.#watching.set(storeId, (this.#watching.get(storeId) ?? 0) + 1);
     try {
       for (;;) {
-        const news = this.#news.next({ signal });
-        for (const command of this.#behind(storeId, sequence)) {
-          signal.throwIfAborted();
+        const news = this.#news.next(either);
+        const page = this.#after(storeId, sequence);
+        for (const command of page) {
+          either.signal.throwIfAborted();
           yield command;
           sequence = command.sequence;
           if (cursor === undefined) {
-            this.#deliver(storeId, sequence);
+            marks.written(sequence);
           }
         }
-        if (this.highest(storeId) <= sequence) {
+        if (page.length === 0) {
+          // Nothing is after the cursor, whatever it is, and only a new command can change that.
           await news;
         }
       }
@@ -213,37 +187,40 @@ export class Dispatch {
   /** From the start for a cursor of another ledger, and for one into a queue that was restored. */
   #placeOf(storeId: string, { sequence, ledgerId, commandId }: StoreCursor): number {
     const isOfOther = ledgerId !== "" && ledgerId !== this.#ledgerId;
-    const isRestored = commandId !== "" && this.#byId(storeId, commandId)?.sequence !== sequence;
+    const isRestored = commandId !== "" && this.#sequenceOf(storeId, commandId) !== sequence;
     return isOfOther || isRestored ? 0 : sequence;
   }
 
-  #behind(storeId: string, sequence: number): QueuedCommand[] {
-    return this.#database
+  #after(storeId: string, sequence: number): readonly QueuedCommand[] {
+    const rows = this.#database
       .prepare(
-        "SELECT * FROM commands WHERE store_id = ? AND sequence > ? ORDER BY sequence LIMIT ?",
+        `SELECT ${commandColumns} FROM ${visibleCommands}
+         WHERE commands.store_id = ? AND sequence > ? AND sequence <= ${lastReadable}
+         ORDER BY sequence LIMIT ?`,
       )
-      .all(storeId, sequence, pageSize)
-      .map(readCommand);
+      .iterate(storeId, sequence, pageSize);
+    return readPage(rows, { limit: pageSize, read: readCommand, sizeOf: sizeOfCommand }).items;
   }
 
-  #byId(storeId: string, commandId: string): QueuedCommand | undefined {
+  #sequenceOf(storeId: string, commandId: string): number | undefined {
     const row = this.#database
-      .prepare("SELECT * FROM commands WHERE store_id = ? AND command_id = ?")
+      .prepare(
+        `SELECT ${safe("sequence")} AS sequence FROM ${visibleCommands}
+         WHERE commands.store_id = ? AND commands.command_id = ?`,
+      )
       .get(storeId, commandId);
-    return row && readCommand(row);
+    return row && Number(row["sequence"]);
   }
 
   /** The sequence of a store's last command; 0 for none. */
   highest(storeId: string): number {
-    const row = this.#database
-      .prepare("SELECT max(sequence) AS highest FROM commands WHERE store_id = ?")
-      .get(storeId);
-    return Number(row?.["highest"] ?? 0);
+    const row = this.#database.prepare(`SELECT ${lastSequence("?")} AS last`).get(storeId);
+    return Number(row?.["last"]);
   }
 
   #delivered(storeId: string): number {
     const row = this.#database
-      .prepare("SELECT sequence FROM deliveries WHERE store_id = ?")
+      .prepare(`SELECT ${safe("sequence")} AS sequence FROM deliveries WHERE store_id = ?`)
       .get(storeId);
     return Number(row?.["sequence"] ?? 0);
   }
@@ -264,16 +241,24 @@ function faultOfStores(storeIds: readonly string[]): string | undefined {
   if (storeIds.length === 0) {
     return "store_ids is empty; expected at least one store, or all_stores";
   }
-  if (storeIds.length > maxStores) {
-    return `a command for ${storeIds.length} stores; at most ${maxStores} are allowed`;
-  }
   return storeIds.map((storeId) => faultOfName("store_id", storeId)).find(Boolean);
+}
+
+function insistOnDeliverable(stores: number, payloadBytes: number): void {
+  const bytes = stores * payloadBytes;
+  if (bytes > maxDeliveredBytes) {
+    throw new StatusError(
+      "RESOURCE_EXHAUSTED",
+      `a payload of ${payloadBytes} bytes for ${stores} stores is ${bytes} bytes to deliver; ` +
+        `at most ${maxDeliveredBytes} are allowed; issue it to fewer stores at a time`,
+    );
+  }
 }
 
 function faultOfPayload(json: string): string | undefined {
   const bytes = Buffer.byteLength(json);
-  if (bytes > maxPayloadBytes) {
-    return `payload_json has ${bytes} bytes; at most ${maxPayloadBytes} are allowed`;
+  if (bytes > maxCommandPayloadBytes) {
+    return `payload_json has ${bytes} bytes; at most ${maxCommandPayloadBytes} are allowed`;
   }
   try {
     JSON.parse(json);
@@ -283,25 +268,31 @@ function faultOfPayload(json: string): string | undefined {
   }
 }
 
-function readCommand(row: Record<string, unknown>): QueuedCommand {
+function readCommand(row: unknown[]): QueuedCommand {
+  const [storeId, sequence, commandId, type, payload, issuedAt] = row;
   return {
-    storeId: String(row["store_id"]),
-    sequence: Number(row["sequence"]),
-    commandId: String(row["command_id"]),
-    type: String(row["type"]),
-    payloadJson: String(row["payload"]),
-    issuedAt: Number(row["issued_at"]),
+    storeId: String(storeId),
+    sequence: Number(sequence),
+    commandId: String(commandId),
+    type: String(type),
+    payloadJson: String(payload),
+    issuedAt: Number(issuedAt),
   };
 }
 
-function readFate(row: Record<string, unknown>): CommandFate {
+function sizeOfCommand({ payloadJson }: QueuedCommand): number {
+  return payloadJson.length;
+}
+
+function readFate(row: unknown[]): CommandFate {
   const command = readCommand(row);
-  const { sequence } = command;
-  if (row["reason"] !== null) {
-    return { ...command, state: "parked", reason: String(row["reason"]) };
+  const [received, applied, reason] = row.slice(-3);
+  if (reason !== null) {
+    return { ...command, state: "parked", reason: String(reason) };
   }
-  const isApplied = sequence <= Number(row["applied"]);
-  const isReceived = sequence <= Number(row["received"]);
+  const { sequence } = command;
+  const isApplied = sequence <= Number(applied);
+  const isReceived = sequence <= Number(received);
   return {
     ...command,
     state: isApplied ? "applied" : isReceived ? "received" : "queued",

@@ -18,12 +18,14 @@ import { Database, inMemory, type Kind, type Lock, type Statement, takeLock } fr
 import {
   faultOfEvent,
   faultOfName,
-  maxNameBytes,
   maxTakenPayloadBytes,
   type StoreEvent,
 } from "../store-event.ts";
-import { dispatchSchema, receiptsSchema } from "./dispatch.ts";
+import { commandsUpgrade, dispatchSchema, lastSequence, receiptsSchema } from "./command-schema.ts";
+import { Newcomers } from "./newcomers.ts";
+import { type Page, readPage } from "./page.ts";
 import { Presence } from "./presence.ts";
+import { isUnsafe, safe, safeSum } from "./safe-integer.ts";
 
 export interface OfferedEvent extends StoreEvent {
   readonly storeId: string;
@@ -46,7 +48,11 @@ export type Outcome =
       readonly kind: "refused";
       readonly code: "invalid" | "conflict" | "seq taken";
       readonly reason: string;
-    };
+    }
+  /** The store is new, and no new store can come now; nothing is kept of the event. */
+  | { readonly kind: "try later"; readonly reason: string };
+
+type TryLater = Extract<Outcome, { kind: "try later" }>;
 
 export interface Gaps {
   readonly epoch: string;
@@ -128,10 +134,30 @@ const maxSeenSaved = 200;
  */
 const maxLooked = 5_000;
 
-/** Of what a report says, and of how long each text may be, in characters. */
-const maxAlarms = 10;
-const maxParkedCommands = 20;
-const maxTextLength = 1_024;
+/** The most alarms and the most parked commands of a report. */
+export const maxAlarms = 10;
+export const maxParkedCommands = 20;
+
+/** The longest alarm or reason of a report that is kept, in UTF-16 units; the rest is cut. */
+export const maxTextLength = 1_024;
+
+/** The highest seq of an event, 2^40: a till that sold once a millisecond would need 34 years. */
+export const maxSeq = 2 ** 40;
+
+/** The most epochs of one store. It begins one after a restore or a move, and when it was cloned. */
+export const maxEpochs = 1_000;
+
+/**
+ * The most seqs of one store that are kept without an event of theirs. Beyond, such a seq is not
+ * noted and stays a gap.
+ */
+export const maxOtherSeqs = 100_000;
+
+/** The most conflicts of one store that are kept. Beyond, a conflict is refused and not counted. */
+export const maxConflicts = 10_000;
+
+/** The most epochs that are kept in memory; the others are read from the disk when they are needed. */
+export const maxEpochsInMemory = 20_000;
 
 const conflictsSchema = `
     -- Events that were refused because another one has their id.
@@ -147,13 +173,14 @@ const conflictsSchema = `
 const kind: Kind = {
   name: "ledger",
   applicationId: 0x42724c64, // BrLd
-  version: 2,
+  version: 3,
   upgrades: [
     `
     ALTER TABLE stores ADD COLUMN seen_at INTEGER NOT NULL DEFAULT 0;
     ${conflictsSchema}
     ${receiptsSchema}
     `,
+    commandsUpgrade,
   ],
   schema: `
     -- One row. The id tells a ledger from one that was lost and made anew.
@@ -210,9 +237,6 @@ const kind: Kind = {
   `,
 };
 
-/** Of the payloads that are read at a time, in characters: four of the largest. */
-const maxPageSize = 4 * maxTakenPayloadBytes;
-
 export class Ledger {
   /** Random; made with the ledger. */
   readonly id: string;
@@ -223,9 +247,12 @@ export class Ledger {
   readonly #now: () => number;
   readonly #lock: Lock | undefined;
   readonly #statements: Statements;
-  readonly #stores = new Map<string, number>();
+  readonly #newcomers: Newcomers;
+  readonly #stores = new Map<string, Store>();
   readonly #epochs = new Map<string, Epoch>();
   #seenSavedAt = 0;
+  /** How many stores there are; undefined until somebody wants to know. */
+  #storeCount: number | undefined;
 
   /**
    * Opens the ledger, making it if it is not there. Throws `StatusError`: FAILED_PRECONDITION, with
@@ -234,7 +261,8 @@ export class Ledger {
   constructor({ folder, now }: LedgerOptions) {
     const path = folder === inMemory ? inMemory : join(folder, "ledger.db");
     this.#now = now;
-    this.presence = new Presence({ now });
+    this.presence = new Presence({ now, isKnown: (storeId) => this.isKnown(storeId) });
+    this.#newcomers = new Newcomers({ now });
     this.#lock = path === inMemory ? undefined : lockFor(path);
     let database: Database | undefined;
     try {
@@ -281,10 +309,26 @@ export class Ledger {
         return outcomes;
       });
     } catch (error) {
-      // What was counted beside the database did not happen.
-      this.#epochs.clear();
-      this.#stores.clear();
+      this.#forgetCounts();
       throw error;
+    } finally {
+      this.#forgetOldEpochs();
+    }
+  }
+
+  /** For a transaction that was rolled back: what was counted beside the database did not happen. */
+  #forgetCounts(): void {
+    this.#epochs.clear();
+    this.#stores.clear();
+    this.#storeCount = undefined;
+  }
+
+  #forgetOldEpochs(): void {
+    for (const key of this.#epochs.keys()) {
+      if (this.#epochs.size <= maxEpochsInMemory) {
+        return;
+      }
+      this.#epochs.delete(key);
     }
   }
 
@@ -319,15 +363,22 @@ export class Ledger {
 
   #takeOne(event: OfferedEvent, at: number): Outcome {
     const { storeId, eventId, type, payload, timestamp, seq } = event;
-    const storeFault = faultOfName("store_id", storeId) ?? faultOfNumber(event);
-    if (storeFault !== undefined) {
-      return refused("invalid", storeFault);
+    const originFault = faultOfOrigin(event);
+    if (originFault !== undefined) {
+      return refused("invalid", originFault);
     }
-    const store = this.#storeNumber(storeId);
-    const epoch = event.epoch === "" ? undefined : this.#epoch(store, event.epoch);
+    const known = this.#store(storeId);
+    if ("kind" in known) {
+      return known;
+    }
+    const { number: store } = known;
+    const epoch = event.epoch === "" ? undefined : this.#epoch(known, event.epoch);
+    if (event.epoch !== "" && epoch === undefined) {
+      return refused("invalid", `the store has had ${maxEpochs} epochs, and no more are allowed`);
+    }
     const fault = faultOfEvent(event, maxTakenPayloadBytes);
     if (fault !== undefined) {
-      this.#see(epoch, seq, eventId, fault);
+      this.#see(known, epoch, { seq, eventId, why: fault });
       return refused("invalid", fault);
     }
     const other = epoch === undefined ? undefined : this.#otherAt(epoch, seq);
@@ -347,14 +398,15 @@ export class Ledger {
         if (other === eventId) {
           // It was refused before, and somebody has put that right.
           this.#statements.forgetOther.run(epoch?.number ?? 0, seq);
+          known.otherSeqs = undefined;
         } else if (epoch !== undefined) {
           count(epoch, seq);
         }
         return { kind: "accepted" };
       }
     }
-    const known = this.#statements.byId.get(store, eventId);
-    if (known === undefined) {
+    const taken = this.#statements.byId.get(store, eventId);
+    if (taken === undefined) {
       const reason = epoch?.isForked
         ? "this epoch has had two events with one seq"
         : `seq ${seq} of this epoch is another event's`;
@@ -365,29 +417,55 @@ export class Ledger {
       return refused("seq taken", reason);
     }
     const differs = [
-      ...(known["type"] === type ? [] : ["type"]),
-      ...(textOf(known["payload"]) === payload ? [] : ["payload"]),
-      ...(known["timestamp"] === timestamp ? [] : ["timestamp"]),
+      ...(taken["type"] === type ? [] : ["type"]),
+      ...(textOf(taken["payload"]) === payload ? [] : ["payload"]),
+      ...(taken["timestamp"] === timestamp ? [] : ["timestamp"]),
     ];
     const conflict = `event_id is taken by an event with another ${differs.join(" and ")}`;
-    this.#see(epoch, seq, eventId, differs.length === 0 ? "duplicate" : conflict);
+    const why = differs.length === 0 ? "duplicate" : conflict;
+    this.#see(known, epoch, { seq, eventId, why });
     if (differs.length > 0) {
-      this.#statements.insertConflict.run(store, eventId, at, conflict);
+      this.#noteConflict(known, { eventId, at, why });
     }
     return differs.length === 0 ? { kind: "duplicate" } : refused("conflict", conflict);
   }
 
   /** Remembers a seq that leaves no event; not one that is another event's. */
-  #see(epoch: Epoch | undefined, seq: number, eventId: string, why: string): void {
+  #see(
+    store: Store,
+    epoch: Epoch | undefined,
+    { seq, eventId, why }: { readonly seq: number; readonly eventId: string; readonly why: string },
+  ): void {
     if (epoch === undefined || this.#statements.bySeq.get(epoch.number, seq) !== undefined) {
       return;
     }
-    const id = eventId.slice(0, maxNameBytes);
+    store.otherSeqs ??= this.#countOf(this.#statements.countOthers, store);
+    if (store.otherSeqs >= maxOtherSeqs) {
+      return;
+    }
+    // An event whose id is not valid can never be put right under that id.
+    const id = faultOfName("event_id", eventId) === undefined ? eventId : "";
     const { changes } = this.#statements.insertOther.run(epoch.number, seq, id, why);
     epoch.hasOthers = true;
     if (changes === 1) {
+      store.otherSeqs += 1;
       count(epoch, seq);
     }
+  }
+
+  #noteConflict(
+    store: Store,
+    { eventId, at, why }: { readonly eventId: string; readonly at: number; readonly why: string },
+  ): void {
+    store.conflicts ??= this.#countOf(this.#statements.countConflicts, store);
+    if (store.conflicts < maxConflicts) {
+      const { changes } = this.#statements.insertConflict.run(store.number, eventId, at, why);
+      store.conflicts += Number(changes);
+    }
+  }
+
+  #countOf(statement: Statement, { number }: Store): number {
+    return Number(statement.get(number)?.["n"]);
   }
 
   #otherAt(epoch: Epoch, seq: number): string | undefined {
@@ -395,22 +473,43 @@ export class Ledger {
     return row && String(row["event_id"]);
   }
 
-  #storeNumber(storeId: string): number {
-    let number = this.#stores.get(storeId);
-    if (number === undefined) {
-      this.#statements.insertStore.run(storeId);
-      number = Number(this.#statements.store.get(storeId)?.["number"]);
-      this.#stores.set(storeId, number);
+  /** A store, made known if it is new; or why it cannot come now. Within a transaction. */
+  #store(storeId: string): Store | TryLater {
+    let store = this.#stores.get(storeId);
+    if (store === undefined) {
+      let row = this.#statements.store.get(storeId);
+      if (row === undefined) {
+        this.#storeCount ??= Number(this.#statements.countStores.get()?.["n"]);
+        const reason = this.#newcomers.admit(this.#storeCount);
+        if (reason !== undefined) {
+          return { kind: "try later", reason };
+        }
+        this.#statements.insertStore.run(storeId);
+        this.#storeCount += 1;
+        row = this.#statements.store.get(storeId);
+      }
+      store = { number: Number(row?.["number"]) };
+      this.#stores.set(storeId, store);
     }
-    return number;
+    return store;
   }
 
-  #epoch(store: number, name: string): Epoch {
+  /** One of a store's epochs, begun if it is new; undefined if the store can begin no more. */
+  #epoch(known: Store, name: string): Epoch | undefined {
+    const { number: store } = known;
     const key = `${store} ${name}`;
     let epoch = this.#epochs.get(key);
     if (epoch === undefined) {
-      this.#statements.insertEpoch.run(store, name);
-      const row = this.#statements.epoch.get(store, name);
+      let row = this.#statements.epoch.get(store, name);
+      if (row === undefined) {
+        known.epochs ??= this.#countOf(this.#statements.countEpochs, known);
+        if (known.epochs >= maxEpochs) {
+          return undefined;
+        }
+        this.#statements.insertEpoch.run(store, name);
+        known.epochs += 1;
+        row = this.#statements.epoch.get(store, name);
+      }
       const number = Number(row?.["number"]);
       epoch = {
         number,
@@ -439,9 +538,22 @@ export class Ledger {
     }));
   }
 
-  /** Events behind a position, in the order in which they were taken. */
-  events({ after, limit }: { readonly after: number; readonly limit: number }): TakenEvent[] {
-    return this.#statements.all.all(after, limit).map(readEvent);
+  /**
+   * Events after a position, in the order in which they were taken: at most `limit`, and fewer if they
+   * are large, so only an empty answer is the end.
+   */
+  events({
+    after,
+    limit,
+  }: {
+    readonly after: number;
+    readonly limit: number;
+  }): readonly TakenEvent[] {
+    return this.#page(this.#statements.all.iterate(after, limit), limit).items;
+  }
+
+  #page(rows: Iterable<unknown[]>, limit: number): Page<TakenEvent> {
+    return readPage(rows, { limit, read: readEvent, sizeOf: ({ payload }) => payload.length });
   }
 
   /**
@@ -464,8 +576,9 @@ export class Ledger {
       return { events: [], through: Math.max(from, end), isAtEnd: true };
     }
     const through = Math.min(from + maxLooked, end);
-    const events = this.#statements.ofStore.all(from, through, Number(store), limit).map(readEvent);
-    const last = events.length === limit ? events.at(-1) : undefined;
+    const rows = this.#statements.ofStore.iterate(from, through, Number(store), limit);
+    const { items: events, isFull } = this.#page(rows, limit);
+    const last = isFull ? events.at(-1) : undefined;
     const got = last?.position ?? through;
     return { events, through: got, isAtEnd: got >= end };
   }
@@ -474,24 +587,17 @@ export class Ledger {
    * A store's events behind an id, in the order of the bytes of the ids, at most `limit`, and fewer if
    * they are large: only an empty answer is the end.
    */
-  eventsById(storeId: string, after: string, limit: number): StoreEvent[] {
-    const events: StoreEvent[] = [];
-    let size = 0;
-    for (const row of this.#statements.behindId.iterate(storeId, after, limit)) {
-      const [eventId, type, payload, timestamp] = row;
-      const event = {
+  eventsById(storeId: string, after: string, limit: number): readonly StoreEvent[] {
+    return readPage<StoreEvent>(this.#statements.behindId.iterate(storeId, after, limit), {
+      limit,
+      read: ([eventId, type, payload, timestamp]) => ({
         eventId: String(eventId),
         type: String(type),
         payload: textOf(payload),
         timestamp: Number(timestamp),
-      };
-      events.push(event);
-      size += event.payload.length;
-      if (size >= maxPageSize) {
-        break;
-      }
-    }
-    return events;
+      }),
+      sizeOf: ({ payload }) => payload.length,
+    }).items;
   }
 
   /** How many events there are. */
@@ -499,13 +605,26 @@ export class Ledger {
     return Number(this.database.prepare("SELECT count(*) AS n FROM events").get()?.["n"]);
   }
 
-  /** Makes a store known that has asked for something and sent nothing yet. */
-  know(storeId: string): void {
-    if (!this.isKnown(storeId)) {
-      this.database.write(() => {
-        this.#statements.insertStore.run(storeId);
-        this.#statements.see.run(this.#now(), storeId);
-      });
+  /**
+   * Makes stores known that have asked for something and sent nothing yet, in one transaction. Returns
+   * for each why it cannot come now, or undefined.
+   */
+  know(storeIds: readonly string[]): (string | undefined)[] {
+    const at = this.#now();
+    try {
+      return this.database.write(() =>
+        storeIds.map((storeId) => {
+          const store = this.#store(storeId);
+          if ("kind" in store) {
+            return store.reason;
+          }
+          this.#statements.see.run(at, storeId);
+          return undefined;
+        }),
+      );
+    } catch (error) {
+      this.#forgetCounts();
+      throw error;
     }
   }
 
@@ -519,14 +638,21 @@ export class Ledger {
     return this.#statements.storeIds.all().map((row) => String(row["store_id"]));
   }
 
-  /** What is known of a store; undefined for one that was never heard of. */
+  /**
+   * What is known of a store; undefined for one that was never heard of. What cannot be read of it is
+   * left out and told as an alarm: it must not end a list of all stores.
+   */
   store(storeId: string): StoreState | undefined {
     const row = this.#statements.state.get(storeId);
     if (row === undefined) {
       return undefined;
     }
-    const status = String(row["status"]);
-    const report = status === "" ? {} : (JSON.parse(status) as Partial<StatusReport>);
+    const { report, fault } = readStatus(String(row["status"]));
+    const unreadable = [
+      fault,
+      ...(row["has_far_commands"] === 1 ? ["a command with a sequence beyond 2^53 - 1"] : []),
+      ...(row["has_far_numbers"] === 1 ? ["a time or a count beyond 2^53 - 1"] : []),
+    ].filter((what) => what !== undefined);
     const isConnected = this.presence.isConnected(storeId);
     return {
       storeId,
@@ -534,10 +660,10 @@ export class Ledger {
       // Of what is on the disk it may be that it is from a clock which has been set back since.
       lastSeen: this.presence.seenAt(storeId) || Number(row["seen_at"]),
       reportedAt: Number(row["reported_at"]),
-      depth: report.depth ?? 0,
-      bytes: report.bytes ?? 0,
-      oldestUnacked: report.oldestUnacked ?? 0,
-      parked: report.parked ?? 0,
+      depth: countOf(report.depth),
+      bytes: countOf(report.bytes),
+      oldestUnacked: countOf(report.oldestUnacked),
+      parked: countOf(report.parked),
       gaps: Number(row["gaps"]),
       currentGaps: Number(row["current_gaps"]),
       seen: Number(row["seen"]),
@@ -546,38 +672,44 @@ export class Ledger {
       queuedSequence: Number(row["queued"]),
       receivedSequence: Number(row["received"]),
       appliedSequence: Number(row["applied"]),
-      commandsParked: report.commandsParked ?? 0,
-      epoch: report.epoch || String(row["epoch"]),
+      commandsParked: countOf(report.commandsParked),
+      epoch: String(report.epoch || row["epoch"]),
       epochs: Number(row["epochs"]),
-      version: report.version ?? "",
-      alarms: report.alarms ?? [],
+      version: String(report.version ?? ""),
+      alarms: [
+        ...unreadable.map((what) => `the ledger holds a row that cannot be read: ${what}`),
+        ...(Array.isArray(report.alarms) ? report.alarms.map(String) : []),
+      ],
     };
   }
 
   /**
    * Keeps reports of stores, each in place of the one before, in one transaction. Returns how far each
-   * store's clock is ahead of ours, in milliseconds. How far it is with its commands counts only if
-   * they are this ledger's.
+   * store's clock is ahead of ours, in milliseconds, or why a new store cannot come now. How far a
+   * store is with its commands counts only if they are this ledger's.
    */
-  report(reports: readonly StatusReport[]): number[] {
-    const offsets = reports.map(({ sentAt, cameAt }) => sentAt - cameAt);
-    this.database.write(() => {
-      for (const [i, report] of reports.entries()) {
-        this.#keepReport(report, offsets[i] ?? 0);
-      }
-      this.#saveSeen(this.#now());
-    });
-    for (const { storeId, cameAt } of reports) {
-      this.presence.hear(storeId, cameAt);
+  report(reports: readonly StatusReport[]): (number | TryLater)[] {
+    try {
+      return this.database.write(() => {
+        const results = reports.map((report) => this.#keepReport(report));
+        this.#saveSeen(this.#now());
+        this.presence.changed.ring();
+        return results;
+      });
+    } catch (error) {
+      this.#forgetCounts();
+      throw error;
     }
-    this.presence.changed.ring();
-    return offsets;
   }
 
-  #keepReport({ cameAt, parkedCommands, ...report }: StatusReport, offsetMs: number): void {
+  #keepReport({ cameAt, parkedCommands, ...report }: StatusReport): number | TryLater {
     const { storeId } = report;
-    const { insertStore, progress, unpark, park } = this.#statements;
-    insertStore.run(storeId);
+    const store = this.#store(storeId);
+    if ("kind" in store) {
+      return store;
+    }
+    const offsetMs = report.sentAt - cameAt;
+    const { progress, unpark, park } = this.#statements;
     const alarms = report.alarms.slice(0, maxAlarms).map(shortened);
     const status = JSON.stringify({ ...report, alarms });
     this.#statements.report.run(status, cameAt, offsetMs, cameAt, storeId);
@@ -588,6 +720,8 @@ export class Ledger {
     for (const { commandId, reason } of parkedCommands.slice(0, maxParkedCommands)) {
       park.run(storeId, shortened(commandId), shortened(reason));
     }
+    this.presence.hear(storeId, cameAt);
+    return offsetMs;
   }
 
   close(): void {
@@ -604,6 +738,14 @@ export class Ledger {
     this.database.close();
     this.#lock?.release();
   }
+}
+
+/** What the ledger keeps in memory of a store. The counts are undefined until they are needed. */
+interface Store {
+  readonly number: number;
+  epochs?: number | undefined;
+  otherSeqs?: number | undefined;
+  conflicts?: number | undefined;
 }
 
 /** What the ledger keeps in mind of an epoch, beside its row. */
@@ -627,14 +769,48 @@ function refused(code: Extract<Outcome, { kind: "refused" }>["code"], reason: st
   return { kind: "refused", code, reason };
 }
 
-function faultOfNumber({ epoch, seq }: OfferedEvent): string | undefined {
-  if (epoch === "") {
-    return undefined;
+/**
+ * Says what is wrong with where an event comes from: its store, epoch and seq. Nothing is kept of such
+ * an event, not even that it came.
+ */
+export function faultOfOrigin({
+  storeId,
+  epoch,
+  seq,
+}: Pick<OfferedEvent, "storeId" | "epoch" | "seq">): string | undefined {
+  const fault = faultOfName("store_id", storeId);
+  if (fault !== undefined || epoch === "") {
+    return fault;
   }
   return (
     faultOfName("epoch", epoch) ??
-    (Number.isSafeInteger(seq) && seq >= 1 ? undefined : `seq is ${seq}; expected 1 or more`)
+    (Number.isSafeInteger(seq) && seq >= 1 && seq <= maxSeq
+      ? undefined
+      : `seq is ${seq}; expected 1 to ${maxSeq}`)
   );
+}
+
+/** A count of a report that an older version may have kept unchecked. */
+function countOf(value: unknown): number {
+  return Number.isSafeInteger(value) ? Number(value) : 0;
+}
+
+function readStatus(status: string): {
+  readonly report: Partial<StatusReport>;
+  readonly fault?: string;
+} {
+  if (status === "") {
+    return { report: {} };
+  }
+  try {
+    const report: unknown = JSON.parse(status);
+    if (typeof report === "object" && report !== null) {
+      return { report };
+    }
+  } catch {
+    // Told below, as any other status that is not a report.
+  }
+  return { report: {}, fault: "the store's last report" };
 }
 
 function textOf(blob: unknown): string {
@@ -647,17 +823,18 @@ function shortened(text: string): string {
   return text.slice(0, maxTextLength).toWellFormed();
 }
 
-function readEvent(row: Record<string, unknown>): TakenEvent {
+function readEvent(row: unknown[]): TakenEvent {
+  const [position, storeId, eventId, type, payload, timestamp, epoch, seq, receivedAt] = row;
   return {
-    position: Number(row["position"]),
-    storeId: String(row["store_id"]),
-    eventId: String(row["event_id"]),
-    type: String(row["type"]),
-    payload: textOf(row["payload"]),
-    timestamp: Number(row["timestamp"]),
-    epoch: String(row["epoch"]),
-    seq: Number(row["seq"]),
-    receivedAt: Number(row["received_at"]),
+    position: Number(position),
+    storeId: String(storeId),
+    eventId: String(eventId),
+    type: String(type),
+    payload: textOf(payload),
+    timestamp: Number(timestamp),
+    epoch: String(epoch),
+    seq: Number(seq),
+    receivedAt: Number(receivedAt),
   };
 }
 
@@ -680,15 +857,16 @@ type Statements = ReturnType<typeof prepare>;
 
 function prepare(database: Database) {
   const sql = (text: string): Statement => database.prepare(text);
-  const event =
-    "position, store_id, event_id, type, payload, timestamp, coalesce(epochs.epoch, '') AS epoch, seq, received_at";
+  const event = `position, store_id, event_id, type, payload, ${safe("timestamp")},
+    coalesce(epochs.epoch, ''), ${safe("seq")}, ${safe("received_at")}`;
   const fromEvents =
     "FROM events JOIN stores ON stores.number = events.store LEFT JOIN epochs ON epochs.number = events.epoch";
   return {
     insert: sql(`INSERT INTO events
       (store, event_id, type, payload, timestamp, epoch, seq, received_at)
       VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`),
-    byId: sql("SELECT type, payload, timestamp FROM events WHERE store = ? AND event_id = ?"),
+    byId: sql(`SELECT type, payload, ${safe("timestamp")} AS timestamp FROM events
+      WHERE store = ? AND event_id = ?`),
     bySeq: sql("SELECT 1 FROM events WHERE epoch = ? AND epoch > 0 AND seq = ?"),
     insertOther: sql(`INSERT INTO other_seqs (epoch, seq, event_id, why) VALUES (?, ?, ?, ?)
       ON CONFLICT DO NOTHING`),
@@ -698,13 +876,15 @@ function prepare(database: Database) {
     insertStore: sql("INSERT INTO stores (store_id) VALUES (?) ON CONFLICT DO NOTHING"),
     store: sql("SELECT number FROM stores WHERE store_id = ?"),
     insertEpoch: sql("INSERT INTO epochs (store, epoch) VALUES (?, ?) ON CONFLICT DO NOTHING"),
-    epoch: sql("SELECT number, highest, seen FROM epochs WHERE store = ? AND epoch = ?"),
+    epoch: sql(`SELECT number, ${safe("highest")} AS highest, ${safe("seen")} AS seen FROM epochs
+      WHERE store = ? AND epoch = ?`),
     advance: sql("UPDATE epochs SET highest = ?, seen = ? WHERE number = ?"),
-    seen: sql(`SELECT highest FROM epochs JOIN stores ON stores.number = store
+    seen: sql(`SELECT ${safe("highest")} AS highest FROM epochs JOIN stores ON stores.number = store
       WHERE store_id = ? AND epoch = ?`),
-    gaps: sql(`SELECT epoch, highest, seen FROM epochs JOIN stores ON stores.number = store
+    gaps: sql(`SELECT epoch, ${safe("highest")} AS highest, ${safe("seen")} AS seen
+      FROM epochs JOIN stores ON stores.number = store
       WHERE store_id = ? ORDER BY epochs.number`),
-    behindId: sql(`SELECT event_id, type, payload, timestamp FROM events
+    behindId: sql(`SELECT event_id, type, payload, ${safe("timestamp")} FROM events
       WHERE store = (SELECT number FROM stores WHERE store_id = ?) AND event_id > ?
       ORDER BY event_id LIMIT ?`),
     all: sql(`SELECT ${event} ${fromEvents} WHERE position > ? ORDER BY position LIMIT ?`),
@@ -713,13 +893,24 @@ function prepare(database: Database) {
       WHERE position > ? AND position <= ? AND events.store = ? ORDER BY position LIMIT ?`),
     end: sql("SELECT max(position) AS position FROM events"),
     storeIds: sql("SELECT store_id FROM stores ORDER BY store_id"),
-    state: sql(`SELECT stores.*, coalesce(received, 0) AS received, coalesce(applied, 0) AS applied,
-        (SELECT coalesce(max(sequence), 0) FROM commands WHERE commands.store_id = stores.store_id)
-          AS queued,
+    countStores: sql("SELECT count(*) AS n FROM stores"),
+    countEpochs: sql("SELECT count(*) AS n FROM epochs WHERE store = ?"),
+    countOthers: sql(`SELECT count(*) AS n FROM other_seqs
+      WHERE epoch IN (SELECT number FROM epochs WHERE store = ?)`),
+    countConflicts: sql("SELECT count(*) AS n FROM conflicts WHERE store = ?"),
+    state: sql(`SELECT status, ${safe("reported_at")} AS reported_at,
+        ${safe("clock_offset_ms")} AS clock_offset_ms, ${safe("seen_at")} AS seen_at,
+        ${safe("coalesce(received, 0)")} AS received, ${safe("coalesce(applied, 0)")} AS applied,
+        ${lastSequence("stores.store_id")} AS queued,
+        EXISTS (SELECT 1 FROM commands WHERE commands.store_id = stores.store_id
+          AND sequence > ${Number.MAX_SAFE_INTEGER}) AS has_far_commands,
+        ${isUnsafe("reported_at", "clock_offset_ms", "seen_at")}
+          OR ${isUnsafe("coalesce(received, 0)", "coalesce(applied, 0)")}
+          OR coalesce(max(${isUnsafe("highest", "seen", "highest - seen")}), 0) AS has_far_numbers,
         (SELECT count(*) FROM conflicts WHERE store = stores.number) AS conflicts,
-        count(epochs.number) AS epochs, coalesce(sum(seen), 0) AS seen,
-        coalesce(sum(highest - seen), 0) AS gaps,
-        coalesce((SELECT highest - seen FROM epochs WHERE store = stores.number
+        count(epochs.number) AS epochs, ${safeSum("seen")} AS seen,
+        ${safeSum("highest - seen")} AS gaps,
+        coalesce((SELECT ${safe("highest - seen")} FROM epochs WHERE store = stores.number
           ORDER BY number DESC LIMIT 1), 0) AS current_gaps,
         coalesce((SELECT epoch FROM epochs WHERE store = stores.number
           ORDER BY number DESC LIMIT 1), '') AS epoch

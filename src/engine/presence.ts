@@ -18,12 +18,24 @@ export class Presence {
   /** Rings when something of a store has changed. */
   readonly changed = new Bell();
   readonly #now: () => number;
+  readonly #isKnown: (storeId: string) => boolean;
   readonly #heard = new Map<string, Heard>();
   readonly #unsaved = new Set<string>();
   #revision = 0;
 
-  constructor({ now }: { readonly now: () => number }) {
+  /**
+   * A store that `isKnown` says no of is forgotten when its last stream ends, so that invented names
+   * take no memory for longer than the streams that bear them.
+   */
+  constructor({
+    now,
+    isKnown,
+  }: {
+    readonly now: () => number;
+    readonly isKnown: (storeId: string) => boolean;
+  }) {
     this.#now = now;
+    this.#isKnown = isKnown;
   }
 
   /** A stream of the store is open, until the function that is returned is called. */
@@ -34,7 +46,12 @@ export class Presence {
     return () => {
       if (isOpen) {
         isOpen = false;
-        this.#hear(storeId, this.#now()).streams -= 1;
+        const heard = this.#hear(storeId, this.#now());
+        heard.streams -= 1;
+        if (heard.streams === 0 && !this.#isKnown(storeId)) {
+          this.#heard.delete(storeId);
+          this.#unsaved.delete(storeId);
+        }
         this.changed.ring();
       }
     };
@@ -45,9 +62,12 @@ export class Presence {
     this.#hear(storeId, at);
   }
 
-  /** Something of the store has changed that it did not do itself. */
+  /** Notes a change of these stores that they did not make themselves; unknown ones are left out. */
   touch(storeIds: readonly string[]): void {
     for (const storeId of storeIds) {
+      if (!this.#isKnown(storeId)) {
+        continue;
+      }
       const heard = this.#heard.get(storeId);
       this.#revision += 1;
       if (heard === undefined) {

@@ -6,6 +6,7 @@
 
 import { nextTick } from "node:process";
 import type { Writable } from "node:stream";
+import { Bell } from "../bell.ts";
 import { framedBytes } from "./frames.ts";
 import { together } from "./grpc-js-internals.ts";
 import type { Outgoing } from "./stream.ts";
@@ -38,7 +39,8 @@ export class Batch implements Outgoing {
   #gatheredBytes = 0;
   #inFlight = 0;
   #isScheduled = false;
-  #wake: (() => void) | undefined;
+  /** Rings when bytes have left: the gathered ones, or those on their way. */
+  readonly #changed = new Bell();
 
   constructor({ transmit, charge = () => {} }: BatchOptions) {
     this.#transmit = transmit;
@@ -65,19 +67,20 @@ export class Batch implements Outgoing {
   }
 
   room({ signal }: { readonly signal: AbortSignal }): Promise<void> {
-    return new Promise((resolve) => {
-      if (signal.aborted || this.#hasRoom()) {
-        resolve();
-        return;
-      }
-      const wake = () => {
-        signal.removeEventListener("abort", wake);
-        this.#wake = undefined;
-        resolve();
-      };
-      this.#wake = wake;
-      signal.addEventListener("abort", wake, { once: true });
-    });
+    return this.#until(() => this.#hasRoom(), { signal });
+  }
+
+  /** Resolves when the connection has taken all that was written, or when the signal aborts. */
+  sent({ signal }: { readonly signal: AbortSignal }): Promise<void> {
+    this.flush();
+    return this.#until(() => this.waiting === 0, { signal });
+  }
+
+  async #until(isSo: () => boolean, { signal }: { readonly signal: AbortSignal }): Promise<void> {
+    while (!isSo() && !signal.aborted) {
+      // It rejects only when the signal aborts, which the loop looks at itself.
+      await this.#changed.next({ signal }).catch(() => {});
+    }
   }
 
   /** Hands all that has gathered to the connection, whether it takes it now or keeps it. */
@@ -95,9 +98,10 @@ export class Batch implements Outgoing {
       this.#charge(-messages.reduce((sum, message) => sum + framedBytes(message), 0));
       if (this.#inFlight === 0) {
         this.flush();
+        this.#changed.ring();
       }
     });
-    this.#wake?.();
+    this.#changed.ring();
   }
 
   #hasRoom(): boolean {

@@ -148,7 +148,7 @@ export function list<T>(maxItems: number, item: Bound<T> | Bounds<T>): Bound<rea
         return `${field} has ${value.length} items; at most ${maxItems} are allowed`;
       }
       for (const i of value.keys()) {
-        const fault = faultOfPlace(value, i, field, item as UntypedBound);
+        const fault = faultOfPlace(value, i, `${field}[${i}]`, item as UntypedBound);
         if (fault !== undefined) {
           return fault;
         }

@@ -10,20 +10,13 @@
 import type { Http2Session, ServerHttp2Stream } from "node:http2";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { systemClock } from "../clock.ts";
+import { roundTrip } from "./round-trip.ts";
 
 /** The longest wait for the answer, in milliseconds; a peer that gives none is believed then. */
 const maxPingMs = 1_000;
 
 /** The wait, in milliseconds, where no PING can be sent. */
 const unaskedWaitMs = 25;
-
-/** A PING that is on its way, and the one that is sent when its answer is here. */
-interface Round {
-  readonly answered: Promise<boolean>;
-  next: Promise<boolean> | undefined;
-}
-
-const rounds = new WeakMap<Http2Session, Round>();
 
 /**
  * To be called when a request stream has ended. Resolves when that was the client's half-close,
@@ -60,40 +53,6 @@ async function ping(
   const isAnswered = await Promise.race([roundTrip(session), waited]);
   over.abort();
   return isAnswered;
-}
-
-/**
- * Resolves with true when the peer has answered a PING that was sent after this call, with false when
- * the session ended first.
- *
- * One PING serves all calls that wait together. Node allows ten under way on a connection, and grpc-js
- * takes a keepalive that finds no room for the death of the connection, so there is only ever one.
- */
-function roundTrip(session: Http2Session): Promise<boolean> {
-  const round = rounds.get(session);
-  if (round === undefined) {
-    return beginRound(session);
-  }
-  round.next ??= round.answered.then(() => beginRound(session));
-  return round.next;
-}
-
-function beginRound(session: Http2Session): Promise<boolean> {
-  const answered = new Promise<boolean>((resolve) => {
-    if (session.destroyed) {
-      resolve(false);
-    } else {
-      session.ping((error) => resolve(error === null));
-    }
-  });
-  const round: Round = { answered, next: undefined };
-  rounds.set(session, round);
-  answered.then(() => {
-    if (round.next === undefined) {
-      rounds.delete(session);
-    }
-  });
-  return answered;
 }
 
 /**

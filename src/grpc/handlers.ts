@@ -15,6 +15,7 @@ import type {
   MessageInitShape,
   MessageShape,
 } from "@bufbuild/protobuf";
+import { type Check, type RequestBounds, requestCheck } from "./bounds.ts";
 
 /** What a handler knows of its call beside the request. */
 export interface CallContext {
@@ -28,6 +29,11 @@ export interface CallContext {
   readonly metadata: { get(name: string): readonly (string | Buffer)[] };
   /** Sends the answer's headers now, before the first message; else they go with it. Once a call. */
   sendHeaders(headers: Readonly<Record<string, string>>): void;
+  /**
+   * Resolves when the client's HTTP/2 layer has received everything that was written to the call so
+   * far. Rejects with the signal's reason when the call is over before that.
+   */
+  flushed(): Promise<void>;
   /** `address:port` of the client, or `unknown` on a unix socket. */
   readonly peer: string;
 }
@@ -64,6 +70,8 @@ export interface Implementation {
   /** The name in the rpcs' paths. */
   readonly typeName: string;
   readonly handlers: Readonly<Record<string, UntypedHandler>>;
+  /** The check of each method's requests; undefined for those that the handler checks itself. */
+  readonly checks: Readonly<Record<string, Check | undefined>>;
 }
 
 /**
@@ -75,13 +83,25 @@ export type UntypedHandler = (
   context: CallContext,
 ) => Promise<object> | AsyncIterable<object>;
 
-/**
- * `typeName` serves the same methods under another name, such as a protocol's older package.
- */
+export interface ImplementOptions<S extends DescService> {
+  /** The bounds of every request; a message outside of them never reaches its handler. */
+  readonly bounds: RequestBounds<S>;
+  /** Serves the same methods under another name, such as a protocol's older package. */
+  readonly typeName?: string;
+}
+
+/** Pairs a service with its handlers and the bounds of its requests, for `listen`. */
 export function implement<S extends DescService>(
   service: S,
   handlers: Handlers<S>,
-  typeName: string = service.typeName,
+  { bounds, typeName = service.typeName }: ImplementOptions<S>,
 ): Implementation {
-  return { service, typeName, handlers: handlers as Implementation["handlers"] };
+  return {
+    service,
+    typeName,
+    handlers: handlers as Implementation["handlers"],
+    checks: Object.fromEntries(
+      service.methods.map((method) => [method.localName, requestCheck(method, bounds)]),
+    ),
+  };
 }

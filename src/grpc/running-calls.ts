@@ -15,12 +15,14 @@ import { systemClock } from "../clock.ts";
 import { messageOf, StatusError } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import { Batch, transmitOn } from "./batch.ts";
+import type { Check } from "./bounds.ts";
 import { decode, encode } from "./definition.ts";
 import { framedBytes } from "./frames.ts";
 import { type InnerCall, innerCallOf } from "./grpc-js-internals.ts";
 import { halfClosed, isClientGone } from "./half-close.ts";
 import type { CallContext, UntypedHandler } from "./handlers.ts";
 import { deadlineSlackMs } from "./options.ts";
+import { roundTrip } from "./round-trip.ts";
 import { toWireStatus } from "./status.ts";
 import { receive, send } from "./stream.ts";
 
@@ -38,14 +40,14 @@ export class RunningCalls {
   }
 
   /** The grpc-js handler that runs `handler` for each call of `method`. */
-  handle(method: DescMethod, handler: UntypedHandler): UntypedHandleCall {
+  handle(method: DescMethod, handler: UntypedHandler, check: Check | undefined): UntypedHandleCall {
     const logFault = (fault: unknown) =>
       this.#log.error("handler failed", {
         method: `${method.parent.typeName}/${method.name}`,
         stack: fault instanceof Error ? fault.stack : String(fault),
       });
     return (grpcCall: GrpcCall, callback?: sendUnaryData<Buffer>) => {
-      const call = new RunningCall(method, grpcCall, callback);
+      const call = new RunningCall(method, grpcCall, callback, check);
       if (this.#stop !== undefined && this.#applies(this.#stop.which, call)) {
         // Its headers came before the server stopped, and its request only now.
         call.abort(this.#stop.reason);
@@ -99,11 +101,18 @@ class RunningCall {
   readonly #callback: sendUnaryData<Buffer> | undefined;
   readonly #inner: InnerCall;
   readonly #batch: Batch;
+  readonly #check: Check | undefined;
   readonly #over = new AbortController();
   #hasEnded = false;
 
-  constructor(method: DescMethod, call: GrpcCall, callback: sendUnaryData<Buffer> | undefined) {
+  constructor(
+    method: DescMethod,
+    call: GrpcCall,
+    callback: sendUnaryData<Buffer> | undefined,
+    check: Check | undefined,
+  ) {
     this.#method = method;
+    this.#check = check;
     this.#call = call;
     this.#callback = callback;
     this.#inner = innerCallOf(call);
@@ -144,6 +153,7 @@ class RunningCall {
         signal,
         metadata: call.metadata,
         peer: call.getPeer(),
+        flushed: () => this.#flushed(),
         sendHeaders: (headers) => call.sendMetadata(Metadata.fromHttp2Headers({ ...headers })),
       };
       const answers = handler(this.#request(), context);
@@ -160,6 +170,17 @@ class RunningCall {
       if (!(error instanceof StatusError) && !(signal.aborted && isAbortError(error))) {
         throw error;
       }
+    }
+  }
+
+  /** Resolves when the peer has received all answers so far; rejects with the signal's reason. */
+  async #flushed(): Promise<void> {
+    const { signal } = this.#over;
+    await this.#batch.sent({ signal });
+    const { session } = this.#inner.http2;
+    signal.throwIfAborted();
+    if (session !== undefined) {
+      await unlessAborted(roundTrip(session), { signal });
     }
   }
 
@@ -189,9 +210,15 @@ class RunningCall {
     });
   }
 
+  /** Ends the call with INVALID_ARGUMENT for a message that is malformed or out of its bounds. */
   #decode(bytes: Buffer): object {
     try {
-      return decode(this.#method.input, bytes);
+      const message = decode(this.#method.input, bytes);
+      const fault = this.#check?.(message);
+      if (fault === undefined) {
+        return message;
+      }
+      throw new Error(fault);
     } catch (error) {
       const malformed = new StatusError("INVALID_ARGUMENT", messageOf(error), { cause: error });
       this.abort(malformed);
@@ -223,6 +250,20 @@ class RunningCall {
       () => {},
     );
   }
+}
+
+/** Resolves when the promise has, or rejects with the signal's reason if that aborts first. */
+async function unlessAborted(
+  promise: Promise<unknown>,
+  { signal }: { readonly signal: AbortSignal },
+): Promise<void> {
+  const over = new AbortController();
+  const aborted = new Promise<void>((resolve) => {
+    signal.addEventListener("abort", () => resolve(), { once: true, signal: over.signal });
+  });
+  await Promise.race([promise, aborted]);
+  over.abort();
+  signal.throwIfAborted();
 }
 
 function isAbortError(error: unknown): boolean {

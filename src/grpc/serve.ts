@@ -79,7 +79,7 @@ export async function listen(options: ListenOptions): Promise<RunningServer> {
     "grpc.max_connection_idle_ms": limits.idleTimeoutMs,
     interceptors: [onEachCall((call) => admit(call, { connections, limits, refusals }))],
   });
-  for (const { service, typeName, handlers } of implementations) {
+  for (const { service, typeName, handlers, checks } of implementations) {
     server.addService(
       wireService(service, typeName),
       Object.fromEntries(
@@ -88,7 +88,7 @@ export async function listen(options: ListenOptions): Promise<RunningServer> {
           if (handler === undefined) {
             throw new TypeError(`${service.typeName} has no handler for ${method.name}`);
           }
-          return [method.localName, calls.handle(method, handler)];
+          return [method.localName, calls.handle(method, handler, checks[method.localName])];
         }),
       ),
     );

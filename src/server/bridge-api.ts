@@ -30,7 +30,10 @@ import {
 import type { Logger } from "../log.ts";
 import { beginning, plain } from "../plain.ts";
 import { readAhead } from "../read-ahead.ts";
+import { faultOfName } from "../store-event.ts";
+import { bridgeApiBounds } from "./bounds.ts";
 import { withOperations } from "./index.ts";
+import { RefusalLog } from "./refusal-log.ts";
 
 export interface BridgeApiOptions {
   readonly storeId: string;
@@ -61,11 +64,22 @@ export function bridgeApi({ storeId, commits, status, log }: BridgeApiOptions): 
   /** Said once, and not for each event that a till tries meanwhile. */
   let isStuck = false;
 
-  const record = async (event: TillEvent): Promise<Ack> => {
+  const record = async (event: TillEvent, refusals: RefusalLog): Promise<Ack> => {
     const { eventId, type, payload, timestamp } = event;
+    const refused = (why: StatusError): Ack => {
+      const ack = refusal(eventId, why);
+      const { reason } = ack;
+      refusals.refused("event refused", { event_id: ack.eventId, code: why.code, reason });
+      return ack;
+    };
+    // The outbox checks the other fields before it keeps anything of them.
+    const fault = event.storeId === "" ? undefined : faultOfName("store_id", event.storeId);
+    if (fault !== undefined) {
+      return refused(new StatusError("INVALID_ARGUMENT", fault));
+    }
     if (event.storeId !== "" && event.storeId !== storeId) {
       const message = `this is the bridge of store ${storeId}, not of ${event.storeId}`;
-      return refused(eventId, new StatusError("PERMISSION_DENIED", message));
+      return refused(new StatusError("PERMISSION_DENIED", message));
     }
     try {
       const at = timestamp === undefined ? undefined : Number(timestamp);
@@ -75,7 +89,7 @@ export function bridgeApi({ storeId, commits, status, log }: BridgeApiOptions): 
         log.info("recording again");
       }
       if (appended.kind === "refused") {
-        return refused(eventId, appended.why);
+        return refused(appended.why);
       }
       const { seq, epoch } = appended.event;
       return { eventId, seq: BigInt(seq), epoch, duplicate: !appended.isNew };
@@ -91,20 +105,18 @@ export function bridgeApi({ storeId, commits, status, log }: BridgeApiOptions): 
     }
   };
 
-  const refused = (eventId: string, why: StatusError): Ack => {
-    const ack = refusal(eventId, why);
-    log.warn("event refused", { event_id: ack.eventId, code: why.code, reason: ack.reason });
-    return ack;
-  };
-
   /** Reads on while answers are due, but not without end. */
-  async function* offered(events: AsyncIterable<TillEvent>, { signal }: CallContext) {
+  async function* offered(
+    events: AsyncIterable<TillEvent>,
+    refusals: RefusalLog,
+    { signal }: CallContext,
+  ) {
     const room = new Bell();
     let size = 0;
     for await (const event of events) {
       const own = sizeOf(event);
       size += own;
-      const ack = record(event).finally(() => {
+      const ack = record(event, refusals).finally(() => {
         size -= own;
         room.ring();
       });
@@ -121,7 +133,7 @@ export function bridgeApi({ storeId, commits, status, log }: BridgeApiOptions): 
 
   const handlers: Handlers<typeof BridgeApi> = {
     async recordEvent(event) {
-      const ack = await record(event);
+      const ack = await record(event, new RefusalLog({ log }));
       if (ack.code !== undefined) {
         throw new StatusError(codeOf(ack.code), ack.reason ?? "");
       }
@@ -133,16 +145,18 @@ export function bridgeApi({ storeId, commits, status, log }: BridgeApiOptions): 
         throw new StatusError("RESOURCE_EXHAUSTED", `${streams} streams are open already`);
       }
       const { peer } = context;
+      const refusals = new RefusalLog({ log });
       streams += 1;
       log.debug(() => `till connected peer=${plain(peer)}`);
       let answered = 0;
       try {
-        for await (const { ack } of readAhead(offered(events, context), maxUnanswered)) {
+        for await (const { ack } of readAhead(offered(events, refusals, context), maxUnanswered)) {
           yield await ack;
           answered += 1;
         }
       } finally {
         streams -= 1;
+        refusals.end({ peer });
         log.debug(() => `till gone peer=${plain(peer)} answered=${answered}`);
       }
     },
@@ -151,7 +165,7 @@ export function bridgeApi({ storeId, commits, status, log }: BridgeApiOptions): 
       return { ...status(), tills: streams };
     },
   };
-  return implement(BridgeApi, handlers);
+  return implement(BridgeApi, handlers, { bounds: bridgeApiBounds });
 }
 
 function sizeOf({ eventId, type, payload, storeId }: TillEvent): number {

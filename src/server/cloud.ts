@@ -31,10 +31,16 @@ export interface OpenCloud {
   readonly commits: GroupCommit<OfferedEvent, Taken>;
   /**
    * Keeps a store's report together with those of others, and returns its clock minus ours. Rejects
-   * with what the disk throws.
+   * as `know`.
    */
   readonly report: (report: Omit<StatusReport, "cameAt">) => Promise<number>;
-  readonly reports: GroupCommit<StatusReport, number>;
+  /**
+   * Makes a store known together with others. Rejects with RESOURCE_EXHAUSTED for a new store that
+   * cannot come now, and with what the disk throws.
+   */
+  readonly know: (storeId: string) => Promise<void>;
+  /** Commits what still waits. */
+  readonly flush: () => void;
   /** Rings when the ledger has taken something. */
   readonly taken: Bell;
 }
@@ -68,30 +74,51 @@ export class Cloud {
       const now = () => clock.now();
       const ledger = new Ledger({ folder, now });
       const taken = new Bell();
+      const newcomers = new GroupCommit({
+        clock,
+        commit: (storeIds: readonly string[]) => ledger.know(storeIds),
+      });
       const reports = new GroupCommit({
         clock,
         commit: (batch: readonly StatusReport[]) => ledger.report(batch),
         lingerMs: reportsLingerMs,
       });
+      const commits = new GroupCommit({
+        clock,
+        lingerMs: eventsLingerMs,
+        commit(events: readonly OfferedEvent[]): readonly Taken[] {
+          try {
+            const outcomes = ledger.take(events);
+            taken.ring();
+            return outcomes;
+          } catch (error) {
+            log.error("the ledger takes nothing", { why: messageOf(error) });
+            return events.map(() => ({ kind: "not stored" }));
+          }
+        },
+      });
       this.#open = {
         ledger,
         dispatch: new Dispatch(ledger.database, { ledgerId: ledger.id, now }),
-        commits: new GroupCommit({
-          clock,
-          lingerMs: eventsLingerMs,
-          commit(events): readonly Taken[] {
-            try {
-              const outcomes = ledger.take(events);
-              taken.ring();
-              return outcomes;
-            } catch (error) {
-              log.error("the ledger takes nothing", { why: messageOf(error) });
-              return events.map(() => ({ kind: "not stored" }));
-            }
-          },
-        }),
-        reports,
-        report: (report) => reports.add({ ...report, cameAt: now() }),
+        commits,
+        async report(report) {
+          const result = await reports.add({ ...report, cameAt: now() });
+          if (typeof result !== "number") {
+            throw new StatusError("RESOURCE_EXHAUSTED", result.reason);
+          }
+          return result;
+        },
+        async know(storeId) {
+          const reason = ledger.isKnown(storeId) ? undefined : await newcomers.add(storeId);
+          if (reason !== undefined) {
+            throw new StatusError("RESOURCE_EXHAUSTED", reason);
+          }
+        },
+        flush() {
+          commits.flush();
+          reports.flush();
+          newcomers.flush();
+        },
         taken,
       };
       log.info("ledger opened", {
@@ -120,8 +147,7 @@ export class Cloud {
   }
 
   close(): void {
-    this.#open?.commits.flush();
-    this.#open?.reports.flush();
+    this.#open?.flush();
     this.#open?.ledger.close();
     this.#open = undefined;
   }

@@ -5,10 +5,9 @@ import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { Clock } from "../clock.ts";
 import type { Ledger } from "../engine/ledger.ts";
 import { StatusError } from "../errors.ts";
-import { DigestCells, dayOf, digestOf, eventsIn } from "../event-digest.ts";
+import { DigestCells, digestOf, eventsIn, faultOfDay } from "../event-digest.ts";
 import type { DigestRange } from "../gen/sync/v1/digest_pb.ts";
 import { type DigestResponseSchema, DigestSide } from "../gen/sync/v1/head_office_pb.ts";
-import { faultOfName } from "../store-event.ts";
 import type { Cloud } from "./cloud.ts";
 import type { Questions } from "./questions.ts";
 
@@ -21,6 +20,12 @@ export interface DigestOptions {
 
 type Part = MessageInitShape<typeof DigestResponseSchema>;
 
+/** The most Digest calls at once: each reads all events of a store. */
+export const maxDigests = 4;
+
+/** The most cells of one answer: a type and a day of events each. */
+export const maxDigestCells = 20_000;
+
 /** From a question to the beginning of the store's answer, in milliseconds. */
 const answerTimeoutMs = 60_000;
 
@@ -32,7 +37,7 @@ export async function* digest(
   }: { readonly storeId: string; readonly side: DigestSide; readonly range: DigestRange },
   { cloud, questions, clock, signal }: DigestOptions,
 ): AsyncGenerator<Part, void> {
-  const fault = faultOfName("store_id", storeId) ?? faultOfRange(range);
+  const fault = faultOfRange(range);
   if (fault !== undefined) {
     throw new StatusError("INVALID_ARGUMENT", fault);
   }
@@ -67,6 +72,12 @@ async function* read(
   });
   const cells = new DigestCells();
   for await (const event of events) {
+    if (cells.size > maxDigestCells) {
+      throw new StatusError(
+        "RESOURCE_EXHAUSTED",
+        `the answer has more than ${maxDigestCells} sums; ask for fewer days or for one type`,
+      );
+    }
     if (range.withEvents) {
       const { eventId, type, timestamp } = event;
       const value = { eventId, type, timestamp: BigInt(timestamp), digest: digestOf(event) };
@@ -113,19 +124,11 @@ async function* asked(
   }
 }
 
-function faultOfRange({ fromDay, toDay, type }: DigestRange): string | undefined {
-  const wrong = Object.entries({ from_day: fromDay, to_day: toDay }).find(([, day]) => !isDay(day));
-  if (wrong !== undefined) {
-    return `${wrong[0]} is ${JSON.stringify(wrong[1].slice(0, 32))}; expected a day such as 2026-01-02`;
-  }
-  if (fromDay > toDay) {
-    return "from_day is after to_day";
-  }
-  return type === "" ? undefined : faultOfName("type", type);
-}
-
-/** The 30th of February is read as a day of March, and written otherwise. */
-function isDay(text: string): boolean {
-  const ms = /^\d{4}-\d\d-\d\d$/.test(text) ? Date.parse(`${text}T00:00:00Z`) : Number.NaN;
-  return !Number.isNaN(ms) && dayOf(ms) === text;
+/** A question without a range has passed the bounds of its fields, so they are looked at here too. */
+function faultOfRange({ fromDay, toDay }: DigestRange): string | undefined {
+  return (
+    faultOfDay("from_day", fromDay) ??
+    faultOfDay("to_day", toDay) ??
+    (fromDay > toDay ? "from_day is after to_day" : undefined)
+  );
 }

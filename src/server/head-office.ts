@@ -12,9 +12,9 @@ import { DigestRangeSchema } from "../gen/sync/v1/digest_pb.ts";
 import { CommandState, HeadOffice } from "../gen/sync/v1/head_office_pb.ts";
 import { type Handlers, type Implementation, implement } from "../grpc/serve.ts";
 import type { Logger } from "../log.ts";
-import { faultOfName } from "../store-event.ts";
+import { headOfficeBounds } from "./bounds.ts";
 import type { Cloud } from "./cloud.ts";
-import { digest } from "./digest.ts";
+import { digest, maxDigests } from "./digest.ts";
 import type { Questions } from "./questions.ts";
 
 export interface HeadOfficeOptions {
@@ -24,18 +24,20 @@ export interface HeadOfficeOptions {
   readonly log: Logger;
 }
 
-/** Read from the ledger at a time. */
+/** The most rows that are read from the ledger at a time. */
 const pageSize = 200;
 
-/** The same of commands, which may be large. */
-const commandsPageSize = 50;
+/** The most stores of an answer that are looked up in one turn of the event loop. */
+const maxStoresAtOnce = 500;
 
 /** Between two looks at which stores have changed, in milliseconds. */
 const followEveryMs = 1_000;
 
 export function headOffice({ cloud, questions, clock, log }: HeadOfficeOptions): Implementation {
+  let digests = 0;
+
   const handlers: Handlers<typeof HeadOffice> = {
-    async issueCommand({ storeIds, allStores, commandId, type, payloadJson }) {
+    async issueCommand({ storeIds, allStores, commandId, type, payloadJson }, { signal }) {
       const { dispatch, ledger } = cloud.forCall();
       if (allStores && storeIds.length > 0) {
         const message = "store_ids and all_stores; expected one of them";
@@ -45,7 +47,8 @@ export function headOffice({ cloud, questions, clock, log }: HeadOfficeOptions):
       if (allStores && wanted.length === 0) {
         throw new StatusError("FAILED_PRECONDITION", "the cloud has heard of no store yet");
       }
-      const queued = dispatch.issue(wanted, { commandId, type, payloadJson });
+      const command = { commandId, type, payloadJson };
+      const queued = await dispatch.issue(wanted, command, { signal });
       ledger.presence.touch(wanted);
       const [first] = queued;
       log.info("command queued", {
@@ -56,7 +59,7 @@ export function headOffice({ cloud, questions, clock, log }: HeadOfficeOptions):
       });
       return {
         commandId: first?.commandId ?? commandId,
-        queued: queued.map(({ storeId, sequence }) => ({
+        queued: await inTurns(queued, ({ storeId, sequence }) => ({
           storeId,
           sequence: BigInt(sequence),
           isWatching: dispatch.isWatching(storeId),
@@ -69,7 +72,6 @@ export function headOffice({ cloud, questions, clock, log }: HeadOfficeOptions):
       const { ledger } = cloud.forCall();
       const wanted = new Set(storeIds);
       for (const storeId of wanted) {
-        checkStore(storeId);
         if (!ledger.isKnown(storeId)) {
           const message = `the cloud has never heard of a store ${JSON.stringify(storeId)}`;
           throw new StatusError("NOT_FOUND", message);
@@ -101,11 +103,10 @@ export function headOffice({ cloud, questions, clock, log }: HeadOfficeOptions):
     },
 
     async *listCommands({ storeId }) {
-      checkStoreIfAny(storeId);
       const { dispatch } = cloud.forCall();
       let after = { storeId: "", sequence: 0 };
       for (;;) {
-        const page = dispatch.commands({ storeId, after, limit: commandsPageSize });
+        const page = dispatch.commands({ storeId, after, limit: pageSize });
         for (const { sequence, issuedAt, state, ...command } of page) {
           yield {
             ...command,
@@ -115,18 +116,28 @@ export function headOffice({ cloud, questions, clock, log }: HeadOfficeOptions):
           };
           after = { storeId: command.storeId, sequence };
         }
-        if (page.length < commandsPageSize) {
+        if (page.length === 0) {
           return;
         }
       }
     },
 
-    digest({ storeId, side, range = create(DigestRangeSchema) }, { signal }) {
-      return digest({ storeId, side, range }, { cloud, questions, clock, signal });
+    async *digest({ storeId, side, range = create(DigestRangeSchema) }, { signal }) {
+      if (digests >= maxDigests) {
+        throw new StatusError(
+          "RESOURCE_EXHAUSTED",
+          `${digests} digests are being made; at most ${maxDigests} at once are allowed; try again later`,
+        );
+      }
+      digests += 1;
+      try {
+        yield* digest({ storeId, side, range }, { cloud, questions, clock, signal });
+      } finally {
+        digests -= 1;
+      }
     },
 
     async *listEvents({ storeId, after, follow }, { signal, sendHeaders }) {
-      checkStoreIfAny(storeId);
       const { ledger, taken } = cloud.forCall();
       // Positions are this ledger's: whoever goes on behind one should know whose it was.
       sendHeaders({ "brewctl-ledger": ledger.id });
@@ -154,26 +165,24 @@ export function headOffice({ cloud, questions, clock, log }: HeadOfficeOptions):
       }
     },
   };
-  return implement(HeadOffice, handlers);
+  return implement(HeadOffice, handlers, { bounds: headOfficeBounds });
 }
 
-function checkStore(storeId: string): void {
-  const fault = faultOfName("store_id", storeId);
-  if (fault !== undefined) {
-    throw new StatusError("INVALID_ARGUMENT", fault);
+/** Maps many items without holding up the server. */
+async function inTurns<T, U>(items: readonly T[], map: (item: T) => U): Promise<U[]> {
+  const mapped: U[] = [];
+  for (const item of items) {
+    mapped.push(map(item));
+    if (mapped.length % maxStoresAtOnce === 0) {
+      await nextTurn();
+    }
   }
-}
-
-/** Where an empty one means all of them. */
-function checkStoreIfAny(storeId: string): void {
-  if (storeId !== "") {
-    checkStore(storeId);
-  }
+  return mapped;
 }
 
 function pageOf(events: readonly TakenEvent[], after: number): Stretch {
   const through = events.at(-1)?.position ?? after;
-  return { events, through, isAtEnd: events.length < pageSize };
+  return { events, through, isAtEnd: events.length === 0 };
 }
 
 const commandStates = {

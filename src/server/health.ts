@@ -9,6 +9,7 @@ import {
   HealthCheckResponse_ServingStatus as ServingStatus,
 } from "../gen/grpc/health/v1/health_pb.ts";
 import { type Handlers, type Implementation, implement } from "../grpc/serve.ts";
+import { healthBounds } from "./bounds.ts";
 
 export interface HealthOptions {
   /** Full names of the services whose health is asked for one by one. */
@@ -49,7 +50,7 @@ export function health({ serviceNames }: HealthOptions): HealthService {
   };
 
   return {
-    implementation: implement(Health, handlers),
+    implementation: implement(Health, handlers, { bounds: healthBounds }),
     stopServing() {
       status = ServingStatus.NOT_SERVING;
       stopping.abort();

@@ -19,6 +19,7 @@ import {
   type ServerReflectionResponseSchema,
 } from "../gen/grpc/reflection/v1/reflection_pb.ts";
 import { type Handlers, type Implementation, implement } from "../grpc/serve.ts";
+import { reflectionBounds } from "./bounds.ts";
 
 export interface ReflectionOptions {
   /** The services to list; their files, and all that these import, can be asked for. */
@@ -41,8 +42,11 @@ export function reflection({ services }: ReflectionOptions): Implementation[] {
     },
   };
   return [
-    implement(ServerReflection, handlers),
-    implement(ServerReflection, handlers, "grpc.reflection.v1alpha.ServerReflection"),
+    implement(ServerReflection, handlers, { bounds: reflectionBounds }),
+    implement(ServerReflection, handlers, {
+      bounds: reflectionBounds,
+      typeName: "grpc.reflection.v1alpha.ServerReflection",
+    }),
   ];
 }
 

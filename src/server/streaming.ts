@@ -8,18 +8,21 @@
 import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { type Clock, type Random, ticks } from "../clock.ts";
-import { StatusError } from "../errors.ts";
+import type { StatusError } from "../errors.ts";
 import {
   type ChatMessage,
   ChatMessageSchema,
   type OrderEvent,
   OrderEventSchema,
+  type OrderInput,
   StreamingService,
   UploadSummarySchema,
 } from "../gen/orders/v1/streaming_pb.ts";
 import { type Handlers, type Implementation, implement } from "../grpc/serve.ts";
 import type { Logger } from "../log.ts";
 import { readAhead } from "../read-ahead.ts";
+import { maxNameBytes } from "../store-event.ts";
+import { streamingBounds } from "./bounds.ts";
 
 export interface StreamingOptions {
   /** The time from one event of a subscription to the next, in milliseconds; 0: no wait. */
@@ -33,17 +36,11 @@ export interface StreamingOptions {
   readonly log: Logger;
 }
 
-/** A customer id goes into every event, so its length is bounded; in bytes. */
-const maxCustomerIdBytes = 128;
-
 /** How many messages of a chat may wait for their echo. Then the handler stops reading. */
 const maxEchoesAhead = 64;
 
 /** How much they may hold together, in bytes. With this a chat that nobody reads stays small. */
 const maxBytesAhead = 256 * 1024;
-
-/** The longest text of a chat, in bytes of UTF-8. */
-const maxTextBytes = 64 * 1024;
 
 const maxInt64 = 2n ** 63n - 1n;
 
@@ -64,12 +61,6 @@ export function streaming(options: StreamingOptions): Implementation {
 
   const handlers: Handlers<typeof StreamingService> = {
     async *subscribe({ customerId, limit }, { signal }) {
-      if (Buffer.byteLength(customerId) > maxCustomerIdBytes) {
-        throw new StatusError(
-          "INVALID_ARGUMENT",
-          `customer_id has ${Buffer.byteLength(customerId)} bytes; at most ${maxCustomerIdBytes} are allowed`,
-        );
-      }
       log.info("subscribe started", { customer_id: customerId, limit });
       let sent = 0;
       try {
@@ -88,14 +79,20 @@ export function streaming(options: StreamingOptions): Implementation {
     async uploadOrders(orders, { signal }) {
       const summary = create(UploadSummarySchema);
       try {
-        for await (const { customerId, amountCents } of orders) {
+        for await (const order of orders) {
+          const { customerId, amountCents } = order;
           if (uploadDelayMs > 0) {
             // Meanwhile nobody reads: the client's window fills, and its `write()` answers false.
             await clock.sleep(uploadDelayMs, { signal });
           }
           summary.received += 1;
           const totalCents = summary.totalCents + amountCents;
-          if (amountCents <= 0n || customerId === "" || totalCents > maxInt64) {
+          if (
+            amountCents <= 0n ||
+            customerId === "" ||
+            totalCents > maxInt64 ||
+            !isWithinBounds(order)
+          ) {
             summary.rejected += 1;
             continue;
           }
@@ -112,7 +109,7 @@ export function streaming(options: StreamingOptions): Implementation {
 
     async *chat(messages, { signal }) {
       try {
-        for await (const text of readAhead(textsOf(messages), maxEchoesAhead, shareOfText)) {
+        for await (const { text } of readAhead(messages, maxEchoesAhead, shareOfText)) {
           if (echoDelayMs > 0) {
             await clock.sleep(echoDelayMs, { signal });
           }
@@ -123,24 +120,17 @@ export function streaming(options: StreamingOptions): Implementation {
       }
     },
   };
-  return implement(StreamingService, handlers);
+  return implement(StreamingService, handlers, { bounds: streamingBounds });
 }
 
 /** The places that a text takes among those that wait: one, or more if it is large. */
-function shareOfText(text: string): number {
+function shareOfText({ text }: ChatMessage): number {
   return Math.max(1, (Buffer.byteLength(text) * maxEchoesAhead) / maxBytesAhead);
 }
 
-async function* textsOf(messages: AsyncIterable<ChatMessage>): AsyncGenerator<string, void> {
-  for await (const { text } of messages) {
-    if (Buffer.byteLength(text) > maxTextBytes) {
-      throw new StatusError(
-        "INVALID_ARGUMENT",
-        `text has ${Buffer.byteLength(text)} bytes; at most ${maxTextBytes} are allowed`,
-      );
-    }
-    yield text;
-  }
+/** Says whether a record of an upload is within the bounds of its fields, as every request is. */
+function isWithinBounds({ customerId, currency }: OrderInput): boolean {
+  return [customerId, currency].every((text) => Buffer.byteLength(text) <= maxNameBytes);
 }
 
 function echo(text: string, at: number): ChatMessage {

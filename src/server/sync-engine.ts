@@ -7,7 +7,7 @@
  */
 
 import { create } from "@bufbuild/protobuf";
-import type { OfferedEvent, Outcome } from "../engine/ledger.ts";
+import { faultOfOrigin, type OfferedEvent, type Outcome } from "../engine/ledger.ts";
 import { messageOf, StatusError } from "../errors.ts";
 import {
   type CloudCommand,
@@ -16,7 +16,6 @@ import {
   EventAckSchema,
   RefusalCode,
   RefusalSchema,
-  type ReportStatusRequest,
   type StoreEvent,
   SyncEngine,
   UploadSummarySchema,
@@ -27,10 +26,12 @@ import { mapped } from "../mapped.ts";
 import { merged } from "../merged.ts";
 import { beginning, plain } from "../plain.ts";
 import { readAhead } from "../read-ahead.ts";
-import { faultOfName } from "../store-event.ts";
+import { faultOfName, maxNameBytes } from "../store-event.ts";
+import { syncEngineBounds } from "./bounds.ts";
 import type { Cloud, OpenCloud, Taken } from "./cloud.ts";
 import type { Faults } from "./faults.ts";
 import type { Questions } from "./questions.ts";
+import { RefusalLog } from "./refusal-log.ts";
 
 export interface SyncEngineOptions {
   readonly cloud: Cloud;
@@ -40,10 +41,10 @@ export interface SyncEngineOptions {
 }
 
 /** Of a stream; then it is not read any further. Above any window that a store of ours has. */
-const maxUnanswered = 4096;
+export const maxUnanswered = 4096;
 
 /** Named in a summary. A store of ours sends no more events than that in a call. */
-const maxRefusals = 500;
+export const maxRefusals = 500;
 
 /**
  * Of an id in an answer, in characters: far more than an event that is taken may have. 500 refusals
@@ -54,17 +55,15 @@ const maxIdLength = 1024;
 /** How long a store is asked to wait before it sends a refused event again, in milliseconds. */
 const retryAfterMs = 200;
 
-/** A refusal that did not come to the ledger. */
-interface TryLater {
-  readonly kind: "try later";
-  readonly reason: string;
-}
-
-type Answer = Outcome | TryLater;
-
 interface Offered {
   readonly eventId: string;
-  readonly answer: Outcome | TryLater | Promise<Taken>;
+  readonly answer: Outcome | Promise<Taken>;
+}
+
+/** Who a call is from, as its metadata says; undefined where it says nothing. */
+interface Caller {
+  readonly store: string | undefined;
+  readonly epoch: string | undefined;
 }
 
 /** What a message has brought: one event, or a bundle. */
@@ -75,30 +74,36 @@ interface OfferedBundle {
 }
 
 /** Of a bundle; the contract says so. */
-const maxBundle = 256;
+export const maxBundle = 256;
 
 export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions): Implementation {
   /** Offers a call's events to the ledger as they come, and tells the log what became of them. */
   function taking(messages: AsyncIterable<StoreEvent>, context: CallContext, open: OpenCloud) {
     const { commits, ledger } = open;
     const tally = { accepted: 0, duplicates: 0, refused: 0 };
-    let store = storeOfCall(context);
+    const refusals = new RefusalLog({ log });
+    let { store } = callerOf(context);
     let leave = store === undefined ? undefined : ledger.presence.enter(store);
     let came = 0;
 
     const offer = (event: StoreEvent): Offered["answer"] => {
-      if (store === undefined && faultOfName("store_id", event.storeId) === undefined) {
+      const taken = offered(event);
+      const fault = faultOfOrigin(taken);
+      if (fault !== undefined) {
+        return { kind: "refused", code: "invalid", reason: fault };
+      }
+      if (store === undefined) {
         store = event.storeId;
         leave = ledger.presence.enter(store);
       }
-      if (store !== undefined && event.storeId !== store) {
+      if (event.storeId !== store) {
         const reason = `store_id is not ${JSON.stringify(store)}, whose stream this is`;
         return { kind: "refused", code: "invalid", reason };
       }
       if (faults.refuses()) {
         return { kind: "try later", reason: "refused on purpose (--fault-nack)" };
       }
-      return faults.delayed(commits.add(offered(event)), context);
+      return faults.delayed(commits.add(taken), context);
     };
 
     const bundles = mapped(messages, (message): OfferedBundle => {
@@ -114,7 +119,7 @@ export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions)
       const take = (event: StoreEvent) => {
         came += 1;
         faults.dropsAt(came);
-        log.debug(() => `[${plain(event.storeId)}] ${plain(event.type)} at ${timeOf(event)}`);
+        log.debug(() => `[${short(event.storeId)}] ${short(event.type)} at ${timeOf(event)}`);
         const eventId = beginning(event.eventId, maxIdLength);
         offers.push({ eventId, answer: offer(event) });
       };
@@ -135,7 +140,7 @@ export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions)
     });
 
     /** Throws if the ledger could not store it: then the call has no answer for what follows either. */
-    const noted = (eventId: string, answer: Taken | TryLater): Answer => {
+    const noted = (eventId: string, answer: Taken): Outcome => {
       if (answer.kind === "not stored") {
         const message = "the ledger cannot store events now; the server's log says why";
         throw new StatusError("UNAVAILABLE", message);
@@ -148,7 +153,7 @@ export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions)
         tally.refused += 1;
         if (answer.kind === "refused") {
           const { code, reason } = answer;
-          log.warn(`event refused: ${code}`, { store, event_id: eventId, reason });
+          refusals.refused(`event refused: ${code}`, { store, event_id: eventId, reason });
         }
       }
       return answer;
@@ -156,6 +161,7 @@ export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions)
 
     const ended = (what: string, { signal }: CallContext, own = "") => {
       leave?.();
+      refusals.end({ store });
       const why = signal.aborted ? (signal.reason as StatusError).message : own;
       log.info(`${what} ended${why && ": "}${why}`, { store: store ?? "unknown", ...tally });
     };
@@ -165,12 +171,11 @@ export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions)
 
   /** What the store should know of the ledger, before the first answer. */
   function introduce({ ledger }: OpenCloud, context: CallContext): void {
-    const store = storeOfCall(context);
-    const [epoch] = context.metadata.get("brewctl-epoch");
+    const { store, epoch } = callerOf(context);
     const seen =
       store === undefined || epoch === undefined
         ? {}
-        : { "brewctl-seen": String(ledger.highestSeen(store, String(epoch))) };
+        : { "brewctl-seen": String(ledger.highestSeen(store, epoch)) };
     context.sendHeaders({ "brewctl-ledger": ledger.id, "brewctl-bundles": "1", ...seen });
   }
 
@@ -179,11 +184,10 @@ export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions)
       { storeId, lastAppliedSequence, ledgerId, lastAppliedCommandId, answersQuestions },
       context,
     ) {
-      checkStore(storeId);
       const open = cloud.forCall();
-      const { signal } = context;
+      const { signal, flushed } = context;
       introduce(open, context);
-      open.ledger.know(storeId);
+      await open.know(storeId);
       const leave = open.ledger.presence.enter(storeId);
       log.info(`Store ${plain(storeId)} connected. Streaming commands...`);
       const cursor =
@@ -191,7 +195,7 @@ export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions)
           ? undefined
           : { sequence: Number(lastAppliedSequence), ledgerId, commandId: lastAppliedCommandId };
       let sent = 0;
-      const commands = mapped(open.dispatch.watch(storeId, cursor, { signal }), commandOf);
+      const commands = mapped(open.dispatch.watch(storeId, cursor, { flushed, signal }), commandOf);
       const asked = () =>
         mapped(questions.to(storeId, { signal }), (question) =>
           create(CloudCommandSchema, { question }),
@@ -287,19 +291,18 @@ export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions)
     },
 
     async reportStatus(report) {
-      checkStore(report.storeId);
-      for (const field of ["epoch", "version"] as const) {
-        const fault = report[field] === "" ? undefined : faultOfName(field, report[field]);
-        if (fault !== undefined) {
-          throw new StatusError("INVALID_ARGUMENT", fault);
-        }
-      }
-      const numbers = numbersOf(report);
       const { ledger, report: keep } = cloud.forCall();
       const { storeId, epoch, version, ledgerId, parkedCommands, alarms } = report;
       const clockOffsetMs = await keep({
         ...{ storeId, epoch, version, ledgerId, parkedCommands, alarms },
-        ...numbers,
+        depth: Number(report.depth),
+        bytes: Number(report.bytes),
+        oldestUnacked: Number(report.oldestUnacked),
+        parked: Number(report.parked),
+        sentAt: Number(report.sentAt),
+        receivedSequence: Number(report.receivedSequence),
+        appliedSequence: Number(report.appliedSequence),
+        commandsParked: Number(report.commandsParked),
       });
       return { ledgerId: ledger.id, clockOffsetMs: BigInt(clockOffsetMs) };
     },
@@ -309,43 +312,39 @@ export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions)
       return {};
     },
   };
-  return implement(SyncEngine, handlers);
+  return implement(SyncEngine, handlers, { bounds: syncEngineBounds });
 }
 
-function checkStore(storeId: string): void {
-  const fault = faultOfName("store_id", storeId);
+/** Throws INVALID_ARGUMENT for metadata that no store of that name or epoch could have sent. */
+function callerOf({ metadata }: CallContext): Caller {
+  const [name] = metadata.get("brewctl-store");
+  const [epoch] = metadata.get("brewctl-epoch");
+  const caller = {
+    store: name === undefined ? undefined : decodedName(String(name)),
+    epoch: epoch === undefined || epoch === "" ? undefined : String(epoch),
+  };
+  const fault = faultIn("brewctl-store", caller.store) ?? faultIn("brewctl-epoch", caller.epoch);
   if (fault !== undefined) {
     throw new StatusError("INVALID_ARGUMENT", fault);
   }
+  return caller;
 }
 
-/** Throws for what no store can mean, and the ledger could not keep. */
-function numbersOf(report: ReportStatusRequest) {
-  const { depth, bytes, oldestUnacked, parked, sentAt } = report;
-  const { receivedSequence, appliedSequence, commandsParked } = report;
-  const given = { depth, bytes, oldestUnacked, parked, sentAt };
-  const numbers = { ...given, receivedSequence, appliedSequence, commandsParked };
-  for (const [name, number] of Object.entries(numbers)) {
-    if (number < 0n || number > Number.MAX_SAFE_INTEGER) {
-      const field = name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
-      throw new StatusError("INVALID_ARGUMENT", `${field} is ${number}; expected 0 to 2^53 - 1`);
-    }
-  }
-  const pairs = Object.entries(numbers).map(([name, number]) => [name, Number(number)]);
-  return Object.fromEntries(pairs) as Record<keyof typeof numbers, number>;
+function faultIn(key: string, value: string | undefined): string | undefined {
+  return value === undefined ? undefined : faultOfName(`${key} in the metadata`, value);
 }
 
-/** The store that the client says it is; undefined if it does not. */
-function storeOfCall({ metadata }: CallContext): string | undefined {
-  const [name] = metadata.get("brewctl-store");
-  if (name === undefined) {
-    return undefined;
-  }
+function decodedName(name: string): string {
   try {
-    return decodeURIComponent(String(name));
+    return decodeURIComponent(name);
   } catch {
     throw new StatusError("INVALID_ARGUMENT", "brewctl-store in the metadata is not URI-encoded");
   }
+}
+
+/** Text of an event that was not checked yet, fit for a line of the log. */
+function short(text: string): string {
+  return plain(beginning(text, maxNameBytes));
 }
 
 function offered(event: StoreEvent): OfferedEvent {
@@ -363,14 +362,14 @@ const refusalCodes = {
   "seq taken": RefusalCode.SEQ_TAKEN,
 } as const;
 
-function refusalOf(answer: Extract<Answer, { reason: string }>) {
+function refusalOf(answer: Extract<Outcome, { reason: string }>) {
   const { reason } = answer;
   return answer.kind === "try later"
     ? { code: RefusalCode.TRY_LATER, reason, retryable: true }
     : { code: refusalCodes[answer.code], reason, retryable: false };
 }
 
-function ackOf(eventId: string, answer: Answer): EventAck {
+function ackOf(eventId: string, answer: Outcome): EventAck {
   switch (answer.kind) {
     case "accepted":
       return create(EventAckSchema, { eventId, ok: true });

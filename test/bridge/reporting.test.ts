@@ -12,6 +12,7 @@ import { uplinkTo } from "../../src/commands/store-sync/uplink.ts";
 import { StatusError } from "../../src/errors.ts";
 import { type ReportStatusRequest, SyncEngine } from "../../src/gen/sync/v1/sync_engine_pb.ts";
 import { implement } from "../../src/grpc/serve.ts";
+import { syncEngineBounds } from "../../src/server/bounds.ts";
 import { DamagedError, inMemory } from "../../src/sqlite.ts";
 import { eventOf, idsOf } from "../support/oracle.ts";
 import { fakeUplink, lost } from "../support/played-cloud.ts";
@@ -280,14 +281,18 @@ test("what goes over the wire is within the contract's bounds", async () => {
     throw new Error("only a report was expected");
   };
   await using cloud = await serveImplementations(
-    implement(SyncEngine, {
-      async reportStatus(report) {
-        came.resolve(report);
-        return { clockOffsetMs: 7n };
+    implement(
+      SyncEngine,
+      {
+        async reportStatus(report) {
+          came.resolve(report);
+          return { clockOffsetMs: 7n };
+        },
+        ...{ watchCommands: unexpected, operationalChannel: unexpected },
+        ...{ uploadBufferedEvents: unexpected, answerDigest: unexpected },
       },
-      ...{ watchCommands: unexpected, operationalChannel: unexpected },
-      ...{ uploadBufferedEvents: unexpected, answerDigest: unexpected },
-    }),
+      { bounds: syncEngineBounds },
+    ),
   );
   const it = reporting();
   const clock = systemClock;

@@ -28,7 +28,7 @@ import { implement } from "../../src/grpc/serve.ts";
 import { brewctl } from "../support/brewctl.ts";
 import { eventOf } from "../support/oracle.ts";
 import { type Poison, poisonsOf } from "../support/poison.ts";
-import { collect } from "../support/serve-handlers.ts";
+import { collect, unboundedOf } from "../support/serve-handlers.ts";
 import { lineOf, shop } from "../support/shop.ts";
 import { never, serveImplementations, type TestServer } from "../support/start-server.ts";
 import { type Box, openBox } from "../support/store-box.ts";
@@ -87,6 +87,7 @@ const hostile = (service: DescService) =>
   implement(
     service,
     Object.fromEntries(service.methods.map((one) => [one.localName, handlerOf(one)])) as never,
+    { bounds: unboundedOf(service) },
   );
 
 const services: readonly (readonly [DescService, AnswerBounds<DescService>])[] = [

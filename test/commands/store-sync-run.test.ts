@@ -8,6 +8,7 @@ import { StatusError } from "../../src/errors.ts";
 import { BridgeApi } from "../../src/gen/sync/v1/bridge_api_pb.ts";
 import { dial } from "../../src/grpc/dial.ts";
 import { implement } from "../../src/grpc/serve.ts";
+import { bridgeApiBounds } from "../../src/server/bounds.ts";
 import { brewctl, start } from "../support/brewctl.ts";
 import { idsOf } from "../support/oracle.ts";
 import { serveCloud, type TestCloud } from "../support/serve-cloud.ts";
@@ -401,29 +402,33 @@ test("a till hears which events have no answer, and that it may repeat them", as
   using box = shop();
   const lost = new StatusError("UNAVAILABLE", "the bridge has died");
   await using bridge = await serveImplementations(
-    implement(BridgeApi, {
-      async recordEvent() {
-        throw lost;
-      },
-      async *recordEvents(events) {
-        const ids: string[] = [];
-        for await (const { eventId } of events) {
-          ids.push(eventId);
-          if (ids.length === 1) {
-            yield { eventId, seq: 1n };
+    implement(
+      BridgeApi,
+      {
+        async recordEvent() {
+          throw lost;
+        },
+        async *recordEvents(events) {
+          const ids: string[] = [];
+          for await (const { eventId } of events) {
+            ids.push(eventId);
+            if (ids.length === 1) {
+              yield { eventId, seq: 1n };
+            }
+            if (eventId === "last") {
+              return;
+            }
+            if (ids.length === 3) {
+              throw lost;
+            }
           }
-          if (eventId === "last") {
-            return;
-          }
-          if (ids.length === 3) {
-            throw lost;
-          }
-        }
+        },
+        async bridgeStatus() {
+          return {};
+        },
       },
-      async bridgeStatus() {
-        return {};
-      },
-    }),
+      { bounds: bridgeApiBounds },
+    ),
   );
   const at = `record --bridge 127.0.0.1:${bridge.port}`;
   const lines = (...ids: string[]) => ids.map((id) => `${lineOf(id)}\n`).join("");

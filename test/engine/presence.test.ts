@@ -6,7 +6,7 @@ import { never } from "../support/start-server.ts";
 
 function presence() {
   const time = { now: 1_000 };
-  return { time, stores: new Presence({ now: () => time.now }) };
+  return { time, stores: new Presence({ now: () => time.now, isKnown: () => true }) };
 }
 
 test("a store is connected while a stream of it is open, and is seen now", () => {
@@ -74,4 +74,18 @@ test("what is to be written down comes a few at a time, each once", () => {
   ]);
   expect(Array.from(stores.unsaved(2))).toEqual([{ storeId: "c", seenAt: 7 }]);
   expect(Array.from(stores.unsaved(2))).toEqual([]);
+});
+
+test("a store that the ledger does not know is forgotten with its last stream", () => {
+  const stores = new Presence({ now: () => 1_000, isKnown: (storeId) => storeId === "known" });
+  for (let i = 0; i < 100; i++) {
+    const [one, two] = [stores.enter(`invented-${i}`), stores.enter(`invented-${i}`)];
+    one();
+    expect(stores.isConnected(`invented-${i}`)).toBe(true);
+    two();
+  }
+  stores.enter("known")();
+  stores.touch(["invented-1", "known"]);
+  expect(stores.changedSince(0)).toEqual(["known"]);
+  expect(Array.from(stores.unsaved(10), ({ storeId }) => storeId)).toEqual(["known"]);
 });

@@ -5,9 +5,10 @@
 
 import { expect, test } from "vitest";
 import { StreamingService } from "../../src/gen/orders/v1/streaming_pb.ts";
+import { anyInteger } from "../../src/grpc/bounds.ts";
 import type { Client } from "../../src/grpc/dial.ts";
 import { type Handlers, implement } from "../../src/grpc/serve.ts";
-import { each } from "../support/serve-handlers.ts";
+import { each, unbounded } from "../support/serve-handlers.ts";
 import { never, serveImplementations } from "../support/start-server.ts";
 
 const right: Handlers<typeof StreamingService> = {
@@ -33,33 +34,62 @@ function wrong(client: Client<typeof StreamingService>): void {
   const signal = never;
 
   // @ts-expect-error a missing handler
-  implement(StreamingService, { subscribe, uploadOrders });
+  implement(StreamingService, { subscribe, uploadOrders }, { bounds: unbounded });
   // @ts-expect-error an unknown handler
-  implement(StreamingService, { ...right, brew: chat });
-  // @ts-expect-error a unary handler for a stream
-  implement(StreamingService, { ...right, subscribe: async () => ({ orderId: "ord-1" }) });
+  implement(StreamingService, { ...right, brew: chat }, { bounds: unbounded });
+  implement(
+    StreamingService,
+    // @ts-expect-error a unary handler for a stream
+    { ...right, subscribe: async () => ({ orderId: "ord-1" }) },
+    { bounds: unbounded },
+  );
   // @ts-expect-error a stream where one answer is due
-  implement(StreamingService, { ...right, uploadOrders: chat });
-  implement(StreamingService, {
-    ...right,
-    // @ts-expect-error a wrong type in the answer
-    async *subscribe() {
-      yield { amountCents: 100 };
+  implement(StreamingService, { ...right, uploadOrders: chat }, { bounds: unbounded });
+  implement(
+    StreamingService,
+    {
+      ...right,
+      // @ts-expect-error a wrong type in the answer
+      async *subscribe() {
+        yield { amountCents: 100 };
+      },
     },
+    { bounds: unbounded },
+  );
+  implement(
+    StreamingService,
+    {
+      ...right,
+      // @ts-expect-error a field that the request does not have
+      async *subscribe({ customer }) {
+        yield { customerId: customer };
+      },
+    },
+    { bounds: unbounded },
+  );
+  implement(
+    StreamingService,
+    {
+      ...right,
+      async uploadOrders(orders) {
+        // @ts-expect-error a stream is no single request
+        return { totalCents: orders.amountCents };
+      },
+    },
+    { bounds: unbounded },
+  );
+  // @ts-expect-error no bounds
+  implement(StreamingService, right, {});
+  const { chat: _, ...incomplete } = unbounded;
+  // @ts-expect-error a method without bounds
+  implement(StreamingService, right, { bounds: incomplete });
+  implement(StreamingService, right, {
+    // @ts-expect-error a field without a bound
+    bounds: { ...unbounded, subscribe: { limit: anyInteger } },
   });
-  implement(StreamingService, {
-    ...right,
-    // @ts-expect-error a field that the request does not have
-    async *subscribe({ customer }) {
-      yield { customerId: customer };
-    },
-  });
-  implement(StreamingService, {
-    ...right,
-    async uploadOrders(orders) {
-      // @ts-expect-error a stream is no single request
-      return { totalCents: orders.amountCents };
-    },
+  implement(StreamingService, right, {
+    // @ts-expect-error a bound of numbers for a text
+    bounds: { ...unbounded, subscribe: { customerId: anyInteger, limit: anyInteger } },
   });
 
   // @ts-expect-error a call without a signal
@@ -78,7 +108,7 @@ function wrong(client: Client<typeof StreamingService>): void {
 
 test("what does not compile does not run either: a handler is missing", async () => {
   const { chat: _, ...rest } = right;
-  const incomplete = implement(StreamingService, rest as typeof right);
+  const incomplete = implement(StreamingService, rest as typeof right, { bounds: unbounded });
   await expect(serveImplementations(incomplete)).rejects.toThrow(
     "orders.v1.StreamingService has no handler for Chat",
   );
@@ -89,7 +119,9 @@ test("what is wrong is checked, and never run", () => {
 });
 
 test("handlers that compile are served", async () => {
-  await using server = await serveImplementations(implement(StreamingService, right));
+  await using server = await serveImplementations(
+    implement(StreamingService, right, { bounds: unbounded }),
+  );
   const client = server.dial().client(StreamingService);
   for await (const event of client.subscribe({ customerId: "a", limit: 7 }, { signal: never })) {
     expect(event).toMatchObject({ customerId: "a", amountCents: 7n });

@@ -11,7 +11,7 @@ import { dial } from "../../src/grpc/dial.ts";
 import { implement, listen, type RunningServer } from "../../src/grpc/serve.ts";
 import { bindWithMode } from "../../src/grpc/socket-mode.ts";
 import { reap } from "../support/reaper.ts";
-import { collect, failure } from "../support/serve-handlers.ts";
+import { collect, failure, unbounded } from "../support/serve-handlers.ts";
 import { never } from "../support/start-server.ts";
 import { tempFolder } from "../support/temp.ts";
 import { testLog } from "../support/test-log.ts";
@@ -20,16 +20,20 @@ async function listenAt(
   path: string,
   { peers = [], socketMode }: { peers?: string[]; socketMode?: number } = {},
 ): Promise<AsyncDisposable> {
-  const lesson = implement(StreamingService, {
-    async *subscribe(_, { peer }) {
-      peers.push(peer);
-      yield {};
+  const lesson = implement(
+    StreamingService,
+    {
+      async *subscribe(_, { peer }) {
+        peers.push(peer);
+        yield {};
+      },
+      async uploadOrders() {
+        return {};
+      },
+      async *chat() {},
     },
-    async uploadOrders() {
-      return {};
-    },
-    async *chat() {},
-  });
+    { bounds: unbounded },
+  );
   const server: RunningServer = await listen({
     address: { kind: "unix", path },
     socketMode,

@@ -11,6 +11,7 @@ import {
   SyncEngine,
 } from "../../src/gen/sync/v1/sync_engine_pb.ts";
 import { type Handlers, implement } from "../../src/grpc/serve.ts";
+import { syncEngineBounds } from "../../src/server/bounds.ts";
 import { noon } from "../support/open-ledger.ts";
 import { eventOf, idsOf } from "../support/oracle.ts";
 import { serveCloud, type TestCloud } from "../support/serve-cloud.ts";
@@ -170,7 +171,9 @@ describe("a store", () => {
         }
       },
     };
-    await using cloud = await serveImplementations(implement(SyncEngine, handlers));
+    await using cloud = await serveImplementations(
+      implement(SyncEngine, handlers, { bounds: syncEngineBounds }),
+    );
     using folder = tempFolder();
     for (const way of ["flush", "channel"] as const) {
       using box = openBox({ path: folder.file(`${way}.db`) });

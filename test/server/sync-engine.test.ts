@@ -4,13 +4,16 @@ import { existsSync } from "node:fs";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { describe, expect, test, vi } from "vitest";
 import { Ledger } from "../../src/engine/ledger.ts";
+import { Health } from "../../src/gen/grpc/health/v1/health_pb.ts";
 import {
   RefusalCode,
   type StoreEventSchema,
+  SyncEngine,
   type UploadSummary,
 } from "../../src/gen/sync/v1/sync_engine_pb.ts";
 import type { AnswerHeaders } from "../../src/grpc/dial.ts";
 import { brewctl, serve } from "../support/brewctl.ts";
+import { cutWire } from "../support/cut-wire.ts";
 import { noon } from "../support/open-ledger.ts";
 import { frame, rawClient } from "../support/raw-call.ts";
 import { serveCloud, type TestCloud } from "../support/serve-cloud.ts";
@@ -74,10 +77,10 @@ const bad: [string, Sent, RefusalCode, RegExp][] = [
   ["a time before 1970", { timestamp: -1n }, RefusalCode.INVALID, /^timestamp is -1;/],
   ["a time beyond 2^53", { timestamp: 2n ** 53n + 1n }, RefusalCode.INVALID, /^timestamp is 9007/],
   ["the last int64", { timestamp: 2n ** 63n - 1n }, RefusalCode.INVALID, /^timestamp is 922/],
-  ["seq 0", { seq: 0n }, RefusalCode.INVALID, /^seq is 0; expected 1 or more$/],
+  ["seq 0", { seq: 0n }, RefusalCode.INVALID, /^seq is 0; expected 1 to 1099511627776$/],
   ["a negative seq", { seq: -(2n ** 63n) }, RefusalCode.INVALID, /^seq is -922/],
   ["another store", { storeId: "store-02" }, RefusalCode.INVALID, /^store_id is not "store-01", /],
-  ["no store", { storeId: "" }, RefusalCode.INVALID, /^store_id is not "store-01", /],
+  ["no store", { storeId: "" }, RefusalCode.INVALID, /^store_id is empty$/],
   ["a known id", { eventId: "sale-1" }, RefusalCode.CONFLICT, /^event_id is taken by an event /],
   ["a seq of another event", { seq: 1n }, RefusalCode.SEQ_TAKEN, /^seq 1 of this epoch is /],
 ];
@@ -433,23 +436,59 @@ describe("WatchCommands", () => {
     expect(String(error)).toContain("store_id");
   });
 
-  test.each([-1n, 2n ** 62n, -(2n ** 63n)])(
-    "an absurd cursor such as %s harms nobody",
+  test.each([-1n, 2n ** 53n, 2n ** 63n - 1n, -(2n ** 63n)])(
+    "a cursor of %s is INVALID_ARGUMENT",
     async (n) => {
       await using cloud = await serveCloud();
       await issue(cloud, 1);
-      const stop = new AbortController();
-      const first = watch(cloud, { lastAppliedSequence: n }, stop.signal).next();
-      if (n < 0n) {
-        expect((await first).value).toMatchObject({ commandId: "cmd-1" });
-      } else {
-        await cloud.log.line("connected");
-        expect(await issue(cloud, 2)).toMatchObject({ queued: [{ isWatching: true }] });
-        stop.abort(new Error("enough"));
-        await expect(first).rejects.toThrow("enough");
-      }
+      const error = await failure(Promise.resolve(watch(cloud, { lastAppliedSequence: n }).next()));
+      expect(error).toMatchObject({
+        code: "INVALID_ARGUMENT",
+        message: `last_applied_sequence is ${n}; expected 0 to 9007199254740991`,
+      });
     },
   );
+
+  test("the largest cursor waits, and holds nobody up", async () => {
+    await using cloud = await serveCloud();
+    await issue(cloud, 1);
+    const stop = new AbortController();
+    const cursor = { lastAppliedSequence: BigInt(Number.MAX_SAFE_INTEGER) };
+    const first = watch(cloud, cursor, stop.signal).next();
+    await cloud.log.line("connected");
+    expect(await issue(cloud, 2)).toMatchObject({ queued: [{ isWatching: true }] });
+    stop.abort(new Error("enough"));
+    await expect(first).rejects.toThrow("enough");
+  });
+
+  test("without a cursor, what was written to a peer that had died comes again, and nothing else", async () => {
+    await using cloud = await serveCloud();
+    await using wire = await cutWire(cloud.port);
+    await issue(cloud, 1);
+    await issue(cloud, 2);
+    const connection = cloud.dial(wire.port);
+    const original = connection.client(SyncEngine).watchCommands({ storeId }, { signal: never });
+    const commands = original[Symbol.asyncIterator]();
+    expect((await commands.next()).value).toMatchObject({ commandId: "cmd-1" });
+    expect((await commands.next()).value).toMatchObject({ commandId: "cmd-2" });
+    // The second call leaves after the answers to all that came before the first one's answer.
+    const health = connection.client(Health);
+    await health.check({}, { signal: never });
+    await health.check({}, { signal: never });
+    wire.blackhole();
+    await issue(cloud, 3);
+    await cloud.office.listStores({}, { signal: never })[Symbol.asyncIterator]().next();
+    wire.cut();
+    await expect(commands.next()).rejects.toMatchObject({ code: "UNAVAILABLE" });
+    // It was written.
+    await cloud.log.line("Store store-01 disconnected: client gone sent=3");
+
+    const again = cloud.client.watchCommands({ storeId }, { signal: never });
+    expect((await again[Symbol.asyncIterator]().next()).value).toMatchObject({
+      commandId: "cmd-3",
+      sequence: 3n,
+    });
+  });
 
   test("an empty queue is silence until the deadline", async () => {
     await using cloud = await serveCloud();
@@ -614,7 +653,7 @@ describe("ReportStatus", () => {
       { signal: never },
     );
     expect(await failure(answer)).toMatchObject({
-      message: "oldest_unacked is 9223372036854775807; expected 0 to 2^53 - 1",
+      message: "oldest_unacked is 9223372036854775807; expected 0 to 9007199254740991",
     });
     const most = BigInt(Number.MAX_SAFE_INTEGER);
     await cloud.client.reportStatus({ ...report, depth: most, sentAt: most }, { signal: never });

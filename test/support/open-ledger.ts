@@ -27,6 +27,16 @@ export function openLedger(folder: string = inMemory, now: () => number = () => 
   };
 }
 
+/** Writes stores into a ledger as known, however many there are. */
+export function knowStores({ database }: Ledger, storeIds: readonly string[]): void {
+  const insert = database.prepare("INSERT INTO stores (store_id) VALUES (?)");
+  database.write(() => {
+    for (const storeId of storeIds) {
+      insert.run(storeId);
+    }
+  });
+}
+
 /** The nth event of a store's first epoch, with some fields changed. */
 export function sale(n: number, changes: Partial<OfferedEvent> = {}): OfferedEvent {
   return {

@@ -12,6 +12,7 @@ import {
 import { StatusError } from "../../src/errors.ts";
 import type { UntypedHandler } from "../../src/grpc/handlers.ts";
 import { type Implementation, implement } from "../../src/grpc/serve.ts";
+import { unboundedOf } from "./serve-handlers.ts";
 
 const { STRING, INT32, INT64, BOOL } = Type;
 
@@ -106,6 +107,8 @@ export function originalCloud({ hasChannel = true }: { readonly hasChannel?: boo
       await new Promise((resolve) => signal.addEventListener("abort", resolve));
     },
   };
-  const implementation: Implementation = implement(originalSyncEngine, handlers as never);
+  const implementation: Implementation = implement(originalSyncEngine, handlers as never, {
+    bounds: unboundedOf(originalSyncEngine),
+  });
   return { implementation, known, calls };
 }

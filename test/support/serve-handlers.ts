@@ -1,6 +1,6 @@
 /** Handlers of the test's own for the lesson's rpcs, and what tests of streams have in common. */
 
-import { create } from "@bufbuild/protobuf";
+import { create, type DescService } from "@bufbuild/protobuf";
 import { Health } from "../../src/gen/grpc/health/v1/health_pb.ts";
 import {
   type ChatMessage,
@@ -9,25 +9,42 @@ import {
   OrderInputSchema,
   StreamingService,
 } from "../../src/gen/orders/v1/streaming_pb.ts";
+import { checkedByHandler, type RequestBounds } from "../../src/grpc/bounds.ts";
 import type { Client } from "../../src/grpc/dial.ts";
 import { type Handlers, implement } from "../../src/grpc/serve.ts";
 import { never, serveImplementations, type TestServer } from "./start-server.ts";
 
 export type Lesson = Client<typeof StreamingService>;
 
+/** For handlers that take whatever comes. */
+export const unbounded: RequestBounds<typeof StreamingService> = {
+  subscribe: checkedByHandler,
+  uploadOrders: checkedByHandler,
+  chat: checkedByHandler,
+};
+
+/** The same for any service. */
+export function unboundedOf(service: DescService): RequestBounds<DescService> {
+  return Object.fromEntries(service.methods.map(({ localName }) => [localName, checkedByHandler]));
+}
+
 /** A server of these handlers, and a client of it. An rpc left out answers with nothing. */
 export async function serveHandlers(
   handlers: Partial<Handlers<typeof StreamingService>>,
 ): Promise<TestServer & { client: Lesson }> {
   const server = await serveImplementations(
-    implement(StreamingService, {
-      async *subscribe() {},
-      async uploadOrders() {
-        return {};
+    implement(
+      StreamingService,
+      {
+        async *subscribe() {},
+        async uploadOrders() {
+          return {};
+        },
+        async *chat() {},
+        ...handlers,
       },
-      async *chat() {},
-      ...handlers,
-    }),
+      { bounds: unbounded },
+    ),
   );
   return Object.assign(server, { client: server.dial().client(StreamingService) });
 }

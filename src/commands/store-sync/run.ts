@@ -149,6 +149,7 @@ export async function run(flags: RunFlags, context: CommandContext): Promise<Exi
   const log = createLogger({
     ...{ format: flags.logFormat, level: flags.logLevel, now },
     write: (line) => terminal.complain(line),
+    backlog: terminal.talkBacklog,
   });
   // What was salvaged is one of the alarms, which the log has.
   const open = { makes: flags.store !== undefined, saysSalvaged: false };

@@ -81,6 +81,8 @@ export const OrderEventSchema: GenMessage<OrderEvent> = /*@__PURE__*/
  */
 export type OrderInput = Message<"orders.v1.OrderInput"> & {
   /**
+   * At most 128 bytes, as the currency; a record with more is rejected.
+   *
    * @generated from field: string customer_id = 1;
    */
   customerId: string;

@@ -615,7 +615,8 @@ export const HeadOffice: GenService<{
    *
    * Errors: INVALID_ARGUMENT for no store or more than 10,000, for stores that are
    * named beside all_stores, for an id or type that is empty, over 128 bytes or not
-   * printable, and for a payload that is no JSON or over 1 MiB; ALREADY_EXISTS for
+   * printable, and for a payload that is no JSON or over 1 MiB; RESOURCE_EXHAUSTED
+   * for a payload that is more than 64 MiB times its stores; ALREADY_EXISTS for
    * a command_id that one of the stores has with another content;
    * FAILED_PRECONDITION for all stores while none is known.
    *
@@ -680,7 +681,8 @@ export const HeadOffice: GenService<{
    * the store's side the cloud asks the store, over the stream on which that one
    * watches for commands, and passes on what it answers.
    *
-   * Errors: INVALID_ARGUMENT for a range that is none; NOT_FOUND for a store that
+   * Errors: INVALID_ARGUMENT for a range that is none; RESOURCE_EXHAUSTED while four
+   * other digests are being made, and for more than 20,000 sums; NOT_FOUND for a store that
    * the cloud has never heard of; FAILED_PRECONDITION when the store is not
    * watching, or with a bridge that does not answer such questions;
    * DEADLINE_EXCEEDED when it does not answer in 60 seconds; ABORTED when it went

@@ -26,8 +26,8 @@ export type StoreHandshake = Message<"sync.v1.StoreHandshake"> & {
   storeId: string;
 
   /**
-   * The sequence of the last command that the store has applied, 0 for none. A
-   * client that leaves it out has no memory of its own.
+   * The sequence of the last command that the store has applied, 0 for none; at
+   * most 2^53 - 1. A client that leaves it out has no memory of its own.
    *
    * @generated from field: optional int64 last_applied_sequence = 2;
    */
@@ -190,7 +190,9 @@ export type StoreEvent = Message<"sync.v1.StoreEvent"> & {
   timestamp: bigint;
 
   /**
-   * 1, 2, 3, ... within an epoch, without gaps, in the order of recording.
+   * 1, 2, 3, ... within an epoch, without gaps, in the order of recording; at most
+   * 2^40. A store has at most 1,000 epochs: an event of a further one is refused as
+   * invalid.
    *
    * @generated from field: int64 seq = 6;
    */
@@ -537,6 +539,8 @@ export const ReportStatusResponseSchema: GenMessage<ReportStatusResponse> = /*@_
  */
 export type AnswerDigestRequest = Message<"sync.v1.AnswerDigestRequest"> & {
   /**
+   * At most 128 bytes, as every id and type of an answer.
+   *
    * @generated from field: string question_id = 1;
    */
   questionId: string;
@@ -558,7 +562,7 @@ export type AnswerDigestRequest = Message<"sync.v1.AnswerDigestRequest"> & {
     case: "event";
   } | {
     /**
-     * Why there is no answer.
+     * Why there is no answer; at most 3,072 bytes.
      *
      * @generated from field: string fault = 4;
      */
@@ -619,7 +623,8 @@ export const RefusalCode = {
   SEQ_TAKEN: 3,
 
   /**
-   * Not now. Retryable.
+   * Not now, such as an event of a new store while the cloud takes no new ones: it
+   * takes at most 600 a minute, and 10,000 in all. Retryable.
    *
    * @generated from enum value: REFUSAL_CODE_TRY_LATER = 4;
    */
@@ -666,13 +671,16 @@ export const SyncEngine: GenService<{
    * be late or wasteful.
    *
    * Commands come in the order of their sequence, those queued while the store
-   * was away first; then the stream stays open. With a cursor, everything behind
+   * was away first; then the stream stays open. With a cursor, everything after
    * it comes; without one, what was not yet delivered to that store, where
-   * delivered means written to a stream. The store applies each once, by
-   * command_id: after a lost connection the last ones may come again.
+   * delivered means that the store's end of the connection has received it. The
+   * store applies each once, by command_id: after a lost connection the last ones
+   * may come again.
    *
    * Errors: INVALID_ARGUMENT for a store_id that is empty, over 128 bytes or not
-   * printable; UNAVAILABLE when the server shuts down.
+   * printable, as for any other field that is out of its bounds; RESOURCE_EXHAUSTED
+   * for a new store while the cloud takes no new ones; UNAVAILABLE when the server
+   * shuts down.
    *
    * @generated from rpc sync.v1.SyncEngine.WatchCommands
    */
@@ -728,7 +736,7 @@ export const SyncEngine: GenService<{
    * ReportStatus tells the cloud how full a store's outbox is and what its clock
    * says. Unary: one report, every 10 seconds and when something has changed.
    *
-   * Errors: INVALID_ARGUMENT as WatchCommands.
+   * Errors: INVALID_ARGUMENT and RESOURCE_EXHAUSTED as WatchCommands.
    *
    * @generated from rpc sync.v1.SyncEngine.ReportStatus
    */
