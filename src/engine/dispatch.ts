@@ -51,6 +51,12 @@ export const maxCommandPayloadBytes = 1024 * 1024;
  */
 export const maxDeliveredBytes = 64 * 1024 * 1024;
 
+/**
+ * The most stores that commands wait for although the cloud has never heard of them. A command may be
+ * issued before its store comes for the first time, but names cannot be invented without end.
+ */
+export const maxAwaitedStores = 1_000;
+
 /** The most commands that are read from the disk at a time. */
 const pageSize = 100;
 
@@ -96,6 +102,7 @@ export class Dispatch {
     }
     const targets = Array.from(new Set(storeIds));
     insistOnDeliverable(targets.length, Buffer.byteLength(payloadJson));
+    this.#insistOnHeardOf(targets);
     const command = { commandId, type, payloadJson, issuedAt: this.#now() };
     const queued = await this.#batches.issue(targets, command, { signal });
     this.#news.ring();
@@ -128,6 +135,36 @@ export class Dispatch {
       )
       .iterate(...(storeId === "" ? [] : [storeId]), after.storeId, after.sequence, limit);
     return readPage(rows, { limit, read: readFate, sizeOf: sizeOfCommand }).items;
+  }
+
+  /** Throws RESOURCE_EXHAUSTED if commands would wait for too many stores that have never come. */
+  #insistOnHeardOf(storeIds: readonly string[]): void {
+    const isNew = this.#database.prepare(
+      `SELECT NOT EXISTS (SELECT 1 FROM stores WHERE store_id = ?1)
+         AND NOT EXISTS (SELECT 1 FROM commands WHERE store_id = ?1) AS is_new`,
+    );
+    const added = storeIds.filter((storeId) => isNew.get(storeId)?.["is_new"] === 1).length;
+    if (added === 0) {
+      return;
+    }
+    // Steps from one store's commands to the next store's: a count would read all commands.
+    const row = this.#database
+      .prepare(
+        `WITH RECURSIVE queues (store_id) AS (
+           SELECT min(store_id) FROM commands UNION ALL
+           SELECT (SELECT min(store_id) FROM commands WHERE store_id > queues.store_id)
+           FROM queues WHERE store_id IS NOT NULL)
+         SELECT count(*) AS awaited FROM queues
+         WHERE store_id IS NOT NULL AND store_id NOT IN (SELECT store_id FROM stores)`,
+      )
+      .get();
+    const awaited = Number(row?.["awaited"]) + added;
+    if (awaited > maxAwaitedStores) {
+      throw new StatusError(
+        "RESOURCE_EXHAUSTED",
+        `commands would wait for ${awaited} stores that the cloud has never heard of; at most ${maxAwaitedStores} are allowed`,
+      );
+    }
   }
 
   isWatching(storeId: string): boolean {

@@ -9,7 +9,7 @@
  */
 
 import type { DescMessage, DescMethod, DescService, MessageShape } from "@bufbuild/protobuf";
-import { beginning, plain } from "../plain.ts";
+import { beginning } from "../plain.ts";
 
 /** The bound of one field. */
 export interface Bound<T> {
@@ -99,13 +99,13 @@ export function text(maxBytes: number): Bound<string> {
 }
 
 /**
- * Text for people, such as the reason of a refusal. It is cut to `maxLength` characters and made
- * plain, and never a reason to refuse the message that it explains.
+ * Text for people, such as the reason of a refusal. It is cut to `maxLength` characters, and never a
+ * reason to refuse the message that it explains. Anyone who prints it makes it plain first.
  */
 export function textForPeople(maxLength: number): Bound<string> {
   return {
     check: () => undefined,
-    mend: (value) => beginning(plain(beginning(value, maxLength)), maxLength),
+    mend: (value) => beginning(value, maxLength).toWellFormed(),
   };
 }
 

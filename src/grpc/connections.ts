@@ -16,6 +16,9 @@ import { StatusError } from "../errors.ts";
 import type { ServerLimits } from "./limits.ts";
 import { type Refusals, sweepEveryMs } from "./refusals.ts";
 
+/** How long a peer may take to read the status of a call that has ended, in milliseconds. */
+const lastStatusMs = 1_000;
+
 /** All connections from one remote address. */
 interface Peer {
   readonly address: string;
@@ -25,12 +28,25 @@ interface Peer {
 
 /** A call, as far as it takes up room. */
 export interface OpenStream {
-  /** False once the call is over, or was ended for what it held. */
+  /** False when the call was ended for what it held: it should hold nothing more. */
   readonly isOpen: boolean;
   /** Counts bytes that wait because of this call; negative when they wait no longer. */
   charge(bytes: number): void;
   /** Takes over how the call is ended when it holds too much. */
   onRefused(end: (why: StatusError) => void): void;
+  /** Is to be called when the call has been given its status. */
+  ended(): void;
+}
+
+/** What can be done to a call from here. */
+export interface StreamControls {
+  /** Ends the call with a status, and lets go of what it holds. */
+  readonly end: (why: StatusError) => void;
+  /**
+   * Closes the HTTP/2 stream of a call that has ended although the peer may still send. One that has
+   * not read all of its answers keeps its time to, unless `isRefused`.
+   */
+  readonly reset: (options: { readonly isRefused: boolean }) => void;
 }
 
 class Connection {
@@ -62,27 +78,42 @@ class Stream implements OpenStream {
   readonly connection: Connection;
   waitingBytes = 0;
   isOpen = true;
-  end: (why: StatusError) => void;
-  readonly #onCharge: (stream: Stream, bytes: number) => void;
+  /** When the call was given its status, by the monotonic clock. */
+  endedAt: number | undefined;
+  readonly #connections: Connections;
+  readonly #reset: StreamControls["reset"];
+  #isRefused = false;
+  #end: (why: StatusError) => void;
 
-  constructor(
-    connection: Connection,
-    end: (why: StatusError) => void,
-    onCharge: (stream: Stream, bytes: number) => void,
-  ) {
+  constructor(connections: Connections, connection: Connection, { end, reset }: StreamControls) {
+    this.#connections = connections;
     this.connection = connection;
-    this.end = end;
-    this.#onCharge = onCharge;
+    this.#end = end;
+    this.#reset = reset;
   }
 
   charge(bytes: number): void {
     if (this.isOpen) {
-      this.#onCharge(this, bytes);
+      this.#connections.charge(this, bytes);
     }
   }
 
   onRefused(end: (why: StatusError) => void): void {
-    this.end = end;
+    this.#end = end;
+  }
+
+  ended(): void {
+    this.endedAt ??= this.#connections.now();
+  }
+
+  refuse(why: StatusError): void {
+    this.#isRefused = true;
+    this.#end(why);
+    this.ended();
+  }
+
+  reset(): void {
+    this.#reset({ isRefused: this.#isRefused });
   }
 }
 
@@ -131,7 +162,7 @@ export class Connections {
   }
 
   /** Counts a call until its `close`. A StatusError says why there is no room for it. */
-  open(socket: object | undefined, end: (why: StatusError) => void): Stream | StatusError {
+  open(socket: object | undefined, controls: StreamControls): Stream | StatusError {
     const connection = (socket as Marked | undefined)?.[connectionKey];
     if (connection === undefined) {
       return new StatusError("UNAVAILABLE", "the connection is closed");
@@ -152,7 +183,7 @@ export class Connections {
         "maxStreams",
       );
     }
-    const stream = new Stream(connection, end, (charged, bytes) => this.#charge(charged, bytes));
+    const stream = new Stream(this, connection, controls);
     connection.streams.add(stream);
     this.#streams += 1;
     if (peer !== undefined) {
@@ -162,27 +193,43 @@ export class Connections {
   }
 
   close(stream: Stream): void {
-    if (!stream.isOpen) {
+    if (!stream.connection.streams.delete(stream)) {
       return;
     }
-    this.#charge(stream, -stream.waitingBytes);
-    stream.isOpen = false;
-    stream.connection.streams.delete(stream);
+    this.#release(stream);
     this.#streams -= 1;
     if (stream.connection.peer !== undefined) {
       stream.connection.peer.streams -= 1;
     }
   }
 
+  #release(stream: Stream): void {
+    this.charge(stream, -stream.waitingBytes);
+    stream.isOpen = false;
+  }
+
+  now(): number {
+    return this.#clock.monotonic();
+  }
+
   /**
-   * Closes connections that have not made their first call in time, until the signal aborts, and lets
-   * the log have the counts of what was refused.
+   * Closes connections that have not made their first call in time, and streams whose calls have ended
+   * and whose peers neither read the status nor stop sending. Lets the log have the counts of what was
+   * refused. Goes on until the signal aborts.
    */
   async sweep({ signal }: { readonly signal: AbortSignal }): Promise<void> {
     try {
       for (;;) {
         await this.#clock.sleep(sweepEveryMs, { signal });
-        const before = this.#clock.monotonic() - this.#limits.firstCallTimeoutMs;
+        const now = this.now();
+        for (const { streams } of this.#bySocket.values()) {
+          for (const stream of streams) {
+            if (stream.endedAt !== undefined && now - stream.endedAt > lastStatusMs) {
+              stream.reset();
+            }
+          }
+        }
+        const before = now - this.#limits.firstCallTimeoutMs;
         for (const connection of this.#silent) {
           if (connection.acceptedAt > before) {
             break;
@@ -284,7 +331,8 @@ export class Connections {
     return new StatusError("RESOURCE_EXHAUSTED", message);
   }
 
-  #charge(stream: Stream, bytes: number): void {
+  /** Counts bytes that wait, and ends calls until they are within the limits. */
+  charge(stream: Stream, bytes: number): void {
     const { connection } = stream;
     stream.waitingBytes += bytes;
     connection.waitingBytes += bytes;
@@ -316,8 +364,8 @@ export class Connections {
       throw new Error("bytes wait for a connection without calls");
     }
     const why = this.#refuse(message, limit);
-    this.close(stream);
-    stream.end(why);
+    this.#release(stream);
+    stream.refuse(why);
   }
 }
 

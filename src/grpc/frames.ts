@@ -57,6 +57,11 @@ export class FrameDecoder {
     this.#keepsHeaders = keepsHeaders;
   }
 
+  /** How much memory the message takes that has not come whole yet, in bytes. */
+  get heldBytes(): number {
+    return this.#message?.length ?? 0;
+  }
+
   /**
    * The messages that are whole with these bytes. Throws `StatusError`: RESOURCE_EXHAUSTED for one that
    * is announced as too large, UNIMPLEMENTED for a compressed one.

@@ -113,11 +113,26 @@ export class InnerCall {
   /** Ends the call with a status, before or while a handler runs. */
   fail(why: StatusError): void {
     this.#base.sendStatus(toWireStatus(why));
+    this.discardInput();
   }
 
-  /** Ends the HTTP/2 stream without a status, for a peer that does not read what was sent before it. */
-  reset(): void {
-    this.http2.close(constants.NGHTTP2_ENHANCE_YOUR_CALM);
+  /** Lets go of what has come and was not read. What comes from now on is drained and dropped. */
+  discardInput(): void {
+    this.#base.readQueue.length = 0;
+    this.#base.handleDataFrame = () => {};
+  }
+
+  /**
+   * Closes the HTTP/2 stream of a call that has ended, for a peer that still sends. What the peer has
+   * not read keeps it open; but if the call `isRefused`, that is lost, and the status with it.
+   */
+  reset({ isRefused }: { readonly isRefused: boolean }): void {
+    const { http2 } = this;
+    if (http2.writableFinished) {
+      http2.close(constants.NGHTTP2_NO_ERROR);
+    } else if (isRefused) {
+      http2.close(constants.NGHTTP2_ENHANCE_YOUR_CALM);
+    }
   }
 }
 

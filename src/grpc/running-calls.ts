@@ -26,9 +26,6 @@ import { roundTrip } from "./round-trip.ts";
 import { toWireStatus } from "./status.ts";
 import { receive, send } from "./stream.ts";
 
-/** How long a call that was refused while it ran may take to read its status, in milliseconds. */
-const lastStatusMs = 1_000;
-
 export class RunningCalls {
   /** Each with the promise that its handler has returned and the handler's `finally` has run. */
   readonly #running = new Map<RunningCall, Promise<void>>();
@@ -121,10 +118,7 @@ class RunningCall {
       transmit: transmitOn(call),
       charge: (bytes) => openStream?.charge(bytes),
     });
-    openStream?.onRefused((why) => {
-      this.abort(why);
-      this.#resetUnread();
-    });
+    openStream?.onRefused((why) => this.abort(why));
     // Also emitted after every proper end; then nobody listens any more.
     call.on("cancelled", () => {
       this.#hasEnded = true;
@@ -238,17 +232,20 @@ class RunningCall {
       // What was answered before leaves before the status.
       this.#batch.flush();
       tellGrpc();
+      this.#inner.openStream?.ended();
+      this.#discardInput();
     }
   }
 
-  /** A peer that reads nothing would never get the status, and keep our memory for what is before it. */
-  #resetUnread(): void {
-    const closed = new AbortController();
-    this.#inner.http2.once("close", () => closed.abort());
-    systemClock.sleep(lastStatusMs, { signal: closed.signal }).then(
-      () => this.#inner.reset(),
-      () => {},
-    );
+  /** Nobody reads any more what the client has sent, and a client may go on sending. */
+  #discardInput(): void {
+    this.#inner.discardInput();
+    if (
+      this.#method.methodKind === "client_streaming" ||
+      this.#method.methodKind === "bidi_streaming"
+    ) {
+      while (this.#call.read() !== null) {}
+    }
   }
 }
 

@@ -6,9 +6,9 @@ import type { Address } from "../address.ts";
 import { systemClock } from "../clock.ts";
 import { StatusError } from "../errors.ts";
 import type { Logger } from "../log.ts";
-import { Connections } from "./connections.ts";
+import { Connections, type OpenStream } from "./connections.ts";
 import { wireService } from "./definition.ts";
-import { FrameDecoder } from "./frames.ts";
+import { FrameDecoder, framedBytes } from "./frames.ts";
 import { type InnerCall, onEachCall } from "./grpc-js-internals.ts";
 import type { Implementation } from "./handlers.ts";
 import { defaultLimits, type ServerLimits } from "./limits.ts";
@@ -147,29 +147,50 @@ function admit(
     readonly refusals: Refusals;
   },
 ): void {
-  const stream = connections.open(call.socket, (why) => call.fail(why));
+  const stream = connections.open(call.socket, {
+    end: (why) => call.fail(why),
+    reset: (options) => call.reset(options),
+  });
   if (stream instanceof StatusError) {
     call.fail(stream);
+    // Nothing but the status was written, and HTTP/2 sends that first.
+    call.http2.close();
     return;
   }
   call.http2.once("close", () => connections.close(stream));
+  const refuse = (why: StatusError) => {
+    call.fail(why);
+    stream.ended();
+  };
   if (call.deadline <= systemClock.now()) {
-    call.fail(new StatusError("DEADLINE_EXCEEDED", "the deadline had passed when the call came"));
+    refuse(new StatusError("DEADLINE_EXCEEDED", "the deadline had passed when the call came"));
     return;
   }
   const headerBytes = sizeOf(call.metadata.toJSON());
   if (headerBytes > limits.maxHeaderBytes) {
     const why = `the metadata has ${headerBytes} bytes; at most ${limits.maxHeaderBytes} are allowed`;
     refusals.note("call refused", { limit: "maxHeaderBytes", why });
-    call.fail(new StatusError("RESOURCE_EXHAUSTED", why));
+    refuse(new StatusError("RESOURCE_EXHAUSTED", why));
     return;
   }
   call.openStream = stream;
+  call.decodeWith(countedDecoder(stream));
+}
+
+/**
+ * A decoder that counts what waits in memory. It has a scope of its own, so that nothing else which
+ * belongs to a call keeps it, and the message that it holds, alive.
+ */
+function countedDecoder(stream: OpenStream): (bytes: Buffer) => Buffer[] {
   const decoder = new FrameDecoder({ maxMessageBytes });
-  call.decodeWith((bytes) => {
-    stream.charge(bytes.length);
-    return stream.isOpen ? decoder.push(bytes) : [];
-  });
+  return (bytes) => {
+    const before = decoder.heldBytes;
+    const messages = decoder.push(bytes);
+    const whole = messages.reduce((sum, message) => sum + framedBytes(message), 0);
+    // A message in pieces counts with the memory that it was given, which may be twice what has come.
+    stream.charge(whole + decoder.heldBytes - before);
+    return stream.isOpen ? messages : [];
+  };
 }
 
 /** HTTP/2 counts 32 bytes for each pair beside its name and value (RFC 9113, section 6.5.2). */

@@ -10,6 +10,7 @@ import { setImmediate as nextTurn } from "node:timers/promises";
 import type { Address } from "../address.ts";
 import { Bell } from "../bell.ts";
 import type { Appended, NewEvent } from "../bridge/outbox.ts";
+import type { Clock } from "../clock.ts";
 import { type StatusCode, StatusError, statusCodes } from "../errors.ts";
 import {
   BridgeApi,
@@ -27,19 +28,25 @@ import {
   type RunningServer,
   type StopOptions,
 } from "../grpc/serve.ts";
+import { interruptible } from "../interruptible.ts";
 import type { Logger } from "../log.ts";
+import { mapped } from "../mapped.ts";
 import { beginning, plain } from "../plain.ts";
 import { readAhead } from "../read-ahead.ts";
 import { faultOfName } from "../store-event.ts";
 import { bridgeApiBounds } from "./bounds.ts";
 import { withOperations } from "./index.ts";
 import { RefusalLog } from "./refusal-log.ts";
+import { type TillLimits, TillStreams } from "./till-streams.ts";
 
 export interface BridgeApiOptions {
   readonly storeId: string;
   /** Appends to the outbox. */
   readonly commits: GroupCommit<NewEvent, Appended>;
   readonly status: () => Omit<BridgeStatusResponse, "$typeName" | "$unknown" | "tills">;
+  readonly clock: Clock;
+  /** How many streams tills may have open, where that differs from the defaults. */
+  readonly tillLimits?: TillLimits;
   readonly log: Logger;
 }
 
@@ -49,9 +56,6 @@ const maxUnanswered = 256;
 /** Of these events, in characters: with it a till that floods takes no more of our memory. */
 const maxUnansweredSize = 1024 * 1024;
 
-/** Streams of RecordEvents that are open together; far more than a shop has tills. */
-export const maxStreams = 1_000;
-
 /** Of an id and a reason in an answer, in characters; an id that is recorded has no more. */
 const maxIdLength = 128;
 const maxReasonLength = 512;
@@ -59,8 +63,15 @@ const maxReasonLength = 512;
 type Code = Exclude<StatusCode, "OK">;
 type Ack = Partial<Pick<TillAck, "eventId" | "seq" | "epoch" | "duplicate" | "code" | "reason">>;
 
-export function bridgeApi({ storeId, commits, status, log }: BridgeApiOptions): Implementation {
-  let streams = 0;
+export function bridgeApi({
+  storeId,
+  commits,
+  status,
+  clock,
+  tillLimits,
+  log,
+}: BridgeApiOptions): Implementation {
+  const streams = new TillStreams({ clock, limits: tillLimits });
   /** Said once, and not for each event that a till tries meanwhile. */
   let isStuck = false;
 
@@ -141,28 +152,28 @@ export function bridgeApi({ storeId, commits, status, log }: BridgeApiOptions): 
     },
 
     async *recordEvents(events, context) {
-      if (streams >= maxStreams) {
-        throw new StatusError("RESOURCE_EXHAUSTED", `${streams} streams are open already`);
-      }
       const { peer } = context;
+      using stream = streams.open(peer);
       const refusals = new RefusalLog({ log });
-      streams += 1;
       log.debug(() => `till connected peer=${plain(peer)}`);
       let answered = 0;
       try {
-        for await (const { ack } of readAhead(offered(events, refusals, context), maxUnanswered)) {
+        const heard = mapped(interruptible(events, stream), (event) => {
+          stream.heard();
+          return event;
+        });
+        for await (const { ack } of readAhead(offered(heard, refusals, context), maxUnanswered)) {
           yield await ack;
           answered += 1;
         }
       } finally {
-        streams -= 1;
         refusals.end({ peer });
         log.debug(() => `till gone peer=${plain(peer)} answered=${answered}`);
       }
     },
 
     async bridgeStatus() {
-      return { ...status(), tills: streams };
+      return { ...status(), tills: streams.size };
     },
   };
   return implement(BridgeApi, handlers, { bounds: bridgeApiBounds });

@@ -4,7 +4,7 @@
  */
 
 import { Bell } from "../bell.ts";
-import type { Clock } from "../clock.ts";
+import { type Clock, systemClock } from "../clock.ts";
 import { Dispatch } from "../engine/dispatch.ts";
 import { Ledger, type OfferedEvent, type Outcome, type StatusReport } from "../engine/ledger.ts";
 import { messageOf, StatusError } from "../errors.ts";
@@ -75,7 +75,8 @@ export class Cloud {
       const ledger = new Ledger({ folder, now });
       const taken = new Bell();
       const newcomers = new GroupCommit({
-        clock,
+        // It waits for turns of the event loop, which go on when a test holds the services' clock still.
+        clock: systemClock,
         commit: (storeIds: readonly string[]) => ledger.know(storeIds),
       });
       const reports = new GroupCommit({

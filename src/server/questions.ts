@@ -9,6 +9,7 @@ import { Bell } from "../bell.ts";
 import { messageOf, StatusError } from "../errors.ts";
 import type { DigestRange } from "../gen/sync/v1/digest_pb.ts";
 import type { AnswerDigestRequest, DigestQuestion } from "../gen/sync/v1/sync_engine_pb.ts";
+import { nextOf } from "../interruptible.ts";
 import { beginning } from "../plain.ts";
 
 type Answer = AsyncIterable<AnswerDigestRequest>;
@@ -144,19 +145,4 @@ export class Questions {
     }
     await give(all());
   }
-}
-
-/** What the iterator has next; rejects with the signal's reason when that aborts first. */
-function nextOf<T>(
-  iterator: AsyncIterator<T>,
-  { signal }: { readonly signal: AbortSignal },
-): Promise<IteratorResult<T>> {
-  return new Promise((resolve, reject) => {
-    const onAbort = () => reject(signal.reason);
-    signal.addEventListener("abort", onAbort, { once: true });
-    iterator
-      .next()
-      .then(resolve, reject)
-      .finally(() => signal.removeEventListener("abort", onAbort));
-  });
 }

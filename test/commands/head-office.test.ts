@@ -383,8 +383,8 @@ describe("events", () => {
     const { code, stderr, stdout } = await following.ended;
     expect(lines(stdout)).toHaveLength(2);
     expect(stderr).toMatch(/^to go on: --after 3$/m);
-    // CANCELLED: it was forced down.
-    expect(code).toBe(65);
+    // UNAVAILABLE: it was forced down, and said so.
+    expect(code).toBe(78);
   });
 
   test("--reconnect=2 gives up in the end", async () => {

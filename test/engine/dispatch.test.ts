@@ -1,7 +1,12 @@
 /** The queues of commands: in order, kept for whoever is away, and one answer to one question. */
 
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import type { Dispatch, QueuedCommand, StoreCursor } from "../../src/engine/dispatch.ts";
+import {
+  type Dispatch,
+  maxAwaitedStores,
+  type QueuedCommand,
+  type StoreCursor,
+} from "../../src/engine/dispatch.ts";
 import type { StatusReport } from "../../src/engine/ledger.ts";
 import { Database } from "../../src/sqlite.ts";
 import { noon, type OpenLedger, openLedger } from "../support/open-ledger.ts";
@@ -45,6 +50,10 @@ const cursorAt = ({ ledger }: OpenLedger, sequence: number): StoreCursor => ({
   ledgerId: ledger.id,
   commandId: sequence === 0 ? "" : `cmd-${sequence}`,
 });
+
+function insertStore({ ledger }: OpenLedger, storeId: string): void {
+  ledger.database.prepare("INSERT INTO stores (store_id) VALUES (?)").run(storeId);
+}
 
 function watch({ dispatch }: OpenLedger, cursor?: StoreCursor, store = storeId) {
   return dispatch.watch(store, cursor, { signal: stop.signal });
@@ -184,7 +193,29 @@ describe("issuing to many", () => {
   test("10,000 stores are not too many", async () => {
     using box = openLedger();
     const ids = Array.from({ length: 10_000 }, (_, i) => `${i}`);
+    for (const storeId of ids) {
+      insertStore(box, storeId);
+    }
     expect(await box.dispatch.issue(ids, news, stop)).toHaveLength(10_000);
+  });
+
+  test("commands may wait for stores that never came, but not for any number of them", async () => {
+    using box = openLedger();
+    const ids = (from: number, count: number) =>
+      Array.from({ length: count }, (_, i) => `invented-${from + i}`);
+    insertStore(box, "known");
+    await box.dispatch.issue(ids(0, maxAwaitedStores), news, stop);
+    await expect(box.dispatch.issue([...ids(5_000, 1), "known"], news, stop)).rejects.toMatchObject(
+      {
+        code: "RESOURCE_EXHAUSTED",
+        message: `commands would wait for ${maxAwaitedStores + 1} stores that the cloud has never heard of; at most ${maxAwaitedStores} are allowed`,
+      },
+    );
+    expect(box.dispatch.highest("known")).toBe(0);
+    // Those that it waits for already, and those that are known, are no more.
+    const more = { ...news, commandId: "more" };
+    await box.dispatch.issue(["invented-7", "known"], more, stop);
+    expect(box.dispatch.highest("known")).toBe(1);
   });
 });
 

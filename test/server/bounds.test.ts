@@ -220,7 +220,7 @@ async function serveTills(path: string): Promise<TestServer> {
   const outbox = new Outbox({ path, storeId: "store-01", now: Date.now });
   const log = testLog();
   const server = await serveBridgeApi({
-    ...{ addresses: [loopback(0)], storeId: "store-01", log },
+    ...{ addresses: [loopback(0)], storeId: "store-01", clock: systemClock, log },
     commits: new GroupCommit<NewEvent, Appended>({
       clock: systemClock,
       commit: (events) => outbox.append(events),

@@ -6,7 +6,7 @@ import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import { describe, expect, test } from "vitest";
 import { type Address, formatAddress } from "../../src/address.ts";
 import { type Appended, type NewEvent, Outbox } from "../../src/bridge/outbox.ts";
-import { systemClock } from "../../src/clock.ts";
+import { type Clock, systemClock } from "../../src/clock.ts";
 import { StatusError, statusCodes } from "../../src/errors.ts";
 import {
   Health,
@@ -16,12 +16,14 @@ import { ServerReflection } from "../../src/gen/grpc/reflection/v1/reflection_pb
 import { BridgeApi, type TillAck, TillEventSchema } from "../../src/gen/sync/v1/bridge_api_pb.ts";
 import { GroupCommit } from "../../src/group-commit.ts";
 import { type Connection, dial } from "../../src/grpc/dial.ts";
-import { type BridgeServer, maxStreams, serveBridgeApi } from "../../src/server/bridge-api.ts";
+import { type BridgeServer, serveBridgeApi } from "../../src/server/bridge-api.ts";
+import { type TillLimits, tillIdleMs } from "../../src/server/till-streams.ts";
 import { cutWire } from "../support/cut-wire.ts";
 import { frame, rawClient } from "../support/raw-call.ts";
 import { atRest, collect, counted, each, failure, thenWait } from "../support/serve-handlers.ts";
 import { enoughMs, loopback, never } from "../support/start-server.ts";
 import { tempFolder } from "../support/temp.ts";
+import { testClock } from "../support/test-clock.ts";
 import { testLog } from "../support/test-log.ts";
 
 type Sent = MessageInitShape<typeof TillEventSchema>;
@@ -39,7 +41,15 @@ const sales = (first: number, last: number) =>
   Array.from({ length: last - first + 1 }, (_, i) => sale(first + i));
 
 /** A bridge's port, without a bridge. */
-async function serveTills({ addresses = [loopback(0)] }: { addresses?: readonly Address[] } = {}) {
+async function serveTills({
+  addresses = [loopback(0)],
+  clock = systemClock,
+  tillLimits,
+}: {
+  addresses?: readonly Address[];
+  clock?: Clock;
+  tillLimits?: TillLimits;
+} = {}) {
   const folder = tempFolder();
   let freeBytes = 1e12;
   let broken: Error | undefined;
@@ -50,7 +60,7 @@ async function serveTills({ addresses = [loopback(0)] }: { addresses?: readonly 
   });
   const log = testLog();
   const server: BridgeServer = await serveBridgeApi({
-    ...{ addresses, storeId, log },
+    ...{ addresses, storeId, clock, log, ...(tillLimits && { tillLimits }) },
     commits: new GroupCommit<NewEvent, Appended>({
       // No time passes: how many turns of the event loop fit into the 2 ms of a batch is the machine's
       // affair.
@@ -489,27 +499,42 @@ describe("a till that behaves badly", () => {
     expect(told(await record(tills.till(), sale(1)))).toHaveProperty("seq");
   });
 
-  test("by opening more streams than there may be is told so, until one ends", async () => {
-    await using tills = await serveTills();
-    const connection = tills.dial();
-    const till = connection.client(BridgeApi);
+  test("by opening more streams than its share is told so, until one ends", async () => {
+    await using tills = await serveTills({ tillLimits: { maxStreams: 9, maxStreamsPerPeer: 2 } });
+    const till = tills.till();
     const over = new AbortController();
-    const open = Array.from({ length: maxStreams }, () => {
-      const call = stream(till, thenWait([], silence()), over.signal)[Symbol.asyncIterator]();
-      call.next().catch(() => {});
-      return call;
-    });
-    const status = () => tills.till().bridgeStatus({}, { signal: never });
-    while ((await status()).tills < maxStreams) {}
-    const { error } = await collect(stream(tills.till(), [sale(1)]));
-    const message = "1000 streams are open already";
+    const opened = await Promise.all(
+      [1, 2].map(async (i) => {
+        const call = stream(till, thenWait([sale(i)], silence()), over.signal);
+        const answers = call[Symbol.asyncIterator]();
+        await answers.next();
+        return answers;
+      }),
+    );
+    const { error } = await collect(stream(tills.till(), [sale(3)]));
+    const message = "2 streams of 127.0.0.1 are open already; at most 2 are allowed at a time";
     expect(error).toMatchObject({ code: "RESOURCE_EXHAUSTED", message });
-    // Whoever has one sale is not concerned.
-    expect(told(await record(tills.till(), sale(2)))).toHaveProperty("seq");
-    await open[0]?.return?.();
-    while ((await status()).tills === maxStreams) {}
-    expect((await collect(stream(tills.till(), [sale(1)]))).messages).toHaveLength(1);
+    // A till that has one sale to record needs no stream.
+    expect(told(await record(tills.till(), sale(4)))).toHaveProperty("seq");
+    await opened[0]?.return?.();
+    while ((await tills.till().bridgeStatus({}, { signal: never })).tills === 2) {}
+    expect((await collect(stream(tills.till(), [sale(5)]))).messages).toHaveLength(1);
     over.abort(new Error("enough"));
+  });
+
+  test("by leaving a stream open for long gives its place to one that comes", async () => {
+    const clock = testClock();
+    await using tills = await serveTills({
+      clock,
+      tillLimits: { maxStreams: 1, maxStreamsPerPeer: 1 },
+    });
+    const left = stream(tills.till(), thenWait([sale(1)], silence()))[Symbol.asyncIterator]();
+    await left.next();
+    const next = failure(left.next());
+    await clock.advance(tillIdleMs);
+    expect((await collect(stream(tills.till(), [sale(2)]))).messages).toHaveLength(1);
+    const message = "silent for 10 minutes, and another till needed the place; connect again";
+    expect(await next).toMatchObject({ code: "UNAVAILABLE", message });
   });
 
   test("by holding its stream open for ever does not hold a stop up", async () => {

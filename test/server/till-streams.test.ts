@@ -24,6 +24,7 @@ test("the events that one till sends without waiting are committed together", as
     },
   });
   const server = await serveBridgeApi({
+    clock: systemClock,
     ...{ addresses: [loopback(0)], storeId: "store-01", commits, log: testLog() },
     status: () => {
       throw new Error("nobody asks");

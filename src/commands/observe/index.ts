@@ -155,7 +155,7 @@ function keep(path: string, svg: string, { force }: ObserveFlags): UsageError | 
   }
 }
 
-/** The high-water mark of a Node object stream, in either direction of a call. */
+/** The high-water mark of a Node object stream: a gauge that shows fewer messages is drawn on this scale. */
 const bufferedMessages = 16;
 
 /**
@@ -167,6 +167,8 @@ const bufferedMessages = 16;
  */
 function inFlight(shape: CallShape): (event: CallEvent) => GaugeReading {
   let count = 0;
+  /** How many messages of an upload waited when the last one was written. */
+  let waiting = 0;
   let isBlocked = false;
   const still = () => ({ peak: count, rest: count });
   return (event) => {
@@ -179,7 +181,8 @@ function inFlight(shape: CallShape): (event: CallEvent) => GaugeReading {
           count += 1;
           return still();
         }
-        return shape === "client_streaming" ? { peak: event.waiting, rest: 0 } : still();
+        waiting = event.waiting;
+        return shape === "client_streaming" ? { peak: waiting, rest: 0 } : still();
       case "received":
         if (shape === "bidi_streaming") {
           count = Math.max(0, count - 1);
@@ -198,7 +201,7 @@ function inFlight(shape: CallShape): (event: CallEvent) => GaugeReading {
         break;
     }
     if (shape === "client_streaming" && isBlocked) {
-      return { peak: bufferedMessages, rest: bufferedMessages };
+      return { peak: waiting, rest: waiting };
     }
     return still();
   };

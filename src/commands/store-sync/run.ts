@@ -199,7 +199,7 @@ export async function run(flags: RunFlags, context: CommandContext): Promise<Exi
   let server: BridgeServer | undefined;
   try {
     const { listen: addresses, socketMode } = flags;
-    const api = { addresses, socketMode, storeId, commits, status, log };
+    const api = { addresses, socketMode, storeId, commits, status, clock, log };
     server = await serveBridgeApi(api).catch(namingListen);
     const { pending, parked } = outbox.unsettled();
     log.info("store-bridge started", {
