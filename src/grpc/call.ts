@@ -32,7 +32,7 @@ import { decode, encode, wireMethod } from "./definition.ts";
 import { leaveWithoutHalfClose } from "./grpc-js-internals.ts";
 import { deadlineSlackMs } from "./options.ts";
 import { fromWireStatus, readWireStatus } from "./status.ts";
-import { receive, send } from "./stream.ts";
+import { answersOf, receive, send } from "./stream.ts";
 
 export interface CallOptions {
   /** Cancels the call; whoever waits for it then gets the signal's reason. */
@@ -217,7 +217,7 @@ export function startCall(
     const fault = check?.(answer);
     return fault === undefined ? answer : refuse(outOfBounds(method, fault));
   };
-  const answers = receive(call, {
+  const answers = receive(answersOf(call), {
     decode: decodeAnswer,
     async ended() {
       const given = await status;

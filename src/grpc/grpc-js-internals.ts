@@ -25,6 +25,7 @@ import type { StatusError } from "../errors.ts";
 import type { OpenStream } from "./connections.ts";
 import { FrameDecoder, framed, headerBytes } from "./frames.ts";
 import { maxMessageBytes } from "./options.ts";
+import { Requests } from "./requests.ts";
 import { toWireStatus } from "./status.ts";
 
 /** What we use of grpc-js's BaseServerInterceptingCall, the innermost object of a server's call. */
@@ -37,6 +38,7 @@ interface BaseCall {
   maybeSendMetadata(): void;
   maybePushNextMessage(): void;
   handleDataFrame(bytes: Buffer): void;
+  handleEndEvent(): void;
   sendStatus(status: Partial<StatusObject>): void;
 }
 
@@ -61,6 +63,7 @@ const innerCalls = new WeakMap<object, InnerCall>();
 export class InnerCall {
   /** What the call takes of its connection; set when the call was admitted. */
   openStream: OpenStream | undefined;
+  #requests: Requests | undefined;
   readonly #base: BaseCall;
 
   constructor(base: BaseCall) {
@@ -97,17 +100,36 @@ export class InnerCall {
         return;
       }
       try {
-        for (const parsedMessage of decode(bytes)) {
-          // Resumed by grpc-js when the handler asks for more: this is the flow control.
-          base.stream.pause();
-          base.readQueue.push({ type: "READABLE", compressedMessage: null, parsedMessage });
-        }
+        this.#deliver(decode(bytes));
       } catch (error) {
         base.sendStatus(toWireStatus(error));
-        return;
       }
-      base.maybePushNextMessage();
     };
+  }
+
+  /** Gives a single request to grpc-js, which calls the handler with it at the client's half-close. */
+  #deliver = (messages: readonly Buffer[]): void => {
+    const base = this.#base;
+    for (const parsedMessage of messages) {
+      base.stream.pause();
+      base.readQueue.push({ type: "READABLE", compressedMessage: null, parsedMessage });
+    }
+    base.maybePushNextMessage();
+  };
+
+  /** Gives all further requests to a handler that reads a stream of them. grpc-js sees none of them. */
+  requests(charge: (bytes: number) => void): Requests {
+    const base = this.#base;
+    const requests = new Requests({
+      pause: () => base.stream.pause(),
+      resume: () => base.stream.resume(),
+      charge,
+    });
+    this.#deliver = (messages) => requests.push(messages);
+    base.handleEndEvent = () => requests.end();
+    this.#requests = requests;
+    base.stream.resume();
+    return requests;
   }
 
   /** Ends the call with a status, before or while a handler runs. */
@@ -120,6 +142,9 @@ export class InnerCall {
   discardInput(): void {
     this.#base.readQueue.length = 0;
     this.#base.handleDataFrame = () => {};
+    this.#requests?.discard();
+    // Paused, it would keep what is still to come, and the connection's window with it.
+    this.#base.stream.resume();
   }
 
   /**

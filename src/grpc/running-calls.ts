@@ -17,7 +17,6 @@ import type { Logger } from "../log.ts";
 import { Batch, transmitOn } from "./batch.ts";
 import type { Check } from "./bounds.ts";
 import { decode, encode } from "./definition.ts";
-import { framedBytes } from "./frames.ts";
 import { type InnerCall, innerCallOf } from "./grpc-js-internals.ts";
 import { halfClosed, isClientGone } from "./half-close.ts";
 import type { CallContext, UntypedHandler } from "./handlers.ts";
@@ -194,11 +193,9 @@ class RunningCall {
       return this.#decode(call.request ?? Buffer.alloc(0));
     }
     const { signal } = this.#over;
-    return receive(call, {
-      decode: (bytes) => {
-        this.#inner.openStream?.charge(-framedBytes(bytes));
-        return this.#decode(bytes);
-      },
+    const requests = this.#inner.requests((bytes) => this.#inner.openStream?.charge(bytes));
+    return receive(requests, {
+      decode: (bytes) => this.#decode(bytes),
       ended: () => halfClosed(this.#inner.http2, { signal }),
       signal,
     });
@@ -233,18 +230,8 @@ class RunningCall {
       this.#batch.flush();
       tellGrpc();
       this.#inner.openStream?.ended();
-      this.#discardInput();
-    }
-  }
-
-  /** Nobody reads any more what the client has sent, and a client may go on sending. */
-  #discardInput(): void {
-    this.#inner.discardInput();
-    if (
-      this.#method.methodKind === "client_streaming" ||
-      this.#method.methodKind === "bidi_streaming"
-    ) {
-      while (this.#call.read() !== null) {}
+      // Nobody reads any more what the client has sent, and a client may go on sending.
+      this.#inner.discardInput();
     }
   }
 }

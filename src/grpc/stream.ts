@@ -25,45 +25,45 @@ export interface ReceiveOptions<T> {
   readonly signal: AbortSignal;
 }
 
+/** Where the messages of a call come from. */
+export interface Incoming {
+  /** Takes the next message that has come; undefined if none has. */
+  read(): Buffer | undefined;
+  /** How many messages have come and were not taken. */
+  readonly waiting: number;
+  /** Whether all messages were taken and no more will come. */
+  readonly isAtEnd: boolean;
+  /** Calls `wake` when a message has come or the end has. Returns what stops that. */
+  listen(wake: () => void): () => void;
+}
+
 /**
  * The messages of a call in order, for one consumer. When the signal aborts, the pending and all
  * later reads reject with its reason, and messages not yet taken are dropped.
- *
- * Reading starts with this call, not with the first `next`: grpc-js does not flow-control answers
- * that nobody reads, and a server could fill our memory. After that about 16 messages wait here, the
- * high-water mark of a Node object stream.
  */
 export function receive<T>(
-  call: Readable,
+  incoming: Incoming,
   { decode, ended, left, watch, signal }: ReceiveOptions<T>,
 ): AsyncIterableIterator<T, void> {
-  let isAtEnd = false;
   let isDone = false;
   let wake: (() => void) | undefined;
 
-  const onReadable = () => wake?.();
-  const onEnd = () => {
-    isAtEnd = true;
-    wake?.();
-  };
-  call.on("readable", onReadable);
-  // A client call emits its failure as an error, after which "end" may not come.
-  call.on("end", onEnd).on("error", onEnd).on("close", onEnd);
-  signal.addEventListener("abort", onEnd);
-  call.read(0);
+  const onChange = () => wake?.();
+  const unlisten = incoming.listen(onChange);
+  signal.addEventListener("abort", onChange);
 
   const finish = () => {
     isDone = true;
-    call.off("readable", onReadable).off("end", onEnd).off("close", onEnd);
-    signal.removeEventListener("abort", onEnd);
+    unlisten();
+    signal.removeEventListener("abort", onChange);
   };
 
   const take = (): IteratorResult<T, void> | undefined => {
-    const bytes: Buffer | null = call.read();
-    if (bytes === null) {
+    const bytes = incoming.read();
+    if (bytes === undefined) {
       return undefined;
     }
-    watch?.({ kind: "received", bytes: bytes.length, waiting: call.readableLength + 1 });
+    watch?.({ kind: "received", bytes: bytes.length, waiting: incoming.waiting + 1 });
     return { done: false, value: decode(bytes) };
   };
 
@@ -80,7 +80,7 @@ export function receive<T>(
       if (taken !== undefined) {
         return taken;
       }
-      if (isAtEnd) {
+      if (incoming.isAtEnd) {
         finish();
         await ended();
         return { done: true, value: undefined };
@@ -116,6 +116,36 @@ export function receive<T>(
     },
     [Symbol.asyncIterator]() {
       return this;
+    },
+  };
+}
+
+/**
+ * The messages of a client's call. Reading starts at once, and not with the first `read`: grpc-js does
+ * not flow-control answers that nobody reads, and a server could fill our memory. After that about 16
+ * messages wait here, the high-water mark of a Node object stream.
+ */
+export function answersOf(call: Readable): Incoming {
+  let isAtEnd = false;
+  return {
+    read: () => call.read() ?? undefined,
+    get waiting() {
+      return call.readableLength;
+    },
+    get isAtEnd() {
+      return isAtEnd;
+    },
+    listen(wake) {
+      const onEnd = () => {
+        isAtEnd = true;
+        wake();
+      };
+      // A client's call emits its failure as an error, after which "end" may not come.
+      call.on("readable", wake).on("end", onEnd).on("error", onEnd).on("close", onEnd);
+      call.read(0);
+      return () => {
+        call.off("readable", wake).off("end", onEnd).off("close", onEnd);
+      };
     },
   };
 }

@@ -139,7 +139,8 @@ test("half messages take no more memory than their budget, which the refusals na
     (options) => halfMessages(server, { streams: 50, ...options }),
     () => server.mostHeld(),
   );
-  expect(seen - before).toBeLessThan(100 * megabyte);
+  // The budget of a connection is 64 MiB. A buffer that grows is there twice for a moment.
+  expect(seen - before).toBeLessThan(128 * megabyte);
   expectRefused(answers, 1);
   await stillServes(server);
 });
