@@ -54,7 +54,6 @@ class Connection {
   readonly peer: Peer | undefined;
   readonly acceptedAt: number;
   readonly streams = new Set<Stream>();
-  hasCalled = false;
   waitingBytes = 0;
 
   constructor(socket: Socket, peer: Peer | undefined, acceptedAt: number) {
@@ -167,7 +166,6 @@ export class Connections {
     if (connection === undefined) {
       return new StatusError("UNAVAILABLE", "the connection is closed");
     }
-    connection.hasCalled = true;
     this.#silent.delete(connection);
     const { maxStreams, maxStreamsPerPeer } = this.#limits;
     const { peer } = connection;

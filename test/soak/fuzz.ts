@@ -28,12 +28,6 @@ const maxShrinks = 150;
 /** Then there is enough to mend. */
 const maxFindings = 20;
 
-/** Answers that grpc-js gives before any code of ours has seen the call. */
-const byGrpcJs = [
-  /^Invalid grpc-timeout value/,
-  /^Failed to decompress|^Received message with unsupported|decompress/i,
-];
-
 interface Finding {
   readonly what: string;
   /** The case that shows it alone; undefined if it takes several. */
@@ -123,9 +117,7 @@ function isFault(answer: Answer | undefined): answer is Answer {
   if (answer === undefined) {
     return false;
   }
-  const { kind, message } = answer;
-  const isOurs = !byGrpcJs.some((pattern) => pattern.test(message));
-  return (kind === "INTERNAL" || kind === "UNKNOWN") && isOurs;
+  return answer.kind === "INTERNAL" || answer.kind === "UNKNOWN";
 }
 
 /** The smallest case found that is answered in the same way. What is not an answer stays as it is. */
