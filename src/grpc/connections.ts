@@ -13,11 +13,19 @@
 import type { Socket } from "node:net";
 import type { Clock } from "../clock.ts";
 import { StatusError } from "../errors.ts";
+import { stopReading } from "./grpc-js-internals.ts";
 import type { ServerLimits } from "./limits.ts";
 import { type Refusals, sweepEveryMs } from "./refusals.ts";
 
 /** How long a peer may take to read the status of a call that has ended, in milliseconds. */
 const lastStatusMs = 1_000;
+
+/**
+ * The most DATA frames of a connection that are handled in one turn of the event loop; some ten
+ * milliseconds' worth. libuv reads up to 2 MiB of a socket in a turn, and in tiny frames that is work
+ * for a second, in which nobody else is served.
+ */
+export const maxFramesPerTurn = 1_024;
 
 /** All connections from one remote address. */
 interface Peer {
@@ -30,6 +38,8 @@ interface Peer {
 export interface OpenStream {
   /** False when the call was ended for what it held: it should hold nothing more. */
   readonly isOpen: boolean;
+  /** Is to be called for each DATA frame. */
+  came(): void;
   /** Counts bytes that wait because of this call; negative when they wait no longer. */
   charge(bytes: number): void;
   /** Takes over how the call is ended when it holds too much. */
@@ -55,6 +65,8 @@ class Connection {
   readonly acceptedAt: number;
   readonly streams = new Set<Stream>();
   waitingBytes = 0;
+  /** The DATA frames that were handled in this turn of the event loop. */
+  frames = 0;
 
   constructor(socket: Socket, peer: Peer | undefined, acceptedAt: number) {
     this.socket = socket;
@@ -89,6 +101,10 @@ class Stream implements OpenStream {
     this.connection = connection;
     this.#end = end;
     this.#reset = reset;
+  }
+
+  came(): void {
+    this.#connections.came(this.connection);
   }
 
   charge(bytes: number): void {
@@ -329,6 +345,19 @@ export class Connections {
     return new StatusError("RESOURCE_EXHAUSTED", message);
   }
 
+  /** Counts a DATA frame. When there are many in one turn, the rest waits for the next turn. */
+  came(connection: Connection): void {
+    connection.frames += 1;
+    if (connection.frames === 1) {
+      this.#clock.sleep(0, { signal: never }).then(() => {
+        connection.frames = 0;
+      });
+    } else if (connection.frames === maxFramesPerTurn) {
+      const startReading = stopReading(connection.socket);
+      this.#clock.sleep(0, { signal: never }).then(startReading);
+    }
+  }
+
   /** Counts bytes that wait, and ends calls until they are within the limits. */
   charge(stream: Stream, bytes: number): void {
     const { connection } = stream;
@@ -366,6 +395,8 @@ export class Connections {
     stream.refuse(why);
   }
 }
+
+const never = new AbortController().signal;
 
 function largest<T extends { readonly waitingBytes: number }>(all: Iterable<T>): T | undefined {
   let found: T | undefined;

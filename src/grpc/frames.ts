@@ -29,6 +29,14 @@ export function framedBytes(message: Uint8Array): number {
   return message.byteLength + headerBytes;
 }
 
+/**
+ * A message may come in so many pieces of any size. In more pieces, they must have so many bytes on
+ * average: each piece is work, and whoever sends one byte at a time keeps a server busy for nothing.
+ * HTTP/2 implementations send pieces of up to 16 KiB.
+ */
+const maxSmallPieces = 64;
+const minPieceBytes = 64;
+
 export interface FrameDecoderOptions {
   readonly maxMessageBytes: number;
   /** Each message comes with its header, and may be compressed: the caller inflates it. */
@@ -51,6 +59,7 @@ export class FrameDecoder {
   #message: Buffer | undefined;
   #messageBytes = 0;
   #length = 0;
+  #pieces = 0;
 
   constructor({ maxMessageBytes, keepsHeaders = false }: FrameDecoderOptions) {
     this.#maxMessageBytes = maxMessageBytes;
@@ -64,7 +73,7 @@ export class FrameDecoder {
 
   /**
    * The messages that are whole with these bytes. Throws `StatusError`: RESOURCE_EXHAUSTED for one that
-   * is announced as too large, UNIMPLEMENTED for a compressed one.
+   * is announced as too large or comes in too many small pieces, UNIMPLEMENTED for a compressed one.
    */
   push(bytes: Buffer): Buffer[] {
     const messages: Buffer[] = [];
@@ -89,6 +98,7 @@ export class FrameDecoder {
     this.#headerLength += taken;
     if (this.#headerLength === headerBytes) {
       this.#headerLength = 0;
+      this.#pieces = 0;
       this.#begin(this.#header[0] ?? 0, this.#header.readUInt32BE(1));
     }
     return taken;
@@ -133,6 +143,13 @@ export class FrameDecoder {
     }
     bytes.copy(message, this.#length, at, at + taken);
     this.#length = needed;
+    this.#pieces += taken > 0 ? 1 : 0;
+    if (this.#pieces > maxSmallPieces && needed < this.#pieces * minPieceBytes) {
+      throw new StatusError(
+        "RESOURCE_EXHAUSTED",
+        `received ${needed} bytes of a message in ${this.#pieces} pieces; at least ${minPieceBytes} bytes a piece are expected after ${maxSmallPieces} of them`,
+      );
+    }
     return taken;
   }
 }

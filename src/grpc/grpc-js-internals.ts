@@ -14,6 +14,7 @@
  */
 
 import { constants, type Http2Stream, type ServerHttp2Stream } from "node:http2";
+import type { Socket } from "node:net";
 import type {
   Metadata,
   ServerInterceptingCall,
@@ -103,6 +104,9 @@ export class InnerCall {
         this.#deliver(decode(bytes));
       } catch (error) {
         base.sendStatus(toWireStatus(error));
+        this.discardInput();
+        // After the status has left the stream is reset, and what its peer still sends costs no more work.
+        base.stream.close();
       }
     };
   }
@@ -202,6 +206,22 @@ export function innerCallOf(call: object): InnerCall {
     throw new TypeError("grpc-js keeps the inner call elsewhere");
   }
   return inner;
+}
+
+/** What we use of the handle below a socket, which libuv reads. */
+interface Handle {
+  readStop(): void;
+  readStart(): void;
+}
+
+/**
+ * Stops reading a socket that an HTTP/2 session has taken over, also in the middle of a turn of the
+ * event loop. Returns what starts it again. `socket.pause()` would not do: the session reads the handle.
+ */
+export function stopReading(socket: Socket): () => void {
+  const handle = () => (socket as { readonly _handle?: Handle | null })._handle;
+  handle()?.readStop();
+  return () => handle()?.readStart();
 }
 
 /** What a layer of a client's call has of the next one, down to the transport's own call. */

@@ -4,8 +4,8 @@
  */
 
 import { once } from "node:events";
-import { createServer, type ServerHttp2Stream } from "node:http2";
-import type { AddressInfo } from "node:net";
+import { connect, createServer, type ServerHttp2Stream } from "node:http2";
+import type { AddressInfo, Socket } from "node:net";
 import {
   Client,
   credentials,
@@ -22,6 +22,7 @@ import {
   innerCallOf,
   leaveWithoutHalfClose,
   onEachCall,
+  stopReading,
   together,
   transportCallOf,
 } from "../../src/grpc/grpc-js-internals.ts";
@@ -98,6 +99,34 @@ test("incoming bytes pass the decoder that it was given, one message a read", as
   expect(String(answer)).toBe("\0\0\0\0\x03one|two");
 });
 
+test("a socket that an HTTP/2 session reads can be stopped and started", async () => {
+  const accepted = Promise.withResolvers<Socket>();
+  const server = createServer();
+  server.on("connection", (socket: Socket) => accepted.resolve(socket));
+  const streams: string[] = [];
+  server.on("stream", (stream: ServerHttp2Stream, headers) => {
+    streams.push(String(headers[":path"]));
+    stream.respond({ ":status": 200 }, { endStream: true });
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const session = connect(`http://127.0.0.1:${(server.address() as AddressInfo).port}`);
+  const socket = await accepted.promise;
+  await once(session, "remoteSettings");
+  const start = stopReading(socket);
+  const request = session.request({ ":path": "/late" }).resume();
+  // A round trip through another connection: by then it would have come.
+  const other = connect(`http://127.0.0.1:${(server.address() as AddressInfo).port}`);
+  await once(other.request({ ":path": "/other" }).resume(), "end");
+  expect(streams).toEqual(["/other"]);
+  start();
+  await once(request, "end");
+  expect(streams).toEqual(["/other", "/late"]);
+  session.destroy();
+  other.destroy();
+  server.close();
+});
+
 test("a call that is failed at once reaches no handler", async () => {
   using server = await serve(
     (call) => call.fail(new StatusError("ABORTED", "no")),
@@ -143,11 +172,11 @@ test("a client's answers pass a decoder that keeps no pieces", async () => {
     stream.on("wantTrailers", () => stream.sendTrailers({ "grpc-status": "0" }));
     const size = 100_000;
     const bytes = Buffer.concat([Buffer.from([0, 0, 1, 0x86, 0xa0]), Buffer.alloc(size, 1)]);
-    // The first pieces in frames of their own; a decoder that keeps pieces has as many Buffers.
-    for (let at = 0; at < 2_000; at++) {
-      stream.write(bytes.subarray(at, at + 1));
+    // In frames of their own; a decoder that keeps pieces has as many Buffers.
+    for (let at = 0; at < bytes.length; at += 1_000) {
+      stream.write(bytes.subarray(at, at + 1_000));
     }
-    stream.end(bytes.subarray(2_000));
+    stream.end();
   });
   server.listen(0, "127.0.0.1");
   await once(server, "listening");

@@ -136,11 +136,11 @@ test("half messages take no more memory than their budget, which the refusals na
   await using server = await serveProbed();
   const before = await server.held();
   const { answers, seen } = await during(
-    (options) => halfMessages(server, { streams: 50, ...options }),
+    (options) => halfMessages(server, { streams: 95, ...options }),
     () => server.mostHeld(),
   );
-  // The budget of a connection is 64 MiB. A buffer that grows is there twice for a moment.
-  expect(seen - before).toBeLessThan(128 * megabyte);
+  // Of 380 MiB the connection may keep 64, and what is sent meanwhile passes through.
+  expect(seen - before).toBeLessThan(200 * megabyte);
   expectRefused(answers, 1);
   await stillServes(server);
 });
