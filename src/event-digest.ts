@@ -77,11 +77,20 @@ export class DigestCells {
     return this.#cells.size;
   }
 
-  /** By day, then by type. */
+  /** All cells by day, then by type. */
   all(): DigestCell[] {
-    return Array.from(this.#cells)
-      .sort(([a], [b]) => (a < b ? -1 : 1))
-      .map(([, { type, day, count, sum }]) => ({ type, day, count, digest: bytesOf(sum) }));
+    return Array.from(this.inOrder());
+  }
+
+  /** The same one by one: thousands of them are work for a tenth of a second. */
+  *inOrder(): Generator<DigestCell, void> {
+    for (const key of Array.from(this.#cells.keys()).sort()) {
+      const cell = this.#cells.get(key);
+      if (cell !== undefined) {
+        const { type, day, count, sum } = cell;
+        yield { type, day, count, digest: bytesOf(sum) };
+      }
+    }
   }
 }
 

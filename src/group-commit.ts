@@ -18,6 +18,10 @@ export interface GroupCommitOptions<T, R> {
   readonly clock: Sleeper;
   /** A batch of so many is committed without waiting any longer. */
   readonly maxItems?: number;
+  /** How large an item is, in any unit. Left out, items have no size. */
+  readonly sizeOf?: (item: T) => number;
+  /** A batch of so much is committed at once: a commit must not hold up everything else for long. */
+  readonly maxSize?: number;
   /**
    * How long a batch waits for more items if the previous batch had more than one, in milliseconds;
    * after a batch of one the next is committed at the end of the turn. Without it, a batch is committed
@@ -48,6 +52,9 @@ export class GroupCommit<T, R> {
   readonly #clock: Sleeper;
   readonly #maxItems: number;
   readonly #lingerMs: number | undefined;
+  readonly #sizeOf: (item: T) => number;
+  readonly #maxSize: number;
+  #size = 0;
   #waiting: { item: T; resolve: (result: R) => void; reject: (error: unknown) => void }[] = [];
   #isBusy = false;
 
@@ -56,6 +63,8 @@ export class GroupCommit<T, R> {
     this.#clock = options.clock;
     this.#maxItems = options.maxItems ?? defaultMaxItems;
     this.#lingerMs = options.lingerMs;
+    this.#sizeOf = options.sizeOf ?? (() => 0);
+    this.#maxSize = options.maxSize ?? Number.POSITIVE_INFINITY;
   }
 
   /**
@@ -66,10 +75,11 @@ export class GroupCommit<T, R> {
     return new Promise((resolve, reject) => {
       const batch = this.#waiting;
       batch.push({ item, resolve, reject });
-      if (batch.length === 1) {
-        this.#wait(batch);
-      } else if (batch.length >= this.#maxItems) {
+      this.#size += this.#sizeOf(item);
+      if (batch.length >= this.#maxItems || this.#size >= this.#maxSize) {
         this.flush();
+      } else if (batch.length === 1) {
+        this.#wait(batch);
       }
     });
   }
@@ -100,6 +110,7 @@ export class GroupCommit<T, R> {
       return;
     }
     this.#waiting = [];
+    this.#size = 0;
     this.#isBusy = batch.length > 1;
     try {
       const results = this.#commit(batch.map(({ item }) => item));

@@ -2,11 +2,11 @@
 
 import { expect, test } from "vitest";
 import { systemClock } from "../src/clock.ts";
-import { GroupCommit } from "../src/group-commit.ts";
+import { GroupCommit, type GroupCommitOptions } from "../src/group-commit.ts";
 import { failure } from "./support/serve-handlers.ts";
 import { testClock } from "./support/test-clock.ts";
 
-function grouped(options: { maxItems?: number; lingerMs?: number } = {}) {
+function grouped(options: Partial<GroupCommitOptions<number, string>> = {}) {
   const clock = testClock();
   const batches: number[][] = [];
   const commits = new GroupCommit<number, string>({
@@ -40,6 +40,15 @@ test("what comes together is one commit, and each gets its own result", async ()
   await clock.advance(0);
   expect(await Promise.all(results)).toEqual(["#1", "#2", "#3"]);
   expect(batches).toEqual([[1, 2, 3]]);
+});
+
+test("what is large enough is committed at once, and those before it with it", async () => {
+  const { clock, batches, commits } = grouped({ sizeOf: (item) => item, maxSize: 10 });
+  const results = [4, 5, 1, 12, 3].map((item) => commits.add(item));
+  expect(batches).toEqual([[4, 5, 1], [12]]);
+  await clock.advance(0);
+  expect(batches).toEqual([[4, 5, 1], [12], [3]]);
+  expect(await Promise.all(results)).toEqual(["#4", "#5", "#1", "#12", "#3"]);
 });
 
 test("without a linger, those who heard of a commit share the next one, and wait for no timer", async () => {

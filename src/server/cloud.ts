@@ -59,6 +59,12 @@ const reportsLingerMs = 100;
  */
 const eventsLingerMs = 4;
 
+/**
+ * The most payload of one commit, in characters, but for the last event. To write megabytes takes SQLite
+ * some milliseconds each, in which nobody is served.
+ */
+const maxCommitSize = 4 * 1024 * 1024;
+
 export class Cloud {
   readonly #options: CloudOptions;
   #open: OpenCloud | undefined;
@@ -87,6 +93,8 @@ export class Cloud {
       const commits = new GroupCommit({
         clock,
         lingerMs: eventsLingerMs,
+        sizeOf: ({ payload }: OfferedEvent) => payload.length,
+        maxSize: maxCommitSize,
         commit(events: readonly OfferedEvent[]): readonly Taken[] {
           try {
             const outcomes = ledger.take(events);

@@ -86,7 +86,7 @@ async function* read(
       cells.add(event);
     }
   }
-  for (const { count, ...cell } of cells.all()) {
+  for (const { count, ...cell } of cells.inOrder()) {
     yield { part: { case: "cell", value: { ...cell, count: BigInt(count) } } };
   }
 }

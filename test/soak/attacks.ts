@@ -24,11 +24,14 @@ import {
 import { type GoodTimes, type Kind, openSubject, type Subject } from "./attacked.ts";
 
 export interface AttacksOptions {
-  /** Only this attack; without it, each of them and then all together. */
+  /** Only this attack, or `together`; without it, each of them and then all together. */
   readonly name?: string | undefined;
   readonly rounds: number;
   readonly say: (line: string) => void;
 }
+
+/** The name that stands for all attacks at the same time. */
+export const together = "together";
 
 /** How much more heap and external memory a server may keep after a round, in bytes. */
 const maxKeptBytes = 50 * megabyte;
@@ -54,7 +57,7 @@ const comesBackMs = 15_000;
 /** Throws an error that lists every bound that was missed. */
 export async function attacks({ name, rounds, say }: AttacksOptions): Promise<void> {
   using folder = tempFolder("attacks-");
-  const chosen = name === undefined ? Object.keys(allAttacks) : [name];
+  const chosen = name === undefined || name === together ? Object.keys(allAttacks) : [name];
   const misses: string[] = [];
   const kindsOf = (names: readonly string[]) => [...new Set(names.map(kindOf))];
   const subjects = new Map<Kind, Subject>();
@@ -90,14 +93,14 @@ export async function attacks({ name, rounds, say }: AttacksOptions): Promise<vo
   const firstRss = new Map<Kind, number>();
   for (let round = 1; round <= rounds; round++) {
     say(`round ${round}`);
-    for (const attack of chosen) {
+    for (const attack of name === together ? [] : chosen) {
       const row = await attacked([attack], subjectOf(kindOf(attack)));
       say(describeRow(row));
       misses.push(...missesOf(row, quiet.get(kindOf(attack)) ?? {}));
     }
     if (chosen.length > 1) {
-      const together = chosen.filter((attack) => kindOf(attack) === "cloud");
-      const row = await attacked(together, subjectOf("cloud"));
+      const all = chosen.filter((attack) => kindOf(attack) === "cloud");
+      const row = await attacked(all, subjectOf("cloud"));
       say(describeRow(row));
       misses.push(...missesOf(row, quiet.get("cloud") ?? {}));
     }

@@ -16,7 +16,7 @@
 
 import { inspect, parseArgs } from "node:util";
 import { attacks as allAttacks } from "../support/attacks/index.ts";
-import { attacks } from "./attacks.ts";
+import { attacks, together } from "./attacks.ts";
 import { campaigns } from "./campaign.ts";
 import { fuzz } from "./fuzz.ts";
 import { longLife } from "./long-life.ts";
@@ -147,7 +147,7 @@ function readArgs(): {
       throw new Error(`no part ${unknown}`);
     }
     const { attack } = values;
-    if (attack !== undefined && !Object.hasOwn(allAttacks, attack)) {
+    if (attack !== undefined && attack !== together && !Object.hasOwn(allAttacks, attack)) {
       throw new Error(`no attack ${attack}; there are: ${Object.keys(allAttacks).join(", ")}`);
     }
     return { names: names.length > 0 ? names : (Object.keys(parts) as Part[]), given, attack };
