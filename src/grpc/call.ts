@@ -17,7 +17,6 @@ import type {
 } from "@bufbuild/protobuf";
 import {
   type ClientDuplexStream,
-  type Client as GrpcClient,
   Metadata,
   type ServiceError,
   type StatusObject,
@@ -28,6 +27,7 @@ import { messageOf, StatusError } from "../errors.ts";
 import { Batch, transmitOn } from "./batch.ts";
 import type { Check } from "./bounds.ts";
 import type { WatchCall } from "./call-events.ts";
+import type { Clients } from "./client-pool.ts";
 import { decode, encode, wireMethod } from "./definition.ts";
 import { leaveWithoutHalfClose } from "./grpc-js-internals.ts";
 import { deadlineSlackMs } from "./options.ts";
@@ -90,17 +90,6 @@ export interface CallRules {
   readonly check?: Check | undefined;
   /** Returns the error that the caller gets for a status that is not OK. */
   readonly explain?: (error: StatusError) => StatusError;
-}
-
-/** Where a call finds its connection. */
-export interface Clients {
-  take(): ClientLease;
-}
-
-export interface ClientLease {
-  readonly grpcClient: GrpcClient;
-  /** Is to be called once, when the call has ended. */
-  release(): void;
 }
 
 /** The longest timer that Node has, in milliseconds: 24.8 days. A later deadline is as good as none. */

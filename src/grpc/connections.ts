@@ -15,6 +15,16 @@ import type { Clock } from "../clock.ts";
 import { StatusError } from "../errors.ts";
 import { stopReading } from "./grpc-js-internals.ts";
 import type { ServerLimits } from "./limits.ts";
+import {
+  Connection,
+  connectionOf,
+  markSocket,
+  type Peer,
+  Stream,
+  type StreamControls,
+  type StreamCounts,
+} from "./open-stream.ts";
+import { peerAddress } from "./peer-address.ts";
 import { type Refusals, sweepEveryMs } from "./refusals.ts";
 
 /** How long a peer may take to read the status of a call that has ended, in milliseconds. */
@@ -27,118 +37,13 @@ const lastStatusMs = 1_000;
  */
 export const maxFramesPerTurn = 1_024;
 
-/** All connections from one remote address. */
-interface Peer {
-  readonly address: string;
-  connections: number;
-  streams: number;
-}
-
-/** A call, as far as it takes up room. */
-export interface OpenStream {
-  /** False when the call was ended for what it held: it should hold nothing more. */
-  readonly isOpen: boolean;
-  /** Is to be called for each DATA frame. */
-  came(): void;
-  /** Counts bytes that wait because of this call; negative when they wait no longer. */
-  charge(bytes: number): void;
-  /** Takes over how the call is ended when it holds too much. */
-  onRefused(end: (why: StatusError) => void): void;
-  /** Is to be called when the call has been given its status. */
-  ended(): void;
-}
-
-/** What can be done to a call from here. */
-export interface StreamControls {
-  /** Ends the call with a status, and lets go of what it holds. */
-  readonly end: (why: StatusError) => void;
-  /**
-   * Closes the HTTP/2 stream of a call that has ended although the peer may still send. One that has
-   * not read all of its answers keeps its time to, unless `isRefused`.
-   */
-  readonly reset: (options: { readonly isRefused: boolean }) => void;
-}
-
-class Connection {
-  readonly socket: Socket;
-  readonly peer: Peer | undefined;
-  readonly acceptedAt: number;
-  readonly streams = new Set<Stream>();
-  waitingBytes = 0;
-  /** The DATA frames that were handled in this turn of the event loop. */
-  frames = 0;
-
-  constructor(socket: Socket, peer: Peer | undefined, acceptedAt: number) {
-    this.socket = socket;
-    this.peer = peer;
-    this.acceptedAt = acceptedAt;
-  }
-}
-
-/**
- * How a connection is found from a socket. A map would not do: Node hands out a proxy of an HTTP/2
- * session's socket, which reads the properties of the socket and is another object.
- */
-const connectionKey = Symbol("connection");
-
-interface Marked {
-  [connectionKey]?: Connection;
-}
-
-class Stream implements OpenStream {
-  readonly connection: Connection;
-  waitingBytes = 0;
-  isOpen = true;
-  /** When the call was given its status, by the monotonic clock. */
-  endedAt: number | undefined;
-  readonly #connections: Connections;
-  readonly #reset: StreamControls["reset"];
-  #isRefused = false;
-  #end: (why: StatusError) => void;
-
-  constructor(connections: Connections, connection: Connection, { end, reset }: StreamControls) {
-    this.#connections = connections;
-    this.connection = connection;
-    this.#end = end;
-    this.#reset = reset;
-  }
-
-  came(): void {
-    this.#connections.came(this.connection);
-  }
-
-  charge(bytes: number): void {
-    if (this.isOpen) {
-      this.#connections.charge(this, bytes);
-    }
-  }
-
-  onRefused(end: (why: StatusError) => void): void {
-    this.#end = end;
-  }
-
-  ended(): void {
-    this.endedAt ??= this.#connections.now();
-  }
-
-  refuse(why: StatusError): void {
-    this.#isRefused = true;
-    this.#end(why);
-    this.ended();
-  }
-
-  reset(): void {
-    this.#reset({ isRefused: this.#isRefused });
-  }
-}
-
 export interface ConnectionsOptions {
   readonly limits: ServerLimits;
   readonly refusals: Refusals;
   readonly clock: Clock;
 }
 
-export class Connections {
+export class Connections implements StreamCounts {
   readonly #limits: ServerLimits;
   readonly #refusals: Refusals;
   readonly #clock: Clock;
@@ -170,7 +75,7 @@ export class Connections {
     }
     const connection = new Connection(socket, peer, this.#clock.monotonic());
     this.#bySocket.set(socket, connection);
-    (socket as Marked)[connectionKey] = connection;
+    markSocket(socket, connection);
     this.#silent.add(connection);
     socket.once("close", () => this.#forget(connection));
     return true;
@@ -178,7 +83,7 @@ export class Connections {
 
   /** Counts a call until its `close`. A StatusError says why there is no room for it. */
   open(socket: object | undefined, controls: StreamControls): Stream | StatusError {
-    const connection = (socket as Marked | undefined)?.[connectionKey];
+    const connection = connectionOf(socket);
     if (connection === undefined) {
       return new StatusError("UNAVAILABLE", "the connection is closed");
     }
@@ -406,22 +311,4 @@ function largest<T extends { readonly waitingBytes: number }>(all: Iterable<T>):
     }
   }
   return found;
-}
-
-/** What counts as one peer; undefined for a unix socket, or where the socket is closed already. */
-export function peerAddress(remoteAddress: string | undefined): string | undefined {
-  if (remoteAddress === undefined || !remoteAddress.includes(":")) {
-    return remoteAddress;
-  }
-  const [mapped] = /\d+\.\d+\.\d+\.\d+$/.exec(remoteAddress) ?? [];
-  if (mapped !== undefined) {
-    return mapped;
-  }
-  const [head = "", tail] = remoteAddress.replace(/%.*$/, "").split("::");
-  const groups = (text: string) => (text === "" ? [] : text.split(":"));
-  const before = groups(head);
-  const after = groups(tail ?? "");
-  const zeros = Array(Math.max(0, 8 - before.length - after.length)).fill("0");
-  const prefix = [...before, ...zeros, ...after].slice(0, 4).join(":");
-  return prefix === "0:0:0:0" ? remoteAddress : `${prefix}::/64`;
 }

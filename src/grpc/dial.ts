@@ -11,20 +11,9 @@ import { type Address, formatAddress, isLocal } from "../address.ts";
 import { systemClock } from "../clock.ts";
 import { StatusError } from "../errors.ts";
 import { type AnswerBounds, answerCheck } from "./bounds.ts";
-import {
-  type CallOptions,
-  type Client,
-  type ClientLease,
-  type Clients,
-  startCall,
-} from "./call.ts";
-import {
-  clientOptions,
-  connectTimeoutMs,
-  loopbackOptions,
-  maxCallsPerConnection,
-  watchfulOptions,
-} from "./options.ts";
+import { type CallOptions, type Client, startCall } from "./call.ts";
+import { ClientPool } from "./client-pool.ts";
+import { clientOptions, connectTimeoutMs, loopbackOptions, watchfulOptions } from "./options.ts";
 
 export type { AnswerHeaders, CallOptions, Client } from "./call.ts";
 
@@ -169,48 +158,6 @@ export function dial(
     },
     close: () => pool.close(),
   };
-}
-
-/**
- * The connections behind a `Connection`: one, as long as its calls fit. A server takes a hundred calls
- * of a connection at a time, and grpc-js lets further ones wait without a word for one of them to end.
- * So they get another connection, which is closed again when it is not needed any more.
- */
-class ClientPool implements Clients {
-  readonly #connect: () => GrpcClient;
-  readonly #clients: { readonly grpcClient: GrpcClient; calls: number }[];
-
-  constructor(first: GrpcClient, connect: () => GrpcClient) {
-    this.#connect = connect;
-    this.#clients = [{ grpcClient: first, calls: 0 }];
-  }
-
-  take(): ClientLease {
-    let chosen = this.#clients.find(({ calls }) => calls < maxCallsPerConnection);
-    if (chosen === undefined) {
-      chosen = { grpcClient: this.#connect(), calls: 0 };
-      this.#clients.push(chosen);
-    }
-    const taken = chosen;
-    taken.calls += 1;
-    return {
-      grpcClient: taken.grpcClient,
-      release: () => {
-        taken.calls -= 1;
-        const at = this.#clients.indexOf(taken);
-        if (taken.calls === 0 && at > 0) {
-          this.#clients.splice(at, 1);
-          taken.grpcClient.close();
-        }
-      },
-    };
-  }
-
-  close(): void {
-    for (const { grpcClient } of this.#clients) {
-      grpcClient.close();
-    }
-  }
 }
 
 function connect(address: Address, options: ChannelOptions): GrpcClient {

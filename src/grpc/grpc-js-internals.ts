@@ -23,8 +23,8 @@ import type {
 } from "@grpc/grpc-js";
 import { StreamDecoder } from "@grpc/grpc-js/build/src/stream-decoder.js";
 import type { StatusError } from "../errors.ts";
-import type { OpenStream } from "./connections.ts";
 import { FrameDecoder, framed, headerBytes } from "./frames.ts";
+import type { OpenStream } from "./open-stream.ts";
 import { maxMessageBytes } from "./options.ts";
 import { Requests } from "./requests.ts";
 import { toWireStatus } from "./status.ts";

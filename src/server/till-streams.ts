@@ -6,7 +6,7 @@
 
 import type { Clock } from "../clock.ts";
 import { StatusError } from "../errors.ts";
-import { peerAddress } from "../grpc/connections.ts";
+import { peerAddress } from "../grpc/peer-address.ts";
 
 /** The most streams of tills at a time; far more than a store has tills. */
 export const maxTillStreams = 2_000;

@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { connect as connectHttp2 } from "node:http2";
 import { connect, type Socket } from "node:net";
 import { describe, expect, test } from "vitest";
-import { peerAddress } from "../../src/grpc/connections.ts";
+import { peerAddress } from "../../src/grpc/peer-address.ts";
 import { frame, type RawClient, rawClient } from "../support/raw-call.ts";
 import { chat, each } from "../support/serve-handlers.ts";
 import { never, serveLesson } from "../support/start-server.ts";
