@@ -95,8 +95,18 @@ export interface CallRules {
 /** The longest timer that Node has, in milliseconds: 24.8 days. A later deadline is as good as none. */
 const maxTimerMs = 2 ** 31 - 1;
 
-/** How much later than ours grpc-js's own timer for a deadline is, in milliseconds. */
-const timerLeadMs = 2;
+/** The header tells a number of at most eight digits and a unit. */
+function timeoutHeader(ms: number): string {
+  const whole = Math.max(0, Math.ceil(ms));
+  return whole < 1e8 ? `${whole}m` : `${Math.ceil(whole / 1_000)}S`;
+}
+
+/** Resolves at an instant in Unix milliseconds. A timer alone may fire some milliseconds early. */
+async function until(instant: number, { signal }: { readonly signal: AbortSignal }): Promise<void> {
+  do {
+    await systemClock.sleep(instant - systemClock.now(), { signal });
+  } while (systemClock.now() < instant);
+}
 
 /**
  * Starts a call. On the wire the four shapes are one: requests, half-close, answers, status. So
@@ -121,13 +131,13 @@ export function startCall(
   const latest = deadline ?? Number.POSITIVE_INFINITY;
   const leftMs = latest - systemClock.now();
   const hasTimer = leftMs <= maxTimerMs;
+  const timeout: Record<string, string> = hasTimer ? { "grpc-timeout": timeoutHeader(leftMs) } : {};
   const { grpcClient, release } = clients.take();
   const call: ClientDuplexStream<Buffer, Buffer> = grpcClient.makeBidiStreamRequest(
     path,
     requestSerialize,
     responseDeserialize,
-    Metadata.fromHttp2Headers({ ...metadata }),
-    hasTimer ? { deadline: latest + timerLeadMs } : {},
+    Metadata.fromHttp2Headers({ ...metadata, ...timeout }),
   );
   watch?.({ kind: "requested", path, deadline });
 
@@ -142,8 +152,8 @@ export function startCall(
     }
   };
   if (hasTimer) {
-    // grpc-js has a timer of its own, and would half-close the stream before it resets it.
-    systemClock.sleep(Math.max(0, leftMs), over).then(
+    // grpc-js is told nothing of the deadline: it would half-close the stream before it resets it.
+    until(latest, over).then(
       () => {
         leaveWithoutHalfClose(call);
         call.call?.cancelWithStatus(wireStatus.DEADLINE_EXCEEDED, "deadline exceeded");
