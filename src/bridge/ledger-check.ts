@@ -1,4 +1,4 @@
-/** What a drainer does with what the cloud says of its ledger, at the beginning of each call. */
+/** Checks what the cloud says of its ledger at the beginning of each call of a drainer. */
 
 import { StatusError } from "../errors.ts";
 import type { LedgerSeen, Outbox } from "./outbox.ts";

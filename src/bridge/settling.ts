@@ -23,7 +23,7 @@ const retryBackoff = { baseMs: 200, capMs: 300_000 };
 export const numbersTaken =
   "the cloud says that the numbers of the events are taken, also after they were numbered again";
 
-/** Whether a call was refused because what it carried is more than the wire or the cloud takes. */
+/** Returns whether a call was refused because what it carried is more than the wire or the cloud takes. */
 export function isTooMuch(error: unknown): error is StatusError {
   return error instanceof StatusError && error.code === "RESOURCE_EXHAUSTED";
 }

@@ -182,7 +182,7 @@ export function ledgerIdOf(headers: AnswerHeaders): string | undefined {
   return id;
 }
 
-/** As `ledgerIdOf`, of the highest seq that the ledger has seen of our epoch. */
+/** Reads the highest seq that the ledger has seen of our epoch, with the same errors as `ledgerIdOf`. */
 export function seenOf(headers: AnswerHeaders): number | undefined {
   const [value] = headers.get("brewctl-seen");
   if (value === undefined) {

@@ -70,7 +70,7 @@ const socketMode = parser((text) => {
   return mode;
 });
 
-/** Of a command that can listen on a unix socket. */
+/** Makes the option of a command that can listen on a unix socket. */
 export function socketModeOption(): Option {
   return new Option(
     "--socket-mode <mode>",

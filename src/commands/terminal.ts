@@ -63,7 +63,7 @@ export interface Terminal {
   readonly isUnicode: boolean;
   /** For how long `print` has waited for a slow reader so far, in milliseconds. */
   readonly blockedMs: number;
-  /** What waits because talk is read more slowly than it is written; for a log. */
+  /** The bytes of talk that wait because it is read more slowly than it is written; a log looks at it. */
   readonly talkBacklog: LogBacklog;
   /** Whether talk is read more slowly than it is written, and piles up. */
   readonly isTalkBehind: boolean;

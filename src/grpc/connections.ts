@@ -251,7 +251,7 @@ export class Connections implements StreamCounts {
   }
 
   /** Counts a DATA frame. When there are many in one turn, the rest waits for the next turn. */
-  came(connection: Connection): void {
+  countFrame(connection: Connection): void {
     connection.frames += 1;
     if (connection.frames === 1) {
       this.#clock.sleep(0, { signal: never }).then(() => {

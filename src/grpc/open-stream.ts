@@ -15,7 +15,7 @@ export interface OpenStream {
   /** False when the call was ended for what it held: it should hold nothing more. */
   readonly isOpen: boolean;
   /** Is to be called for each DATA frame. */
-  came(): void;
+  countFrame(): void;
   /** Counts bytes that wait because of this call; negative when they wait no longer. */
   charge(bytes: number): void;
   /** Takes over how the call is ended when it holds too much. */
@@ -27,7 +27,7 @@ export interface OpenStream {
 /** Where a call's bytes and frames are counted. */
 export interface StreamCounts {
   now(): number;
-  came(connection: Connection): void;
+  countFrame(connection: Connection): void;
   charge(stream: Stream, bytes: number): void;
 }
 
@@ -95,8 +95,8 @@ export class Stream implements OpenStream {
     this.#reset = reset;
   }
 
-  came(): void {
-    this.#counts.came(this.connection);
+  countFrame(): void {
+    this.#counts.countFrame(this.connection);
   }
 
   charge(bytes: number): void {

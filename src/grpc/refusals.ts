@@ -12,7 +12,7 @@ export const sweepEveryMs = 1_000;
 const maxKinds = 64;
 
 /**
- * Whoever floods a server must not flood its log, or fill its disk. So the first refusal of a kind is
+ * A peer that floods a server must not flood its log, or fill its disk. So the first refusal of a kind is
  * logged with its details, and those that follow within a minute are counted and told in one line.
  */
 export class Refusals {

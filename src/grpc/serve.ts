@@ -185,7 +185,7 @@ function admit(
 function countedDecoder(stream: OpenStream): (bytes: Buffer) => Buffer[] {
   const decoder = new FrameDecoder({ maxMessageBytes });
   return (bytes) => {
-    stream.came();
+    stream.countFrame();
     const before = decoder.heldBytes;
     const messages = decoder.push(bytes);
     const whole = messages.reduce((sum, message) => sum + framedBytes(message), 0);

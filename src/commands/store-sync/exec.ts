@@ -39,7 +39,7 @@ const patienceMs = 2_000;
 /** What a program has left in its pipes may take so long after its end, in milliseconds. */
 const lastOutputMs = 200;
 
-/** What a program needs to find its tools, its home, its user, its language and its time zone. */
+/** The variables by which a program finds its tools, its home, its user, its language and its time zone. */
 const passed = /^(PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|LC_[A-Z]+|TZ|TMPDIR)$/;
 
 /** The part of an environment that a program gets: what every program needs, and what it is given by name. */

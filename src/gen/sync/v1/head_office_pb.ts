@@ -615,7 +615,7 @@ export const HeadOffice: GenService<{
    *
    * Errors: INVALID_ARGUMENT for no store or more than 10,000, for stores that are
    * named beside all_stores, for an id or type that is empty, over 128 bytes or not
-   * printable, and for a payload that is no JSON or over 1 MiB; RESOURCE_EXHAUSTED
+   * printable, and for a payload that is not JSON or over 1 MiB; RESOURCE_EXHAUSTED
    * for a payload that is more than 64 MiB times its stores; ALREADY_EXISTS for
    * a command_id that one of the stores has with another content;
    * FAILED_PRECONDITION for all stores while none is known.
