@@ -324,7 +324,8 @@ describe("a bad event costs no other", () => {
       sale(3, { timestamp: 253_402_300_799_999, seq: 2 ** 40 }),
     ];
     expect(box.ledger.take(events)).toEqual([accepted, accepted, accepted]);
-    expect(box.ledger.events({ after: 0, limit: 10 })).toMatchObject(events);
+    const kept = [0, 1, 2].flatMap((after) => box.ledger.events({ after, limit: 1 }));
+    expect(kept).toMatchObject(events);
   });
 
   test("an empty batch is nothing", () => {

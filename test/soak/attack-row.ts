@@ -11,6 +11,12 @@ const goodLimits = {
   events: { limit: 1, quiet: 0.3 },
 } as const;
 
+/**
+ * The most processor time that one turn of the server's event loop may take, in milliseconds: for so
+ * long nobody else is served.
+ */
+const maxTurnMs = 100;
+
 /** The most resident memory that a server under attack may have, in bytes. */
 const maxPeakBytes = 600 * megabyte;
 
@@ -41,6 +47,9 @@ export function missesOf({ names, good, peakBytes, figures }: Row, quiet: GoodTi
     ...slow,
     ...(peakBytes <= maxPeakBytes ? [] : [`${what}: ${megabytes(peakBytes)} of memory`]),
     ...(figures === undefined ? [`${what}: the server stopped answering`] : []),
+    ...((figures?.longestTurnMs ?? 0) <= maxTurnMs
+      ? []
+      : [`${what}: a turn of ${Math.round(figures?.longestTurnMs ?? 0)} ms`]),
   ];
 }
 

@@ -7,6 +7,7 @@
  * and must not take the processor from the server and the good clients.
  */
 
+import { spawnSync } from "node:child_process";
 import { setTimeout as sleep } from "node:timers/promises";
 import { attacks as allAttacks, bridgeAttacks } from "../support/attacks/index.ts";
 import { type Running, startProgram } from "../support/brewctl.ts";
@@ -173,11 +174,19 @@ async function attacked(names: readonly string[], subject: Subject): Promise<Row
   return { names, good, peakBytes: await peak, figures, answers: answers.join("; ") };
 }
 
+/**
+ * An attacker is somebody else's machine. Here it must share ours, so it gets what the server leaves of
+ * the first core, where the system can say so.
+ */
+const onOneCore =
+  spawnSync("taskset", ["-c", "0", "true"]).status === 0 ? ["taskset", "-c", "0"] : [];
+
 function attacker(name: string, port: number): Running {
-  return startProgram("nice", [
-    ...["-n", "19", process.execPath, "--disable-warning=ExperimentalWarning"],
-    ...["test/soak/attacker.ts", name, String(port)],
-  ]);
+  const [program = "nice", ...args] = [
+    ...[...onOneCore, "nice", "-n", "19", process.execPath],
+    ...["--disable-warning=ExperimentalWarning", "test/soak/attacker.ts", name, String(port)],
+  ];
+  return startProgram(program, args);
 }
 
 /** Stops an attacker and reads what it was answered. */
