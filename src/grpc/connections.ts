@@ -3,8 +3,8 @@
  * memory. What goes beyond a limit is refused here, before any work is done for it, and costs nobody
  * else anything:
  *
- * - A connection too many takes the place of one that has made no call yet, the oldest first; if every
- *   connection is in use, it is closed.
+ * - A connection too many takes the place of one that has made no call yet: the oldest of the same peer,
+ *   or else of all. If every connection is in use, it is closed.
  * - A call too many is answered with RESOURCE_EXHAUSTED.
  * - When too many bytes wait, the call that holds most of them ends with RESOURCE_EXHAUSTED: of the
  *   same connection if that is over its limit, else of the connection that holds most of all.
@@ -204,7 +204,9 @@ export class Connections implements StreamCounts {
     if (isOver === undefined) {
       return true;
     }
-    const silent = this.#oldestSilent(isOver === "maxConnectionsPerPeer" ? peer : undefined);
+    // A peer that floods us takes the places of its own connections before those of others.
+    const own = peer === undefined ? undefined : this.#oldestSilent(peer);
+    const silent = own ?? (isOver === "maxConnections" ? this.#oldestSilent(undefined) : undefined);
     this.#refusals.note(
       silent === undefined ? "connection refused" : "connection without a call closed for another",
       { limit: isOver, at_most: this.#limits[isOver], peer: (silent?.peer ?? peer)?.address },

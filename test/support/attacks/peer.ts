@@ -11,6 +11,7 @@ import {
   type IncomingHttpHeaders,
   type Settings,
 } from "node:http2";
+import { connect as connectSocket } from "node:net";
 import {
   create,
   type DescMethod,
@@ -20,6 +21,7 @@ import {
 } from "@bufbuild/protobuf";
 import { frame } from "../raw-call.ts";
 import { type Answer, Answers, statusNames, unanswered } from "./answers.ts";
+import { attackerSocket } from "./attacker-socket.ts";
 import { untilAborted } from "./patience.ts";
 
 /** A server that listens on loopback. */
@@ -133,6 +135,7 @@ export class Peer implements Disposable {
     this.#dialsLeft -= 1;
     this.#lost = "connection closed";
     const session = connect(`http://127.0.0.1:${this.#port}`, {
+      createConnection: () => connectSocket(attackerSocket(this.#port)),
       settings: this.#settings,
       // The bound on what a session may hold is for the attacked side, and not for the attacker.
       maxSessionMemory: 4_096,

@@ -5,6 +5,7 @@ import { connect, type Socket } from "node:net";
 import { StreamingService } from "../../../src/gen/orders/v1/streaming_pb.ts";
 import { BridgeApi } from "../../../src/gen/sync/v1/bridge_api_pb.ts";
 import { Answers, unanswered } from "./answers.ts";
+import { attackerSocket } from "./attacker-socket.ts";
 import { atOnce, untilAborted } from "./patience.ts";
 import { type AttackOptions, gather, Peer, pathOf, requestOf, type Target } from "./peer.ts";
 import { flags, frameOf, frameTypes, grpcHeaders, headerBlock, Wire } from "./wire.ts";
@@ -72,7 +73,7 @@ export async function silentConnections(
     50,
     connections,
     async () => {
-      const socket = connect(target.port, "127.0.0.1");
+      const socket = connect(attackerSocket(target.port));
       sockets.push(socket);
       let why = "connection closed";
       socket.on("error", (error) => {

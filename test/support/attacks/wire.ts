@@ -6,6 +6,7 @@
 import { once } from "node:events";
 import { connect, type Socket } from "node:net";
 import { Answers, statusNames } from "./answers.ts";
+import { attackerSocket } from "./attacker-socket.ts";
 import { untilAborted } from "./patience.ts";
 import type { Target } from "./peer.ts";
 
@@ -95,7 +96,7 @@ export class Wire implements Disposable {
 
   /** Connects, and greets as HTTP/2 clients do unless it is told not to. */
   static async dial({ port }: Target, { greets = true } = {}): Promise<Wire> {
-    const socket = connect(port, "127.0.0.1");
+    const socket = connect(attackerSocket(port));
     const wire = new Wire(socket);
     if (greets) {
       // A header table of size 0: the server's headers are literals.
