@@ -78,7 +78,7 @@ const finalCodes: readonly StatusCode[] = [
 export async function keepLinked(options: LinkOptions): Promise<void> {
   const { connect, session, onState, isFinal, hurry, clock, random, signal } = options;
   let failures = 0;
-  /** How often in a row a session has asked to be made again without bringing anything forward. */
+  /** Counts the sessions in a row that asked to be made again without bringing anything forward. */
   let idleRepeats = 0;
   const progressed = () => {
     if (failures > 0) {

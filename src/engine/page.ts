@@ -11,7 +11,7 @@ export const maxPageSize = 1024 * 1024;
 
 export interface Page<T> {
   readonly items: readonly T[];
-  /** Whether the page ended at a bound, so that more rows may follow. */
+  /** True if the page ended at a bound, so that more rows may follow. */
   readonly isFull: boolean;
 }
 

@@ -109,7 +109,7 @@ export function textForPeople(maxLength: number): Bound<string> {
   };
 }
 
-/** Text that `faultOf` finds nothing wrong with; with `optional`, the empty text passes as well. */
+/** Bounds a text by `faultOf`, which returns what is wrong with it. With `optional`, empty text passes as well. */
 export function textThat(
   faultOf: (field: string, value: string) => string | undefined,
   { optional = false }: { readonly optional?: boolean } = {},
