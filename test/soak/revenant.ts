@@ -10,7 +10,7 @@ export interface Revenant extends AsyncDisposable {
   readonly kills: number;
   /** Rejects when it has ended by itself, with what it said, or does not come back. */
   readonly failed: Promise<never>;
-  /** Kills it, unless somebody else has just done so, and resolves when it is there again. */
+  /** Kills it, once it is there if it is not, and resolves when it is there again. */
   kill(options?: { readonly downMs?: number; readonly signal?: NodeJS.Signals }): Promise<void>;
   /** Ends it for good; resolves when it has ended. */
   end(signal: NodeJS.Signals): ReturnType<typeof endOf>;
@@ -26,7 +26,8 @@ export async function revenant(start: () => Promise<Running>): Promise<Revenant>
   let running: Running;
   let kills = 0;
   let isMeant = false;
-  let restarting: Promise<void> | undefined;
+  /** The last of the kills that were asked for, which follow each other. */
+  let restarting = Promise.resolve();
   const begin = async () => {
     running = await start();
     isMeant = false;
@@ -47,18 +48,15 @@ export async function revenant(start: () => Promise<Running>): Promise<Revenant>
     },
     failed,
     kill({ downMs = 0, signal = "SIGKILL" } = {}) {
-      if (restarting === undefined) {
+      restarting = restarting.then(async () => {
         isMeant = true;
         kills += 1;
         running.child.kill(signal);
-        restarting = running.ended
-          .then(() => sleep(downMs))
-          .then(begin)
-          .then(() => {
-            restarting = undefined;
-          });
-        restarting.catch(reject);
-      }
+        await running.ended;
+        await sleep(downMs);
+        await begin();
+      });
+      restarting.catch(reject);
       return restarting;
     },
     end(signal) {
@@ -67,7 +65,7 @@ export async function revenant(start: () => Promise<Running>): Promise<Revenant>
       return running.ended;
     },
     async [Symbol.asyncDispose]() {
-      await restarting?.catch(() => {});
+      await restarting.catch(() => {});
       isMeant = true;
       await running[Symbol.asyncDispose]();
     },

@@ -9,7 +9,7 @@
  * has, so that all of it happens while there is still much to be done.
  */
 
-import { deepEqual, ok } from "node:assert/strict";
+import { deepEqual, equal, ok } from "node:assert/strict";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Outbox } from "../../src/bridge/outbox.ts";
 import { Ledger } from "../../src/engine/ledger.ts";
@@ -366,12 +366,12 @@ function expectInOrder(dataDir: string, stores: readonly Store[]): void {
 function expectRough(result: StampedeResult, { stores, events, daemons, faults }: StampedeOptions) {
   const { kills, reconnects, duplicates, tillsLost, tillsRepeated, peakMemory } = result;
   const planned = faults["cloud killed"] + faults["fleet killed"] + faults["daemon killed"];
-  // Some moments fall together.
-  ok(kills >= planned / 2, `too tame: ${kills} kills`);
+  equal(kills, planned);
   ok(reconnects >= stores / 10, `too tame: ${reconnects} reconnects`);
-  ok(duplicates >= (stores * events) / 1000, `too tame: ${duplicates} duplicates`);
+  // Which chance decides in a small run: it may have none.
+  ok(duplicates >= Math.floor((stores * events) / 2000), `too tame: ${duplicates} duplicates`);
   ok(tillsLost >= daemons / 2, `too tame: tills lost their bridges ${tillsLost} times`);
-  ok(tillsRepeated >= daemons / 2, `too tame: tills repeated ${tillsRepeated} events`);
+  ok(tillsRepeated >= Math.floor(daemons / 4), `too tame: tills repeated ${tillsRepeated} events`);
   ok(peakMemory < maxCloudMemory, `the cloud grew to ${peakMemory} bytes`);
 }
 
