@@ -10,6 +10,7 @@ import * as newcomers from "../src/engine/newcomers.ts";
 import * as page from "../src/engine/page.ts";
 import * as batch from "../src/grpc/batch.ts";
 import { defaultLimits } from "../src/grpc/limits.ts";
+import { maxConnectionsToAccept } from "../src/grpc/listener.ts";
 import { maxMessageBytes } from "../src/grpc/options.ts";
 import * as requests from "../src/grpc/requests.ts";
 import * as log from "../src/log.ts";
@@ -22,7 +23,7 @@ import * as storeEvent from "../src/store-event.ts";
 
 const modules = [
   ...[dispatch, ledger, newcomers, page, log, bounds, digest, refusalLog, syncEngine, storeEvent],
-  ...[batch, requests, tillStreams, defaultLimits, { maxMessageBytes }],
+  ...[batch, requests, tillStreams, defaultLimits, { maxMessageBytes, maxConnectionsToAccept }],
   // Of the same module's other limits the cloud's own are tighter, and stand on the page.
   ...[{ maxCommandSequence, maxRepeatedIdBytes, maxShortTextBytes }],
 ];

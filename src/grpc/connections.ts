@@ -3,8 +3,9 @@
  * memory. What goes beyond a limit is refused here, before any work is done for it, and costs nobody
  * else anything:
  *
- * - A connection too many takes the place of one that has made no call yet: the oldest of the same peer,
- *   or else of all. If every connection is in use, it is closed.
+ * - A connection too many takes the place of one that has made no call yet: the oldest one of the peer
+ *   that has most connections. If every connection is in use, the new one is closed.
+ * - A connection is given to HTTP/2 when it sends its first bytes, so one that never does costs little.
  * - A call too many is answered with RESOURCE_EXHAUSTED.
  * - When too many bytes wait, the call that holds most of them ends with RESOURCE_EXHAUSTED: of the
  *   same connection if that is over its limit, else of the connection that holds most of all.
@@ -61,13 +62,16 @@ export class Connections implements StreamCounts {
     this.#clock = clock;
   }
 
-  /** Counts an accepted socket until it closes. False: there is no room, and the socket was closed. */
-  accept(socket: Socket): boolean {
+  /**
+   * Counts an accepted socket until it closes, and passes it to `onGreeted` when its first bytes have
+   * come, which it then still holds. A socket for which there is no room is closed.
+   */
+  accept(socket: Socket, { onGreeted }: { readonly onGreeted: () => void }): void {
     const address = peerAddress(socket.remoteAddress);
     const peer = address === undefined ? undefined : this.#peer(address);
     if (!this.#hasRoom(peer)) {
       socket.destroy();
-      return false;
+      return;
     }
     if (peer !== undefined) {
       peer.connections += 1;
@@ -77,8 +81,25 @@ export class Connections implements StreamCounts {
     this.#bySocket.set(socket, connection);
     markSocket(socket, connection);
     this.#silent.add(connection);
+    peer?.silent.add(connection);
     socket.once("close", () => this.#forget(connection));
-    return true;
+    // What goes wrong with it closes it, and that is heard.
+    socket.on("error", () => {});
+    socket.once("readable", () => {
+      if (socket.readableLength > 0) {
+        connection.hasGreeted = true;
+        onGreeted();
+      }
+    });
+  }
+
+  /** Closes the connections that have sent nothing, of which HTTP/2 does not know. */
+  closeUngreeted(): void {
+    for (const { socket, hasGreeted } of this.#silent) {
+      if (!hasGreeted) {
+        socket.destroy();
+      }
+    }
   }
 
   /** Counts a call until its `close`. A StatusError says why there is no room for it. */
@@ -87,9 +108,10 @@ export class Connections implements StreamCounts {
     if (connection === undefined) {
       return new StatusError("UNAVAILABLE", "the connection is closed");
     }
-    this.#silent.delete(connection);
-    const { maxStreams, maxStreamsPerPeer } = this.#limits;
     const { peer } = connection;
+    this.#silent.delete(connection);
+    peer?.silent.delete(connection);
+    const { maxStreams, maxStreamsPerPeer } = this.#limits;
     if (peer !== undefined && peer.streams >= maxStreamsPerPeer) {
       return this.#refuse(
         `${peer.streams} calls of ${peer.address} are open; at most ${maxStreamsPerPeer} of one peer are allowed`,
@@ -190,7 +212,7 @@ export class Connections implements StreamCounts {
   }
 
   #peer(address: string): Peer {
-    return this.#peers.get(address) ?? { address, connections: 0, streams: 0 };
+    return this.#peers.get(address) ?? { address, connections: 0, streams: 0, silent: new Set() };
   }
 
   #hasRoom(peer: Peer | undefined): boolean {
@@ -204,9 +226,11 @@ export class Connections implements StreamCounts {
     if (isOver === undefined) {
       return true;
     }
-    // A peer that floods us takes the places of its own connections before those of others.
-    const own = peer === undefined ? undefined : this.#oldestSilent(peer);
-    const silent = own ?? (isOver === "maxConnections" ? this.#oldestSilent(undefined) : undefined);
+    const silent = first(
+      isOver === "maxConnectionsPerPeer"
+        ? peer?.silent
+        : (this.#mostConnected()?.silent ?? this.#silent),
+    );
     this.#refusals.note(
       silent === undefined ? "connection refused" : "connection without a call closed for another",
       { limit: isOver, at_most: this.#limits[isOver], peer: (silent?.peer ?? peer)?.address },
@@ -220,24 +244,27 @@ export class Connections implements StreamCounts {
     return true;
   }
 
-  #oldestSilent(peer: Peer | undefined): Connection | undefined {
-    for (const connection of this.#silent) {
-      if (peer === undefined || connection.peer === peer) {
-        return connection;
+  /** The peer that has most connections, of those that have one which made no call yet. */
+  #mostConnected(): Peer | undefined {
+    let most: Peer | undefined;
+    for (const peer of this.#peers.values()) {
+      if (peer.silent.size > 0 && peer.connections > (most?.connections ?? 0)) {
+        most = peer;
       }
     }
-    return undefined;
+    return most;
   }
 
   #forget(connection: Connection): void {
     if (!this.#bySocket.delete(connection.socket)) {
       return;
     }
+    const { peer } = connection;
     this.#silent.delete(connection);
+    peer?.silent.delete(connection);
     for (const stream of connection.streams) {
       this.close(stream);
     }
-    const { peer } = connection;
     if (peer !== undefined) {
       peer.connections -= 1;
       if (peer.connections === 0) {
@@ -304,6 +331,13 @@ export class Connections implements StreamCounts {
 }
 
 const never = new AbortController().signal;
+
+function first<T>(all: Iterable<T> = []): T | undefined {
+  for (const one of all) {
+    return one;
+  }
+  return undefined;
+}
 
 function largest<T extends { readonly waitingBytes: number }>(all: Iterable<T>): T | undefined {
   let found: T | undefined;

@@ -16,6 +16,13 @@ import { type Address, formatAddress } from "../address.ts";
 import { messageOf, UsageError } from "../errors.ts";
 import { bindWithMode } from "./socket-mode.ts";
 
+/**
+ * How many connections the system keeps until this process accepts them; it may allow fewer. Without
+ * it Node asks for 511, and a client that finds the queue full during a flood of connections waits
+ * until TCP tries again, a second later and then three.
+ */
+export const maxConnectionsToAccept = 4096;
+
 export interface Listener {
   /** The port, also when any free one was asked for; undefined on a unix socket. */
   readonly port: number | undefined;
@@ -54,7 +61,7 @@ export async function openListener(
       const listening = () =>
         new Promise<void>((resolve, reject) => {
           server.once("error", reject);
-          server.listen(options, resolve);
+          server.listen({ backlog: maxConnectionsToAccept, ...options }, resolve);
         });
       await (options.path === undefined ? listening() : bindWithMode(socketMode, listening));
     } catch (error) {

@@ -8,6 +8,8 @@ export interface Peer {
   readonly address: string;
   connections: number;
   streams: number;
+  /** Its connections that have made no call yet, the oldest first. */
+  readonly silent: Set<Connection>;
 }
 
 /** A call, as far as it takes up room. */
@@ -48,6 +50,8 @@ export class Connection {
   readonly acceptedAt: number;
   readonly streams = new Set<Stream>();
   waitingBytes = 0;
+  /** Whether it has sent anything. */
+  hasGreeted = false;
   /** The DATA frames that were handled in this turn of the event loop. */
   frames = 0;
 

@@ -67,6 +67,9 @@ const never = new AbortController().signal;
 /** Files that the process needs for other things than connections: ledgers, logs, pipes. */
 const filesOfOurs = 64;
 
+/** How much of all connections one peer may have. */
+const largestShare = 3 / 4;
+
 /** Throws `UsageError`, naming the address and what to do, if it cannot listen there. */
 export async function listen(options: ListenOptions): Promise<RunningServer> {
   const { address, implementations, log, socketMode = defaultSocketMode } = options;
@@ -101,9 +104,7 @@ export async function listen(options: ListenOptions): Promise<RunningServer> {
   const listener = await openListener(address, {
     socketMode,
     onConnection(socket: Socket) {
-      if (connections.accept(socket)) {
-        injector.injectConnection(socket);
-      }
+      connections.accept(socket, { onGreeted: () => injector.injectConnection(socket) });
     },
     onError: (error) =>
       refusals.note("connection not accepted", { limit: "open files", why: error.message }),
@@ -116,6 +117,7 @@ export async function listen(options: ListenOptions): Promise<RunningServer> {
     async stop({ graceMs, force }) {
       const shuttingDown = new StatusError("UNAVAILABLE", "server shutting down");
       listener.close();
+      connections.closeUngreeted();
       calls.stop("streaming", shuttingDown);
       // Connections close when their last call has its status; what tells us that is not the callback,
       // which does not wait for connections that were handed to it.
@@ -206,7 +208,14 @@ function sizeOf(headers: Readonly<Record<string, readonly (string | Buffer)[]>>)
 
 function withinOpenFiles(limits: ServerLimits): ServerLimits {
   const room = (maxOpenFiles() ?? Number.POSITIVE_INFINITY) - filesOfOurs;
-  return { ...limits, maxConnections: Math.max(1, Math.min(limits.maxConnections, room)) };
+  const maxConnections = Math.max(1, Math.min(limits.maxConnections, room));
+  // One peer never has all places.
+  const ofPeer = Math.ceil(maxConnections * largestShare);
+  return {
+    ...limits,
+    maxConnections,
+    maxConnectionsPerPeer: Math.min(limits.maxConnectionsPerPeer, ofPeer),
+  };
 }
 
 /** Whether the promise resolves within so many milliseconds, and before the signal aborts. */

@@ -2,12 +2,17 @@
 
 import { once } from "node:events";
 import { connect as connectHttp2 } from "node:http2";
-import { connect, type Socket } from "node:net";
+import { connect, Socket } from "node:net";
 import { describe, expect, test } from "vitest";
+import { systemClock } from "../../src/clock.ts";
+import { Connections } from "../../src/grpc/connections.ts";
+import { defaultLimits } from "../../src/grpc/limits.ts";
 import { peerAddress } from "../../src/grpc/peer-address.ts";
+import { Refusals } from "../../src/grpc/refusals.ts";
 import { frame, type RawClient, rawClient } from "../support/raw-call.ts";
 import { chat, each } from "../support/serve-handlers.ts";
 import { never, serveLesson } from "../support/start-server.ts";
+import { testLog } from "../support/test-log.ts";
 
 const subscribe = "/orders.v1.StreamingService/Subscribe";
 const uploadPath = "/orders.v1.StreamingService/UploadOrders";
@@ -63,6 +68,30 @@ describe("a connection too many", () => {
     }
     await once(stream, "data");
     expect(await server.log.line("connection refused")).toContain("limit=maxConnections");
+  });
+
+  test("takes the place of one of the peer that has most, whoever comes", () => {
+    const limits = { ...defaultLimits, maxConnections: 5, maxConnectionsPerPeer: 4 };
+    const refusals = new Refusals({ log: testLog() });
+    const connections = new Connections({ limits, refusals, clock: systemClock });
+    const from = (remoteAddress: string) => {
+      const socket = Object.defineProperty(new Socket(), "remoteAddress", { value: remoteAddress });
+      connections.accept(socket, { onGreeted() {} });
+      return socket;
+    };
+    const first = from("192.0.2.1");
+    const flood = Array.from({ length: 6 }, () => from("192.0.2.2"));
+    const second = from("192.0.2.1");
+    expect([first, second].map(({ destroyed }) => destroyed)).toEqual([false, false]);
+    expect(flood.map(({ destroyed }) => destroyed)).toEqual([
+      true,
+      true,
+      true,
+      false,
+      false,
+      false,
+    ]);
+    connections.destroy();
   });
 
   test("is not one any more when the others have gone", async () => {
