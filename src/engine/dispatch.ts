@@ -11,7 +11,7 @@ import { faultOfName } from "../store-event.ts";
 import { CommandBatches } from "./command-batch.ts";
 import { commandColumns, lastReadable, lastSequence, visibleCommands } from "./command-schema.ts";
 import { DeliveryMarks } from "./delivery-marks.ts";
-import { readPage } from "./page.ts";
+import { readPage, turnToRead } from "./page.ts";
 import { safe } from "./safe-integer.ts";
 
 export interface NewCommand {
@@ -196,6 +196,7 @@ export class Dispatch {
     this.#watching.set(storeId, (this.#watching.get(storeId) ?? 0) + 1);
     try {
       for (;;) {
+        await turnToRead(either);
         const news = this.#news.next(either);
         const page = this.#after(storeId, sequence);
         for (const command of page) {

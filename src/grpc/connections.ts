@@ -6,7 +6,8 @@
  * - A connection too many takes the place of one that has made no call yet: the oldest one of the peer
  *   that has most connections. If every connection is in use, the new one is closed.
  * - A connection is given to HTTP/2 when it sends its first bytes, so one that never does costs little.
- * - A call too many is answered with RESOURCE_EXHAUSTED.
+ * - A call too many is answered with RESOURCE_EXHAUSTED. A connection that opens more in one turn of the
+ *   event loop than it may have at a time, twice over, resets them itself as fast, and is closed.
  * - When too many bytes wait, the call that holds most of them ends with RESOURCE_EXHAUSTED: of the
  *   same connection if that is over its limit, else of the connection that holds most of all.
  */
@@ -111,7 +112,18 @@ export class Connections implements StreamCounts {
     const { peer } = connection;
     this.#silent.delete(connection);
     peer?.silent.delete(connection);
-    const { maxStreams, maxStreamsPerPeer } = this.#limits;
+    const { maxStreams, maxStreamsPerPeer, maxStreamsPerConnection } = this.#limits;
+    this.#countInTurn(connection, "opened");
+    // libuv reads at most 64 KiB of a client that waits for answers, which are its calls of one turn.
+    if (connection.opened > 2 * maxStreamsPerConnection) {
+      this.#refusals.note("connection closed: it opens calls and resets them", {
+        limit: "maxStreamsPerConnection",
+        at_most: maxStreamsPerConnection,
+        peer: peer?.address,
+      });
+      controls.disconnect();
+      return new StatusError("UNAVAILABLE", "the connection is closed");
+    }
     if (peer !== undefined && peer.streams >= maxStreamsPerPeer) {
       return this.#refuse(
         `${peer.streams} calls of ${peer.address} are open; at most ${maxStreamsPerPeer} of one peer are allowed`,
@@ -281,15 +293,21 @@ export class Connections implements StreamCounts {
 
   /** Counts a DATA frame. When there are many in one turn, the rest waits for the next turn. */
   countFrame(connection: Connection): void {
-    connection.frames += 1;
-    if (connection.frames === 1) {
-      this.#clock.sleep(0, { signal: never }).then(() => {
-        connection.frames = 0;
-      });
-    } else if (connection.frames === maxFramesPerTurn) {
+    this.#countInTurn(connection, "frames");
+    if (connection.frames === maxFramesPerTurn) {
       const startReading = stopReading(connection.socket);
       this.#clock.sleep(0, { signal: never }).then(startReading);
     }
+  }
+
+  #countInTurn(connection: Connection, what: "frames" | "opened"): void {
+    if (connection.frames + connection.opened === 0) {
+      this.#clock.sleep(0, { signal: never }).then(() => {
+        connection.frames = 0;
+        connection.opened = 0;
+      });
+    }
+    connection[what] += 1;
   }
 
   /** Counts bytes that wait, and ends calls until they are within the limits. */

@@ -136,6 +136,11 @@ export class InnerCall {
     return requests;
   }
 
+  /** Closes the connection at once, with all its calls. */
+  disconnect(): void {
+    this.http2.session?.destroy(undefined, constants.NGHTTP2_ENHANCE_YOUR_CALM);
+  }
+
   /** Ends the call with a status, before or while a handler runs. */
   fail(why: StatusError): void {
     this.#base.sendStatus(toWireStatus(why));

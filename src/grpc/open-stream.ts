@@ -42,6 +42,8 @@ export interface StreamControls {
    * not read all of its answers keeps its time to, unless `isRefused`.
    */
   readonly reset: (options: { readonly isRefused: boolean }) => void;
+  /** Closes the connection with all its calls, and takes nothing more of what it has sent. */
+  readonly disconnect: () => void;
 }
 
 export class Connection {
@@ -52,8 +54,9 @@ export class Connection {
   waitingBytes = 0;
   /** Whether it has sent anything. */
   hasGreeted = false;
-  /** The DATA frames that were handled in this turn of the event loop. */
+  /** What was handled in this turn of the event loop: DATA frames, and calls that it opened. */
   frames = 0;
+  opened = 0;
 
   constructor(socket: Socket, peer: Peer | undefined, acceptedAt: number) {
     this.socket = socket;

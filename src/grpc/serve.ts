@@ -153,8 +153,12 @@ function admit(
   const stream = connections.open(call.socket, {
     end: (why) => call.fail(why),
     reset: (options) => call.reset(options),
+    disconnect: () => call.disconnect(),
   });
   if (stream instanceof StatusError) {
+    if (call.http2.destroyed) {
+      return;
+    }
     call.fail(stream);
     // Nothing but the status was written, and HTTP/2 sends that first.
     call.http2.close();

@@ -7,6 +7,7 @@ import { setImmediate as nextTurn } from "node:timers/promises";
 import { create } from "@bufbuild/protobuf";
 import type { Clock } from "../clock.ts";
 import type { StoreState, Stretch, TakenEvent } from "../engine/ledger.ts";
+import { turnToRead } from "../engine/page.ts";
 import { StatusError } from "../errors.ts";
 import { DigestRangeSchema } from "../gen/sync/v1/digest_pb.ts";
 import { CommandState, HeadOffice } from "../gen/sync/v1/head_office_pb.ts";
@@ -102,10 +103,11 @@ export function headOffice({ cloud, questions, clock, log }: HeadOfficeOptions):
       }
     },
 
-    async *listCommands({ storeId }) {
+    async *listCommands({ storeId }, { signal }) {
       const { dispatch } = cloud.forCall();
       let after = { storeId: "", sequence: 0 };
       for (;;) {
+        await turnToRead({ signal });
         const page = dispatch.commands({ storeId, after, limit: pageSize });
         for (const { sequence, issuedAt, state, ...command } of page) {
           yield {
@@ -143,6 +145,7 @@ export function headOffice({ cloud, questions, clock, log }: HeadOfficeOptions):
       sendHeaders({ "brewctl-ledger": ledger.id });
       let position = Number(after);
       for (;;) {
+        await turnToRead({ signal });
         const news = taken.next({ signal });
         const { events, through, isAtEnd } =
           storeId === ""

@@ -1,6 +1,7 @@
 /** What a server lets one peer take, on real connections. The limits are small here. */
 
 import { once } from "node:events";
+import { readFileSync } from "node:fs";
 import { connect as connectHttp2 } from "node:http2";
 import { connect, Socket } from "node:net";
 import { describe, expect, test } from "vitest";
@@ -9,6 +10,8 @@ import { Connections } from "../../src/grpc/connections.ts";
 import { defaultLimits } from "../../src/grpc/limits.ts";
 import { peerAddress } from "../../src/grpc/peer-address.ts";
 import { Refusals } from "../../src/grpc/refusals.ts";
+import { rapidReset } from "../support/attacks/floods.ts";
+import { serve } from "../support/brewctl.ts";
 import { frame, type RawClient, rawClient } from "../support/raw-call.ts";
 import { chat, each } from "../support/serve-handlers.ts";
 import { never, serveLesson } from "../support/start-server.ts";
@@ -34,6 +37,15 @@ async function silent(port: number): Promise<Socket> {
   socket.resume();
   await once(socket, "connect");
   return socket;
+}
+
+/** How many connections Linux lets a server have waiting; others are taken to allow 100. */
+function mostQueued(): number {
+  try {
+    return Number(readFileSync("/proc/sys/net/core/somaxconn", "utf8"));
+  } catch {
+    return 100;
+  }
 }
 
 describe("a connection too many", () => {
@@ -114,6 +126,38 @@ test("a connection that makes no call in time is closed, whether it speaks HTTP/
   session.on("error", () => {});
   await Promise.all([once(socket, "close"), once(session, "close")]);
   expect(await server.log.line("no call in time")).toContain("limit=firstCallTimeoutMs");
+});
+
+test("a connection that opens calls and resets them at once is closed within one turn", async () => {
+  await using server = await serveLesson();
+  await using client = rawClient(server.port);
+  const closed = once(client.session, "close");
+  const { signal } = new AbortController();
+  await rapidReset(server, { count: 1_000, signal });
+  const line = await server.log.line("it opens calls and resets them");
+  expect(line).toContain("limit=maxStreamsPerConnection at_most=100 peer=127.0.0.");
+  expect(server.log.lines.filter((line) => line.includes("subscribe started")).length).toBeLessThan(
+    250,
+  );
+  expect((await client.call(uploadPath, endless)).code).toBe(0);
+  client.session.close();
+  await closed;
+});
+
+test("as many connections wait to be accepted as the system allows", async () => {
+  await using server = await serve();
+  const port = Number(server.addr.split(":").at(-1));
+  server.child.kill("SIGSTOP");
+  const count = Math.min(700, mostQueued());
+  const sockets = Array.from({ length: count }, () => connect(port, "127.0.0.1"));
+  try {
+    await Promise.all(sockets.map((socket) => once(socket, "connect")));
+  } finally {
+    server.child.kill("SIGCONT");
+    for (const socket of sockets) {
+      socket.destroy();
+    }
+  }
 });
 
 describe("a call too many", () => {
