@@ -7,9 +7,10 @@
  *     make soak ARGS="campaigns --seed 42 --runs 1"  one run again
  *     make soak ARGS="long-life --events 100000"
  *     make soak ARGS="attacks --attack idle-tills --rounds 1"
+ *     make soak ARGS="power-cuts --runs 1000"
  *     make fuzz ARGS="--seed 42 --runs 1"            one call of the fuzzer again
  *
- * The parts: stampede.ts, campaign.ts, long-life.ts, attacks.ts, fuzz.ts. What goes wrong is chosen by
+ * The parts: stampede.ts, campaign.ts, long-life.ts, attacks.ts, power-cuts.ts, fuzz.ts. What goes wrong is chosen by
  * the seed, which is printed first. Ends with 1 when anything was not as it should be, and says how to
  * have it again.
  */
@@ -20,6 +21,7 @@ import { attacks, together } from "./attacks.ts";
 import { campaigns } from "./campaign.ts";
 import { fuzz } from "./fuzz.ts";
 import { longLife } from "./long-life.ts";
+import { cutKinds, powerCuts } from "./power-cuts.ts";
 import { stampede, stampedeOf } from "./stampede.ts";
 
 const parts = {
@@ -27,6 +29,7 @@ const parts = {
   campaigns: runCampaigns,
   "long-life": runLongLife,
   attacks: runAttacks,
+  "power-cuts": runPowerCuts,
   fuzz: runFuzz,
 };
 type Part = keyof typeof parts;
@@ -101,6 +104,26 @@ async function runLongLife(): Promise<void> {
 
 async function runAttacks(): Promise<void> {
   await attacks({ name: attack, rounds: given.rounds ?? 3, say: console.log });
+}
+
+async function runPowerCuts(): Promise<void> {
+  const { runs = 10_000 } = given;
+  for (const kind of cutKinds) {
+    const each = { kind, seed, runs: Math.ceil(runs / cutKinds.length), batches: 60 };
+    const result = await powerCuts(each);
+    const { cuts, operations, promised, lost, broken, example } = result;
+    console.log(
+      `${kind}: ${cuts} cuts in ${operations} operations, ${promised} events promised, ${lost} lost, ${broken} files did not open`,
+    );
+    if (example !== undefined) {
+      throw new Error(example);
+    }
+    const control = await powerCuts({ ...each, runs: 50, ignoresSyncs: true });
+    console.log(`${kind}, a disk that ignores syncs: ${control.lost} of ${control.promised} lost`);
+    if (control.lost === 0) {
+      throw new Error("too tame: a disk that ignores syncs loses nothing");
+    }
+  }
 }
 
 async function runFuzz(): Promise<void> {
