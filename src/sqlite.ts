@@ -176,7 +176,8 @@ export class Database {
       refuseNetworkFileSystem(path);
       makePrivate(path);
     }
-    this.hasHotLog = isFile && (sizeOf(`${path}-wal`) > 0 || existsSync(suspicionPath(path)));
+    this.hasHotLog =
+      isFile && (sizeOf(`${path}-wal`) > 0 || hasJournal(path) || existsSync(suspicionPath(path)));
     const what = `${kind.name} ${path}`;
     const wasThere = isFile && sizeOf(path) > 0;
     // Opening it asks for nothing that a whole file does not have.
@@ -430,7 +431,7 @@ export function* salvage(
   table: string,
   key: string,
 ): Generator<Record<string, unknown>, void> {
-  const sqlite = new DatabaseSync(path, { readOnly: true, timeout: busyMs });
+  const sqlite = openToRead(path);
   try {
     const row = sqlite.prepare(`SELECT ${key} AS at, * FROM ${table} NOT INDEXED WHERE ${key} = ?`);
     const next = sqlite.prepare(
@@ -531,9 +532,25 @@ function checkVersion(sqlite: DatabaseSync): void {
   }
 }
 
+/**
+ * Opens a database to look at it. Nothing is changed in it, except that a transaction which a power cut
+ * has interrupted is rolled back: SQLite reads nothing before that, and it needs to write for it.
+ */
+function openToRead(path: string): DatabaseSync {
+  return new DatabaseSync(path, { readOnly: !hasJournal(path), timeout: busyMs });
+}
+
+/**
+ * Whether a rollback journal is beside the database. New files are made with one, before they are
+ * switched to WAL mode, and it outlives a process that is killed meanwhile.
+ */
+function hasJournal(path: string): boolean {
+  return sizeOf(`${path}-journal`) > 0;
+}
+
 /** Looks before anything is written, so that what is not ours stays as it is. */
 function checkKind(path: string, kind: Kind): void {
-  const sqlite = new DatabaseSync(path, { readOnly: true, timeout: busyMs });
+  const sqlite = openToRead(path);
   try {
     const applicationId = numberOf(sqlite, "application_id");
     const version = numberOf(sqlite, "user_version");
@@ -584,6 +601,11 @@ function create(sqlite: DatabaseSync, kind: Kind): void {
 
 function insistOnVersion(sqlite: DatabaseSync, kind: Kind, path: string): void {
   const version = numberOf(sqlite, "user_version");
+  if (version === 0 && numberOf(sqlite, "page_count") === 0) {
+    throw new StatusError("FAILED_PRECONDITION", `${path} is empty: it was never finished`, {
+      hint: "nothing was ever stored in it; the next command that writes to it makes it",
+    });
+  }
   if (version !== kind.version) {
     throw new StatusError(
       "FAILED_PRECONDITION",

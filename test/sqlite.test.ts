@@ -15,6 +15,7 @@ import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
 import { StatusError } from "../src/errors.ts";
 import { Database, inMemory, type Kind, salvage, takeLock } from "../src/sqlite.ts";
+import { interruptTransaction } from "./support/hot-journal.ts";
 import { reap } from "./support/reaper.ts";
 import { tempFolder } from "./support/temp.ts";
 
@@ -130,6 +131,40 @@ test("an empty file is filled", () => {
   put(database, "milk");
   expect(names(database)).toEqual(["milk"]);
   database.close();
+});
+
+test("a file whose making was interrupted by a power cut is made again", () => {
+  using folder = tempFolder();
+  const path = folder.file("list.db");
+  interruptTransaction(path);
+  const database = open(path);
+  expect(database.hasHotLog).toBe(true);
+  put(database, "milk");
+  expect(names(database)).toEqual(["milk"]);
+  database.close();
+});
+
+test("a transaction that a power cut has interrupted is rolled back, also by one who only reads", () => {
+  using folder = tempFolder();
+  const committed = `${kind.schema} INSERT INTO things (name) VALUES ('milk');
+    PRAGMA application_id = ${kind.applicationId}; PRAGMA user_version = ${kind.version}`;
+  for (const isReadOnly of [false, true]) {
+    const path = folder.file(`list-${isReadOnly}.db`);
+    interruptTransaction(path, committed);
+    const database = new Database(path, kind, { isReadOnly });
+    expect(names(database)).toEqual(["milk"]);
+    expect(database.faults(1)).toEqual([]);
+    database.close();
+  }
+});
+
+test("one who only reads is told that a file was never finished", () => {
+  using folder = tempFolder();
+  const path = folder.file("list.db");
+  interruptTransaction(path);
+  const error = refusal(() => new Database(path, kind, { isReadOnly: true }));
+  expect(error.code).toBe("FAILED_PRECONDITION");
+  expect(error.message).toContain("it was never finished");
 });
 
 test("a folder that this user may not write to is said so", () => {

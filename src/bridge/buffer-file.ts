@@ -284,7 +284,7 @@ function finishSalvage(path: string, salvaging: Salvaging): Database {
   rmSync(suspicionPath(path), { force: true });
   if (!existsSync(setAside)) {
     // The file itself comes last: then what is at the old path is the new one's.
-    for (const suffix of ["-wal", "-shm", ""]) {
+    for (const suffix of ["-journal", "-wal", "-shm", ""]) {
       if (existsSync(path + suffix)) {
         renameSync(path + suffix, setAside + suffix);
       }

@@ -12,6 +12,7 @@ import {
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { Outbox, type Recorded } from "../../src/bridge/outbox.ts";
 import { StatusError } from "../../src/errors.ts";
+import { interruptTransaction } from "../support/hot-journal.ts";
 import { memoryFolder, type TempFolder } from "../support/temp.ts";
 
 const pageSize = 4096;
@@ -296,6 +297,20 @@ describe("a salvage that is interrupted", () => {
     expect(setAsides(folder)).toHaveLength(1);
     expect(existsSync(folder.file("buffer.db-salvaging"))).toBe(false);
   };
+
+  test("a salvage that a power cut has interrupted while it made the new file is finished", () => {
+    using folder = memoryFolder();
+    const path = damaged(folder, whole);
+    const setAside = folder.file("buffer.db.damaged-1");
+    renameSync(path, setAside);
+    interruptTransaction(path);
+    const salvaging = { at: now(), owner: "store-01", setAside };
+    writeFileSync(`${path}-salvaging`, `${JSON.stringify(salvaging)}\n`);
+    const outbox = new Outbox({ path, storeId: "store-01", now });
+    expect(outbox.salvaged()?.events).toBe(total);
+    expect(existsSync(`${path}-salvaging`)).toBe(false);
+    outbox.close();
+  });
 
   test("before it began is begun anew", () => {
     using folder = memoryFolder();
