@@ -290,7 +290,8 @@ function finishSalvage(path: string, salvaging: Salvaging): Database {
       }
     }
   }
-  const database = new Database(path, bufferKind);
+  // When root salvages a buffer, its owner can go on with it.
+  const database = new Database(path, bufferKind, { ownerOf: setAside });
   try {
     database.write(() => {
       if (storeOf(database) === undefined) {
