@@ -46,8 +46,8 @@ export class ReplacedError extends StatusError {
   override readonly name = "ReplacedError";
 
   constructor(path: string, { isGone = false, cause }: { isGone?: boolean; cause?: unknown } = {}) {
-    const what = isGone ? "was removed" : "was replaced by another file";
-    super("UNAVAILABLE", `${path} ${what} while this process had it open`, {
+    const what = isGone ? "was removed" : "was replaced by another process";
+    super("UNAVAILABLE", `${path} ${what} while it was open here`, {
       hint: "nothing was written; start brewctl again, and it opens what is there now",
       cause,
     });

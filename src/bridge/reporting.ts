@@ -3,7 +3,7 @@
 import type { Bell } from "../bell.ts";
 import type { Clock } from "../clock.ts";
 import { messageOf, StatusError } from "../errors.ts";
-import { DamagedError } from "../sqlite.ts";
+import { needsReopening } from "../sqlite.ts";
 import type { Inbox } from "./inbox.ts";
 import type { Outbox } from "./outbox.ts";
 import type { StoreReport, Uplink } from "./uplink.ts";
@@ -53,7 +53,7 @@ export async function keepReporting(options: ReportingOptions): Promise<never> {
       await reportOnce(options);
     } catch (error) {
       signal.throwIfAborted();
-      if (error instanceof DamagedError) {
+      if (needsReopening(error)) {
         throw error;
       }
       onFailure(messageOf(error));
