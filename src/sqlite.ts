@@ -8,6 +8,7 @@
  */
 
 import {
+  type BigIntStats,
   closeSync,
   existsSync,
   openSync,
@@ -177,6 +178,9 @@ export class Database {
     const path = databaseFile(name);
     this.path = path;
     const isFile = path !== inMemory;
+    if (isFile) {
+      refuseLogAlone(path, kind);
+    }
     if (isFile && !isReadOnly) {
       makeFolder(dirname(resolve(path)));
       refuseNetworkFileSystem(path);
@@ -217,7 +221,8 @@ export class Database {
       throw describe(error);
     }
     this.#sqlite = sqlite;
-    this.#identity = isFile ? identityOf(path) : undefined;
+    const there = isFile ? statOf(path) : undefined;
+    this.#identity = there === undefined ? undefined : identityOf(there);
   }
 
   /**
@@ -294,7 +299,7 @@ export class Database {
       throw this.explain(error);
     }
     try {
-      this.#insistOnFile();
+      this.insistOnFile();
       const result = work();
       this.#commit.run();
       return result;
@@ -307,12 +312,22 @@ export class Database {
     }
   }
 
-  #insistOnFile(): void {
-    const identity = this.#identity === undefined ? undefined : identityOf(this.path);
-    if (identity !== this.#identity) {
-      const error = new ReplacedError(this.path, { isGone: identity === undefined });
+  /**
+   * Throws `ReplacedError` if the file was removed or replaced, and `DamagedError` if it was emptied. What
+   * is written after that would be gone with the process.
+   */
+  insistOnFile(): void {
+    if (this.#identity === undefined) {
+      return;
+    }
+    const there = statOf(this.path);
+    if (there === undefined || identityOf(there) !== this.#identity) {
+      const error = new ReplacedError(this.path, { isGone: there === undefined });
       this.#lost.abort(error);
       throw error;
+    }
+    if (there.size === 0n) {
+      throw this.damaged("it was emptied while it was open here");
     }
   }
 
@@ -455,6 +470,10 @@ export function* salvage(
   table: string,
   key: string,
 ): Generator<Record<string, unknown>, void> {
+  if (sizeOf(path) === 0) {
+    // SQLite would delete the log of an empty file.
+    return;
+  }
   const sqlite = openToRead(path);
   try {
     const row = sqlite.prepare(`SELECT ${key} AS at, * FROM ${table} NOT INDEXED WHERE ${key} = ?`);
@@ -605,6 +624,18 @@ function openToRead(path: string): DatabaseSync {
  */
 function hasJournal(path: string): boolean {
   return sizeOf(`${path}-journal`) > 0;
+}
+
+/**
+ * Refuses to open a file that is empty or gone while its log has something in it: SQLite would take the
+ * log for a leftover and delete it, and with it what was committed last. The log is looked at first,
+ * since a process that makes a new file has filled it before it begins a log.
+ */
+function refuseLogAlone(path: string, { name }: Kind): void {
+  if (sizeOf(`${path}-wal`) > 0 && sizeOf(path) === 0 && !hasJournal(path)) {
+    const what = existsSync(path) ? "was emptied" : "is gone";
+    throw new DamagedError(`${name} ${path} is damaged: it ${what}, and its log is still there`);
+  }
 }
 
 /** Looks before anything is written, so that what is not ours stays as it is. */
@@ -770,10 +801,14 @@ function sizeOf(path: string): number {
   return statSync(path, { throwIfNoEntry: false })?.size ?? 0;
 }
 
-/** Tells files apart by what the kernel knows them by; undefined if there is none of this name. */
-function identityOf(path: string): string | undefined {
-  const there = statSync(path, { bigint: true, throwIfNoEntry: false });
-  return there === undefined ? undefined : `${there.dev}:${there.ino}`;
+/** What the kernel knows of a file; undefined if there is none of this name. */
+function statOf(path: string): BigIntStats | undefined {
+  return statSync(path, { bigint: true, throwIfNoEntry: false });
+}
+
+/** Tells files apart, whatever their names are. */
+function identityOf({ dev, ino }: BigIntStats): string {
+  return `${dev}:${ino}`;
 }
 
 /**

@@ -42,7 +42,7 @@ const maxParkedCommands = 20;
 
 /** Has no end of its own: throws the signal's reason, and what is damaged. */
 export async function keepReporting(options: ReportingOptions): Promise<never> {
-  const { clock, signal, changed, onFailure } = options;
+  const { outbox, clock, signal, changed, onFailure } = options;
   for (;;) {
     const over = new AbortController();
     const pause = AbortSignal.any([signal, over.signal]);
@@ -50,6 +50,8 @@ export async function keepReporting(options: ReportingOptions): Promise<never> {
     // The pause may be over before anybody waits for it.
     news.catch(() => {});
     try {
+      // An idle store would otherwise learn only from its next sale that the file is gone.
+      outbox.database.insistOnFile();
       await reportOnce(options);
     } catch (error) {
       signal.throwIfAborted();
