@@ -24,7 +24,8 @@ const rooms: Readonly<Record<string, Room>> = {
   vocabulary: {
     imports: ["node:"],
     except: {
-      "sqlite.ts": ["./errors.ts", "./private-file.ts"],
+      "disk-error.ts": ["./errors.ts"],
+      "sqlite.ts": ["./disk-error.ts", "./errors.ts", "./private-file.ts"],
       "event-digest.ts": ["./store-event.ts"],
       "version.ts": ["../package.json"],
     },

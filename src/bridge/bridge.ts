@@ -4,14 +4,14 @@
  * too long is removed. Tills are let in by server/bridge-api.ts.
  *
  * Each of these parts goes on by itself. One that fails says so and begins anew after a while: a cloud
- * that refuses us must not cost a till its port. Only a buffer that is damaged ends the bridge, since
- * the next start salvages it.
+ * that refuses us must not cost a till its port. Only a buffer that is damaged, removed or replaced ends
+ * the bridge: the next start salvages it, or opens the file that is there then.
  */
 
 import { Bell } from "../bell.ts";
 import type { Clock, Random } from "../clock.ts";
 import { messageOf, StatusError } from "../errors.ts";
-import { DamagedError } from "../sqlite.ts";
+import { needsReopening } from "../sqlite.ts";
 import { keepApplying } from "./applying.ts";
 import { channel } from "./channel.ts";
 import { type DigestPart, digestsOf } from "./digesting.ts";
@@ -194,7 +194,7 @@ export class Bridge {
         if (signal.aborted) {
           return;
         }
-        if (error instanceof DamagedError) {
+        if (needsReopening(error)) {
           this.#fail(error);
           return;
         }

@@ -4,9 +4,9 @@
  */
 
 import { randomBytes } from "node:crypto";
-import { existsSync, renameSync, rmSync } from "node:fs";
+import { existsSync, renameSync, rmSync, statSync } from "node:fs";
 import { messageOf, StatusError } from "../errors.ts";
-import { readPrivateFile, replaceFile } from "../private-file.ts";
+import { makePrivateFile, readPrivateFile, replaceFile } from "../private-file.ts";
 import { DamagedError, Database, type Kind, salvage, suspicionPath, takeLock } from "../sqlite.ts";
 import { commandsSchema, commandsUpgrade } from "./inbox.ts";
 
@@ -118,6 +118,9 @@ export interface OpenedBuffer {
  */
 export function openOrSalvage(path: string, { storeId, now, probe }: OpenOptions): OpenedBuffer {
   try {
+    if (wasEmptied(path)) {
+      throw new DamagedError(`${bufferKind.name} ${path} is damaged: it was emptied`);
+    }
     const database = new Database(path, bufferKind);
     try {
       if (database.hasHotLog) {
@@ -137,6 +140,15 @@ export function openOrSalvage(path: string, { storeId, now, probe }: OpenOptions
     }
     return replaceDamaged(path, { storeId, now, probe }, error);
   }
+}
+
+/**
+ * Whether an empty file is in the place of a buffer that was in use: its drainer's lock is made after the
+ * file is filled. A transaction that has to be rolled back may leave a new file empty.
+ */
+function wasEmptied(path: string): boolean {
+  const there = statSync(path, { throwIfNoEntry: false });
+  return there?.size === 0 && existsSync(lockPath(path)) && !existsSync(`${path}-journal`);
 }
 
 /**
@@ -201,6 +213,8 @@ function replaceDamaged(
       // The process that salvaged it says so.
       return { database: mended, isSalvaged: false };
     }
+    // Where only the log is left, an empty file stands for the one that is gone.
+    makePrivateFile(path);
     const at = now();
     const name = `${path}.damaged-${new Date(at).toISOString().replace(/[-:.]/g, "")}`;
     let setAside = name;
@@ -217,6 +231,9 @@ function replaceDamaged(
 
 /** The file, if another process has replaced the damaged one meanwhile. */
 function openMended(path: string, probe: OpenOptions["probe"]): Database | undefined {
+  if (wasEmptied(path)) {
+    return undefined;
+  }
   let database: Database | undefined;
   try {
     database = new Database(path, bufferKind);
@@ -284,13 +301,14 @@ function finishSalvage(path: string, salvaging: Salvaging): Database {
   rmSync(suspicionPath(path), { force: true });
   if (!existsSync(setAside)) {
     // The file itself comes last: then what is at the old path is the new one's.
-    for (const suffix of ["-wal", "-shm", ""]) {
+    for (const suffix of ["-journal", "-wal", "-shm", ""]) {
       if (existsSync(path + suffix)) {
         renameSync(path + suffix, setAside + suffix);
       }
     }
   }
-  const database = new Database(path, bufferKind);
+  // When root salvages a buffer, its owner can go on with it.
+  const database = new Database(path, bufferKind, { ownerOf: setAside });
   try {
     database.write(() => {
       if (storeOf(database) === undefined) {

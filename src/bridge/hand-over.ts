@@ -13,7 +13,7 @@ import { dirname, resolve } from "node:path";
 import { messageOf, StatusError } from "../errors.ts";
 import type { DigestCell } from "../event-digest.ts";
 import { syncPath } from "../private-file.ts";
-import { bytesOf, Database, type Lock, type Statement, takeLock } from "../sqlite.ts";
+import { bytesOf, Database, databaseFile, type Lock, type Statement, takeLock } from "../sqlite.ts";
 import { bufferKind, lockPath, mintEpoch, salvagingPath } from "./buffer-file.ts";
 import type { HandedOver } from "./hand-over-mark.ts";
 import { commandStates, type Inbox, type KeptCursor, type ReceivedCommand } from "./inbox.ts";
@@ -113,7 +113,8 @@ export class NewBuffer {
    * Throws `StatusError`: ALREADY_EXISTS for a buffer there that has anything in it,
    * FAILED_PRECONDITION for one of another store, or that is being drained; what `Database` throws.
    */
-  constructor({ path, head, now }: NewBufferOptions) {
+  constructor({ path: name, head, now }: NewBufferOptions) {
+    const path = databaseFile(name);
     this.path = path;
     this.#storeId = head.storeId;
     this.#now = now;

@@ -20,7 +20,7 @@ import { backoffMs } from "../backoff.ts";
 import type { Bell } from "../bell.ts";
 import type { Clock, Random } from "../clock.ts";
 import { type StatusCode, StatusError } from "../errors.ts";
-import { DamagedError } from "../sqlite.ts";
+import { needsReopening } from "../sqlite.ts";
 
 export type LinkState =
   | { readonly kind: "connecting" | "replaying" | "live" | "draining" }
@@ -129,7 +129,7 @@ export async function keepLinked(options: LinkOptions): Promise<void> {
 function mayPass(error: unknown, isFinal: LinkOptions["isFinal"]): error is StatusError {
   return (
     error instanceof StatusError &&
-    !(error instanceof DamagedError) &&
+    !needsReopening(error) &&
     !finalCodes.includes(error.code) &&
     !isFinal?.(error)
   );

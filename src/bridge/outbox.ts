@@ -24,6 +24,7 @@ import {
   BusyError,
   bytesOf,
   type Database,
+  databaseFile,
   freeBytes,
   inMemory,
   type Lock,
@@ -219,7 +220,8 @@ export class Outbox {
    * NOT_FOUND without a store id and a file, FAILED_PRECONDITION for another store's file, and what
    * `Database` throws.
    */
-  constructor({ path, storeId, now, free = freeBytes, salvages = true }: OutboxOptions) {
+  constructor({ path: name, storeId, now, free = freeBytes, salvages = true }: OutboxOptions) {
+    const path = databaseFile(name);
     const fault = storeId === undefined ? undefined : faultOfName("store_id", storeId);
     if (fault !== undefined) {
       throw new StatusError("INVALID_ARGUMENT", fault);

@@ -176,12 +176,16 @@ export async function run(flags: ServeFlags, context: CommandContext): Promise<E
     log.warn("stores get faults, as asked for", { faults: asked });
   }
 
-  if (!interrupted.aborted) {
-    await new Promise((resolve) => {
-      interrupted.addEventListener("abort", resolve, { once: true });
-    });
+  try {
+    if (!interrupted.aborted) {
+      const stopped = new Promise((resolve) => {
+        interrupted.addEventListener("abort", resolve, { once: true });
+      });
+      await Promise.race([stopped, server.failed]);
+    }
+    return 0;
+  } finally {
+    log.info("graceful stop");
+    await server.stop({ graceMs: grace, force: interruptedTwice });
   }
-  log.info("graceful stop");
-  await server.stop({ graceMs: grace, force: interruptedTwice });
-  return 0;
 }

@@ -14,7 +14,15 @@
 import { randomBytes } from "node:crypto";
 import { join } from "node:path";
 import { StatusError } from "../errors.ts";
-import { Database, inMemory, type Kind, type Lock, type Statement, takeLock } from "../sqlite.ts";
+import {
+  Database,
+  databaseFile,
+  inMemory,
+  type Kind,
+  type Lock,
+  type Statement,
+  takeLock,
+} from "../sqlite.ts";
 import {
   faultOfEvent,
   faultOfName,
@@ -259,7 +267,7 @@ export class Ledger {
    * the process's id, if another server has it; what `Database` throws.
    */
   constructor({ folder, now }: LedgerOptions) {
-    const path = folder === inMemory ? inMemory : join(folder, "ledger.db");
+    const path = folder === inMemory ? inMemory : databaseFile(join(folder, "ledger.db"));
     this.#now = now;
     this.presence = new Presence({ now, isKnown: (storeId) => this.isKnown(storeId) });
     this.#newcomers = new Newcomers({ now });

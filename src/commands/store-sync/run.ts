@@ -22,7 +22,7 @@ import { createLogger, type Logger } from "../../log.ts";
 import { plain } from "../../plain.ts";
 import { type BridgeServer, serveBridgeApi } from "../../server/bridge-api.ts";
 import type { Exit } from "../../shutdown.ts";
-import { DamagedError } from "../../sqlite.ts";
+import { needsReopening } from "../../sqlite.ts";
 import { version } from "../../version.ts";
 import type { CommandContext } from "../client-call.ts";
 import {
@@ -161,8 +161,11 @@ export async function run(flags: RunFlags, context: CommandContext): Promise<Exi
   const uplink = { storeId, epoch: () => outbox.epoch(), clock };
   const events = uplinkTo(addr, uplink);
   const control = uplinkTo(addr, uplink);
-  const damaged = Promise.withResolvers<never>();
-  damaged.promise.catch(() => {});
+  const { lost } = outbox.database;
+  /** Rejects when the buffer can only be used again by a process that is started anew. */
+  const unusable = Promise.withResolvers<never>();
+  unusable.promise.catch(() => {});
+  lost.addEventListener("abort", () => unusable.reject(lost.reason), { once: true });
   // No lingerMs: a customer waits at the till until the answer comes.
   const commits = new GroupCommit<NewEvent, Appended>({
     clock,
@@ -170,8 +173,8 @@ export async function run(flags: RunFlags, context: CommandContext): Promise<Exi
       try {
         return outbox.append(batch);
       } catch (error) {
-        if (error instanceof DamagedError) {
-          damaged.reject(error);
+        if (needsReopening(error)) {
+          unusable.reject(error);
         }
         throw error;
       }
@@ -240,7 +243,7 @@ export async function run(flags: RunFlags, context: CommandContext): Promise<Exi
       interrupted.addEventListener("abort", () => resolve(), { once: true });
     });
     if (!interrupted.aborted) {
-      await Promise.race([stopped, bridge.failed, damaged.promise]);
+      await Promise.race([stopped, bridge.failed, unusable.promise]);
     }
     log.info("graceful stop");
     return 0;
