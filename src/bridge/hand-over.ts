@@ -18,6 +18,7 @@ import { bufferKind, lockPath, mintEpoch, salvagingPath } from "./buffer-file.ts
 import type { HandedOver } from "./hand-over-mark.ts";
 import { commandStates, type Inbox, type KeptCursor, type ReceivedCommand } from "./inbox.ts";
 import { addPruned, eventStates, Outbox, type Recorded } from "./outbox.ts";
+import { markSalvaged, type Salvaged } from "./salvage-mark.ts";
 
 /** What is true of a whole buffer, and goes with it. */
 export interface BufferHead {
@@ -27,6 +28,8 @@ export interface BufferHead {
   readonly ledgerId: string;
   /** As `Outbox.alarm`. */
   readonly alarm: string;
+  /** What was salvaged into it, so that a loss that nobody has acknowledged goes with it. */
+  readonly salvaged: Salvaged | undefined;
 }
 
 export type KeptEvent = Omit<Recorded, "position">;
@@ -49,6 +52,7 @@ export function headOf(outbox: Outbox): BufferHead {
     epoch: outbox.epoch(),
     ledgerId: String(row?.["ledger_id"]),
     alarm: outbox.alarm(),
+    salvaged: outbox.salvaged(),
   };
 }
 
@@ -142,6 +146,9 @@ export class NewBuffer {
         )
         .run(head.storeId, number, head.ledgerId, head.alarm);
       const row = this.#database.prepare("SELECT epoch FROM epochs").get();
+      if (head.salvaged !== undefined) {
+        markSalvaged(this.#database, head.salvaged);
+      }
       return [number, String(row?.["epoch"])];
     });
   }

@@ -56,15 +56,26 @@ export function salvagedIn(database: Database): Salvaged | undefined {
   return parseSalvaged(text, database.path);
 }
 
-/** Returns undefined for an empty text, and for one that damage has made unreadable. */
+/** Returns undefined for an empty text, and for one that makes no sense, as damage may leave it. */
 export function parseSalvaged(text: string, path: string): Salvaged | undefined {
   try {
     // Earlier versions counted no losses.
     const salvaged: Salvaged = { losses: [], ...JSON.parse(text) };
-    return { ...salvaged, setAside: join(dirname(path), basename(salvaged.setAside)) };
+    return salvaged.losses.every(isLoss)
+      ? { ...salvaged, setAside: join(dirname(path), basename(salvaged.setAside)) }
+      : undefined;
   } catch {
     return undefined;
   }
+}
+
+function isLoss({ at, read, atLeast, atMost = 0, epoch, numbers }: Loss): boolean {
+  const counts = [read, atLeast, atMost, ...numbers.flat()];
+  return (
+    !Number.isNaN(new Date(at).getTime()) &&
+    counts.every((count) => Number.isSafeInteger(count) && count >= 0) &&
+    typeof epoch === "string"
+  );
 }
 
 /** Writes the mark; within a transaction. */

@@ -275,7 +275,9 @@ describe("the place", () => {
   test("is left as it was found when the source turns out to be bad", () => {
     using folder = tempFolder();
     const path = folder.file("new.db");
-    const head = { storeId: "store-01", epoch: "a", ledgerId: "", alarm: "" };
+    const head = {
+      ...{ storeId: "store-01", epoch: "a", ledgerId: "", alarm: "", salvaged: undefined },
+    };
     const target = new NewBuffer({ path, head, now });
     const event: Recorded = {
       ...{ ...sale("a"), position: 1, epoch: "a", seq: 1, state: "pending", attempts: 0 },

@@ -65,7 +65,9 @@ export const notes = `\
 An event belongs to the day of its own timestamp, in UTC. The exit code is 0 if both sides have the
 same events and 5 if not: events that are still pending at the store are not in the ledger yet. A
 store keeps acknowledged events for a week; of older ones it knows counts and sums, so a
-difference among them shows, but cannot be named.`;
+difference among them shows, but cannot be named.
+If a salvage at the store has lost events, the rest is not certified and the exit code is 5 until
+somebody there acknowledges it: brewctl store-sync acknowledge.`;
 
 /** Named in text; the receipt and ndjson have them all. */
 const maxNamed = 20;
@@ -75,6 +77,10 @@ const dayMs = 86_400_000;
 export async function run(flags: ReconcileFlags, context: CommandContext): Promise<Exit> {
   const { terminal, clock } = context;
   const { to = dayOf(clock.now()), type = "", store: storeId } = flags;
+  const losses: string[] = [];
+  const onLoss = (what: string) => {
+    losses.push(what);
+  };
   const { from = dayOf(Math.max(0, Date.parse(to) - 6 * dayMs)) } = flags;
   if (from > to) {
     throw new UsageError(`--from ${from} is after --to ${to}`);
@@ -84,11 +90,11 @@ export async function run(flags: ReconcileFlags, context: CommandContext): Promi
   const outbox = flags.buffer === undefined ? undefined : openBuffer(flags, context);
   try {
     return await ask(flags, context, async (client, call) => {
-      const ledger = sideOf(client, call, { storeId, side: DigestSide.LEDGER, range });
+      const ledger = sideOf(client, call, { storeId, side: DigestSide.LEDGER, range, onLoss });
       const store =
         outbox === undefined
-          ? sideOf(client, call, { storeId, side: DigestSide.STORE, range })
-          : sideOfBuffer(outbox, { range, clock, signal: call.signal });
+          ? sideOf(client, call, { storeId, side: DigestSide.STORE, range, onLoss })
+          : sideOfBuffer(outbox, { range, onLoss, clock, signal: call.signal });
       const compared: Compared[] = [];
       for await (const cell of withHint(compare(ledger, store))) {
         compared.push(cell);
@@ -98,13 +104,13 @@ export async function run(flags: ReconcileFlags, context: CommandContext): Promi
           await terminal.print(plain(line));
         }
       }
-      const verdict = verdictOf(compared);
+      const verdict = verdictOf(compared, losses);
       const asked = { storeId, from, to, ...(type === "" ? {} : { type }) };
       const receipt = {
         ...{ kind: "brewctl reconciliation", format: 1, brewctl: version },
         madeAt: new Date(clock.now()).toISOString(),
         ...{ ...asked, verdict: verdict.words, same: verdict.isSame },
-        ...{ ledgerEvents: verdict.ledger, storeEvents: verdict.store },
+        ...{ ledgerEvents: verdict.ledger, storeEvents: verdict.store, losses },
       };
       if (flags.receipt !== undefined) {
         file(flags.receipt, { ...receipt, cells: compared.map(onPaper) });
@@ -128,16 +134,20 @@ interface Asked {
   readonly storeId: string;
   readonly side: DigestSide;
   readonly range: { readonly fromDay: string; readonly toDay: string; readonly type: string };
+  /** Is told of each loss of the store's buffer that nobody has acknowledged. */
+  readonly onLoss: (what: string) => void;
 }
 
 function sideOf(client: Client<typeof HeadOffice>, call: CallOptions, asked: Asked): Side {
-  const { storeId, side, range } = asked;
+  const { storeId, side, range, onLoss } = asked;
   return {
     async *cells(): AsyncGenerator<Cell, void> {
       for await (const { part } of client.digest({ storeId, side, range }, call)) {
         if (part.case === "cell") {
           const { day, type, digest, count, pruned } = part.value;
           yield { day, type, digest, count: Number(count), pruned: Number(pruned) };
+        } else if (part.case === "loss") {
+          onLoss(part.value);
         }
       }
     },
@@ -154,13 +164,19 @@ function sideOf(client: Client<typeof HeadOffice>, call: CallOptions, asked: Ask
 
 function sideOfBuffer(
   outbox: Outbox,
-  { range, ...options }: Pick<Asked, "range"> & Omit<Parameters<typeof digestsOf>[1], "outbox">,
+  {
+    range,
+    onLoss,
+    ...options
+  }: Pick<Asked, "range" | "onLoss"> & Omit<Parameters<typeof digestsOf>[1], "outbox">,
 ): Side {
   return {
     async *cells() {
       for await (const part of digestsOf({ ...range, withEvents: false }, { outbox, ...options })) {
         if (part.kind === "cell") {
           yield { ...part.cell, pruned: part.pruned };
+        } else if (part.kind === "loss") {
+          onLoss(part.what);
         }
       }
     },
@@ -214,7 +230,7 @@ function onPaper({ day, type, ledger, store, same, differences, unnamed }: Compa
   };
 }
 
-function verdictOf(compared: readonly Compared[]) {
+function verdictOf(compared: readonly Compared[], losses: readonly string[]) {
   const sum = (of: (cell: Compared) => number) =>
     compared.reduce((total, cell) => total + of(cell), 0);
   const [ledger, store, same] = [
@@ -236,12 +252,14 @@ function verdictOf(compared: readonly Compared[]) {
   ];
   const wrong = parts.filter(([n]) => n > 0).map(([n, what]) => `${n} ${what}`);
   // Between the two questions the rest may have gone up: then the second one found no difference.
-  const isSame = wrong.length === 0;
+  const isEqual = wrong.length === 0;
   const total = Math.max(ledger, store, same);
   const some = `${same} of ${total} are the same; ${wrong.join(", ")}`;
-  const words =
-    total === 0 ? "no events on either side" : isSame ? `all ${total} of ${total}` : some;
-  return { isSame, ledger, store, words };
+  const counted =
+    total === 0 ? "no events on either side" : isEqual ? `all ${total} of ${total}` : some;
+  // What the store has lost is on neither side, if the cloud never got it.
+  const words = [counted, ...losses.map((loss) => `at the store ${loss}`)].join("; ");
+  return { isSame: isEqual && losses.length === 0, ledger, store, words };
 }
 
 /** A pipe that nobody reads would hold us up for ever, after all the work. */
