@@ -99,7 +99,7 @@ test("head office is told of a loss and certifies nothing until it is acknowledg
   expect(stores.stdout).toMatch(sentence);
   expect(stores.code).toBe(5);
   for (const source of [[], ["--buffer", buffer]]) {
-    const told = await reconcile("--receipt", receipt, ...source);
+    const told = await reconcile("--receipt", receipt, "--force", ...source);
     expect(told.stdout).toMatch(
       new RegExp(`all ${total - lost} of ${total - lost}; at the store ${sentence.source}`),
     );
@@ -109,7 +109,7 @@ test("head office is told of a loss and certifies nothing until it is acknowledg
   }
 
   expect((await sync("acknowledge")).code).toBe(0);
-  const told = await reconcile("--receipt", receipt);
+  const told = await reconcile("--receipt", receipt, "--force");
   expect(told.code).toBe(0);
   expect(JSON.parse(readFileSync(receipt, "utf8"))).toMatchObject({ same: true, losses: [] });
   // A change has the bridge report at once.

@@ -17,7 +17,7 @@ import { dayOf } from "../../event-digest.ts";
 import { DigestSide, type HeadOffice } from "../../gen/sync/v1/head_office_pb.ts";
 import type { CallOptions, Client } from "../../grpc/dial.ts";
 import { plain } from "../../plain.ts";
-import { replaceFile } from "../../private-file.ts";
+import { isTaken, replaceFile } from "../../private-file.ts";
 import type { Exit } from "../../shutdown.ts";
 import { version } from "../../version.ts";
 import type { CommandContext } from "../client-call.ts";
@@ -34,6 +34,7 @@ export interface ReconcileFlags extends ClientFlags {
   readonly type?: string;
   readonly buffer?: string;
   readonly receipt?: string;
+  readonly force?: boolean;
 }
 
 export const command = withClientFlags(
@@ -52,7 +53,8 @@ export const command = withClientFlags(
       "the store's buffer, if it is at hand: the store is not asked",
       nonEmpty,
     )
-    .option("--receipt <file>", "keep the result as a file, to be filed", nonEmpty),
+    .option("--receipt <file>", "keep the result as a file, to be filed", nonEmpty)
+    .option("--force", "write over the file of --receipt"),
 );
 
 export const examples = `\
@@ -86,7 +88,7 @@ export async function run(flags: ReconcileFlags, context: CommandContext): Promi
     throw new UsageError(`--from ${from} is after --to ${to}`);
   }
   const range = { fromDay: from, toDay: to, type };
-  checkReceipt(flags.receipt);
+  checkReceipt(flags);
   const outbox = flags.buffer === undefined ? undefined : openBuffer(flags, context);
   try {
     return await ask(flags, context, async (client, call) => {
@@ -113,7 +115,7 @@ export async function run(flags: ReconcileFlags, context: CommandContext): Promi
         ...{ ledgerEvents: verdict.ledger, storeEvents: verdict.store, losses },
       };
       if (flags.receipt !== undefined) {
-        file(flags.receipt, { ...receipt, cells: compared.map(onPaper) });
+        file(flags.receipt, flags, { ...receipt, cells: compared.map(onPaper) });
         terminal.say(`receipt: ${flags.receipt}`);
       }
       const words = `${storeId}, ${from} to ${to}: ${verdict.words}`;
@@ -263,17 +265,28 @@ function verdictOf(compared: readonly Compared[], losses: readonly string[]) {
 }
 
 /** A pipe that nobody reads would hold us up for ever, after all the work. */
-function checkReceipt(path: string | undefined): void {
-  const there = path === undefined ? undefined : statSync(path, { throwIfNoEntry: false });
+function checkReceipt({ receipt: path, force = false }: ReconcileFlags): void {
+  if (path === undefined) {
+    if (force) {
+      throw new UsageError("--force goes with a file: --receipt january.json --force");
+    }
+    return;
+  }
+  const there = statSync(path, { throwIfNoEntry: false });
   if (there !== undefined && !there.isFile()) {
     throw new UsageError(`--receipt ${path}: expected the name of a file`);
   }
+  if (!force && isTaken(path)) {
+    throw new UsageError(`--receipt ${path}: there is a file already`, {
+      hint: "a receipt is kept as it is; choose another name, or write over it with --force",
+    });
+  }
 }
 
-function file(path: string, receipt: object): void {
+function file(path: string, { force = false }: ReconcileFlags, receipt: object): void {
   try {
     // It names events, so it is for its owner alone.
-    replaceFile(path, `${JSON.stringify(receipt, null, 2)}\n`);
+    replaceFile(path, `${JSON.stringify(receipt, null, 2)}\n`, { overwrites: force });
   } catch (error) {
     throw new UsageError(`--receipt ${path}: ${messageOf(error)}`);
   }

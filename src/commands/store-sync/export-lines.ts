@@ -51,7 +51,7 @@ export function* exportLines(
       export: {
         ...{ format, storeId, epoch, ledgerId, alarm, pending, acked, parked },
         // As a text, since only the program looks into it.
-        salvaged: salvaged === undefined ? "" : JSON.stringify(salvaged),
+        ...(salvaged === undefined ? {} : { salvaged: JSON.stringify(salvaged) }),
         events: only ?? "all",
         exportedAt: new Date(exportedAt).toISOString(),
       },
@@ -184,7 +184,7 @@ function headOf(line: Line): BufferHead {
       hint: "expected all of them, or sales would be lost: export without --state",
     });
   }
-  // Earlier versions wrote none.
+  // Left out where there was no salvage.
   const { salvaged: mark } = fieldsOf(line, { salvaged: "", ...head }, { salvaged: "text" });
   const salvaged = parseSalvaged(mark, "");
   if (mark !== "" && salvaged === undefined) {
