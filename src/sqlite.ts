@@ -673,7 +673,8 @@ function makeLockFile(path: string): void {
   }
 }
 
-function refusedByDisk(error: unknown, what: string, hint?: string): StatusError {
+/** What the file system threw, in our words: RESOURCE_EXHAUSTED if the disk is full. */
+export function refusedByDisk(error: unknown, what: string, hint?: string): StatusError {
   const { code } = error as NodeJS.ErrnoException;
   return new StatusError(
     code === "ENOSPC" || code === "EDQUOT" ? "RESOURCE_EXHAUSTED" : "PERMISSION_DENIED",

@@ -37,6 +37,7 @@ import {
   maxRecordedPayloadBytes,
   type StoreEvent,
 } from "../store-event.ts";
+import { finishArrival, isArriving } from "./arrival.ts";
 import {
   lockPath,
   mintEpoch,
@@ -224,6 +225,9 @@ export class Outbox {
     const fault = storeId === undefined ? undefined : faultOfName("store_id", storeId);
     if (fault !== undefined) {
       throw new StatusError("INVALID_ARGUMENT", fault);
+    }
+    if (isArriving(path)) {
+      finishArrival(path);
     }
     const hasResumed = salvages && existsSync(salvagingPath(path)) && resumeSalvage(path);
     if (storeId === undefined && !existsSync(path)) {
