@@ -353,6 +353,19 @@ describe("a salvage that is interrupted", () => {
     expectFinished(folder);
   });
 
+  test.each(["/mnt/elsewhere/", ""])(
+    "on a disk that is mounted elsewhere by now is finished (set aside as %j)",
+    (place) => {
+      using folder = memoryFolder();
+      renameSync(breakIt(folder), folder.file("buffer.db.damaged-earlier"));
+      writeFileSync(
+        folder.file("buffer.db-salvaging"),
+        `${JSON.stringify({ at: 1, owner: "store-01", setAside: `${place}buffer.db.damaged-earlier` })}\n`,
+      );
+      expectFinished(folder);
+    },
+  );
+
   test("when the new file had nothing in it yet is finished", () => {
     using folder = memoryFolder();
     renameSync(breakIt(folder), intention(folder));

@@ -165,7 +165,7 @@ export function tellSalvage(salvaged: Salvaged): string[] {
       ? ""
       : `the buffer was damaged: ${events} events could be read and go on${kept}`,
     ...openLosses(salvaged).map(
-      (loss) => `${tellLoss(loss)}; when you have seen to it: brewctl store-sync acknowledge`,
+      (loss) => `${tellLoss(loss)}; acknowledge it at the store: brewctl store-sync acknowledge`,
     ),
   ].filter(Boolean);
 }
