@@ -16,6 +16,7 @@ import {
   fchownSync,
   fstatSync,
   fsyncSync,
+  linkSync,
   lstatSync,
   mkdirSync,
   openSync,
@@ -127,12 +128,14 @@ function ignoringNoModes(act: () => void): void {
 
 interface PendingOptions {
   readonly mode?: FileMode;
+  /** False: `put` throws EEXIST, and changes nothing, if something has the name. */
+  readonly overwrites?: boolean;
 }
 
 /** A file that is written under a random name and takes its own name only as a whole. */
 export interface PendingFile extends Disposable {
   write(text: string): void;
-  /** Returns when the file is on the disk and has its name, in place of the one that had it. */
+  /** Returns when the file is on the disk and has its name, in place of one that had it. */
   put(): void;
 }
 
@@ -141,7 +144,10 @@ export interface PendingFile extends Disposable {
  * deliberate one is, and refused otherwise. Dispose of it at the end: what was not put is removed.
  * Throws what node:fs throws.
  */
-export function openPending(path: string, { mode = "private" }: PendingOptions = {}): PendingFile {
+export function openPending(
+  path: string,
+  { mode = "private", overwrites = true }: PendingOptions = {},
+): PendingFile {
   const target = targetOf(path);
   const temporary = `${target}.${randomBytes(6).toString("hex")}.partial`;
   const fd = openNew(temporary, mode);
@@ -155,7 +161,11 @@ export function openPending(path: string, { mode = "private" }: PendingOptions =
     },
     put() {
       fsyncSync(fd);
-      renameSync(temporary, target);
+      if (overwrites) {
+        renameSync(temporary, target);
+      } else {
+        renameToFreeName(temporary, target);
+      }
       isPut = true;
       syncPath(dirname(resolve(target)));
     },
@@ -166,6 +176,25 @@ export function openPending(path: string, { mode = "private" }: PendingOptions =
       }
     },
   };
+}
+
+/** Throws EEXIST if something has the name `to`. A link is made, since a rename would replace a file. */
+function renameToFreeName(from: string, to: string): void {
+  try {
+    linkSync(from, to);
+    rmSync(from);
+  } catch (error) {
+    // A file system without links, such as that of a USB stick: a file made in this moment is replaced.
+    if (!["EPERM", "ENOTSUP", "ENOSYS"].includes(errorCode(error) ?? "") || isTaken(to)) {
+      throw error;
+    }
+    renameSync(from, to);
+  }
+}
+
+/** Whether anything has this name, be it a link to nothing. */
+export function isTaken(path: string): boolean {
+  return lstatSync(path, { throwIfNoEntry: false }) !== undefined;
 }
 
 /** As `openPending`, in one go. */

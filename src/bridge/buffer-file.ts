@@ -5,19 +5,14 @@
 
 import { randomBytes } from "node:crypto";
 import { existsSync, renameSync, rmSync, statSync } from "node:fs";
+import { basename, dirname, join } from "node:path";
 import { messageOf, StatusError } from "../errors.ts";
 import { makePrivateFile, readPrivateFile, replaceFile } from "../private-file.ts";
 import { DamagedError, Database, type Kind, salvage, suspicionPath, takeLock } from "../sqlite.ts";
+import { faultOfName } from "../store-event.ts";
 import { commandsSchema, commandsUpgrade } from "./inbox.ts";
-
-/** What was done to a damaged file. */
-export interface Salvaged {
-  /** Unix milliseconds. */
-  readonly at: number;
-  /** Where the damaged file is now. */
-  readonly setAside: string;
-  readonly events: number;
-}
+import { lastPositionIn, lossOf } from "./salvage-loss.ts";
+import { parseSalvaged, type Salvaged } from "./salvage-mark.ts";
 
 const prunedSchema = `
     -- What was removed because its time was over, summed up: see event-digest.ts.
@@ -221,7 +216,7 @@ function replaceDamaged(
     for (let i = 2; existsSync(setAside); i++) {
       setAside = `${name}-${i}`;
     }
-    const salvaging: Salvaging = { at, owner, setAside };
+    const salvaging: Salvaging = { at, owner, setAside: basename(setAside) };
     replaceFile(salvagingPath(path), `${JSON.stringify(salvaging)}\n`);
     return { database: finishSalvage(path, salvaging), isSalvaged: true };
   } finally {
@@ -250,6 +245,10 @@ function openMended(path: string, probe: OpenOptions["probe"]): Database | undef
 interface Salvaging {
   readonly at: number;
   readonly owner: string;
+  /**
+   * The name of the damaged file, in the folder of the buffer: the disk may be mounted elsewhere when
+   * the salvage is finished. Earlier versions wrote the whole path.
+   */
   readonly setAside: string;
 }
 
@@ -297,7 +296,8 @@ function intentionAt(path: string): string {
 
 /** Can be done again from the beginning, wherever it was interrupted. */
 function finishSalvage(path: string, salvaging: Salvaging): Database {
-  const { at, owner, setAside } = salvaging;
+  const { at, owner } = salvaging;
+  const setAside = join(dirname(path), basename(salvaging.setAside));
   rmSync(suspicionPath(path), { force: true });
   if (!existsSync(setAside)) {
     // The file itself comes last: then what is at the old path is the new one's.
@@ -323,13 +323,28 @@ function finishSalvage(path: string, salvaging: Salvaging): Database {
   return database;
 }
 
+/**
+ * Events keep their epochs and seqs, so that the cloud sees a gap where some are missing. What is
+ * recorded from now on has an epoch of its own: if the damaged file has lost its last numbers, they
+ * would be given a second time.
+ */
 function fillFrom(database: Database, damaged: string, owner: string, at: number): void {
-  copy(database, "epochs", readable(damaged, "epochs", "number"));
+  const epochs = readable(damaged, "epochs", "number").filter(
+    ({ epoch }) => typeof epoch === "string" && faultOfName("epoch", epoch) === undefined,
+  );
+  copy(database, "epochs", epochs);
   const current = mintEpoch(database);
+  const known = new Set(epochs.map(({ number }) => number));
+  const rows = readable(damaged, "events", "position");
+  const sequences = readable(damaged, "sqlite_sequence", "rowid");
+  const lastPosition = lastPositionIn(sequences, rows.length);
+  const isNumber = (seq: unknown) => Number(seq) >= 1 && Number(seq) <= (lastPosition ?? Infinity);
   const events = copy(
     database,
     "events",
-    readable(damaged, "events", "position").map((row) => ({ ...row, epoch: current })),
+    rows.map((row) =>
+      known.has(row["epoch"]) && isNumber(row["seq"]) ? row : { ...row, epoch: current },
+    ),
   );
   copy(database, "cursors", readable(damaged, "cursors", "rowid"));
   copy(
@@ -338,15 +353,42 @@ function fillFrom(database: Database, damaged: string, owner: string, at: number
     readable(damaged, "commands", "number").map((row) => ({ ...stateBefore2(row), ...row })),
   );
   copy(database, "pruned", readable(damaged, "pruned", "number"));
-  const salvaged: Salvaged = { at, setAside: damaged, events };
-  const [known] = readable(damaged, "outbox", "one");
+  const [outbox] = readable(damaged, "outbox", "one");
+  const loss = lossOf(database, { outbox, epochs, lastPosition }, { at, strays: current });
+  const earlier = parseSalvaged(String(outbox?.["salvaged"] ?? ""), damaged)?.losses ?? [];
+  const losses = loss === undefined ? earlier : [...earlier, loss];
+  const salvaged: Salvaged = { at, setAside: damaged, events, losses };
   database
     .prepare(
       `INSERT INTO outbox (one, store_id, epoch, next_seq, salvaged, handed_over)
-       VALUES (1, ?, ?, 1, ?, ?)`,
+       VALUES (1, ?, ?, ?, ?, ?)`,
     )
-    .run(owner, current, JSON.stringify(salvaged), String(known?.["handed_over"] ?? ""));
-  renumber(database);
+    .run(
+      owner,
+      current,
+      numberStrays(database, current),
+      JSON.stringify(salvaged),
+      String(outbox?.["handed_over"] ?? ""),
+    );
+}
+
+/**
+ * Gives new numbers of this epoch to its events, and to those whose number another one has: damage may
+ * have changed it. Returns the next number.
+ */
+function numberStrays(database: Database, epoch: number): number {
+  const strays = database
+    .prepare(
+      `SELECT position FROM (SELECT position, epoch,
+           row_number() OVER (PARTITION BY epoch, seq ORDER BY position) AS nth FROM events)
+         WHERE epoch = ? OR nth > 1 ORDER BY position`,
+    )
+    .all(epoch);
+  const stamp = database.prepare("UPDATE events SET epoch = ?, seq = ? WHERE position = ?");
+  for (const [i, { position }] of strays.entries()) {
+    stamp.run(epoch, i + 1, Number(position));
+  }
+  return strays.length + 1;
 }
 
 /** A command of version 1 had no state: one with a reason was parked. */

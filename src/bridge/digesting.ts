@@ -13,8 +13,11 @@ import {
   eventsIn,
 } from "../event-digest.ts";
 import type { EventState, Outbox } from "./outbox.ts";
+import { openLosses, tellLoss } from "./salvage-mark.ts";
 
 export type DigestPart =
+  /** Events that a salvage has lost and that nobody has acknowledged, in a sentence. */
+  | { readonly kind: "loss"; readonly what: string }
   | { readonly kind: "cell"; readonly cell: DigestCell; readonly pruned: number }
   | {
       readonly kind: "event";
@@ -35,7 +38,7 @@ export interface DigestingOptions {
 const maxWalks = 5;
 
 /**
- * Cells by day and type, or, with `withEvents`, events in the order of the bytes of their ids. Events that were pruned are
+ * The losses that nobody has acknowledged and cells by day and type, or, with `withEvents`, events in the order of the bytes of their ids. Events that were pruned are
  * in the cells alone. What is recorded meanwhile may be in it or not.
  */
 export async function* digestsOf(
@@ -53,6 +56,9 @@ export async function* digestsOf(
       yield { kind: "event", eventId, type, timestamp, state, digest: digestOf(event) };
     }
     return;
+  }
+  for (const loss of openLosses(outbox.salvaged())) {
+    yield { kind: "loss", what: tellLoss(loss) };
   }
   const { fromDay, toDay, type } = range;
   const removed = () => outbox.pruned({ fromDay, toDay, ...(type === "" ? {} : { type }) });

@@ -7,17 +7,28 @@
  * The new buffer is made beside its place and put there when it is whole and on the disk.
  */
 
-import { existsSync, linkSync, realpathSync, renameSync, rmSync } from "node:fs";
+import { existsSync, realpathSync, rmSync } from "node:fs";
 import { hostname } from "node:os";
-import { dirname, resolve } from "node:path";
-import { messageOf, StatusError } from "../errors.ts";
+import { resolve } from "node:path";
+import { StatusError } from "../errors.ts";
 import type { DigestCell } from "../event-digest.ts";
 import { syncPath } from "../private-file.ts";
 import { bytesOf, Database, databaseFile, type Lock, type Statement, takeLock } from "../sqlite.ts";
+import {
+  announceArrival,
+  forgetArrival,
+  importingPath,
+  insistOnEmpty,
+  isArriving,
+  onDisk,
+  putInPlace,
+  removeImporting,
+} from "./arrival.ts";
 import { bufferKind, lockPath, mintEpoch, salvagingPath } from "./buffer-file.ts";
 import type { HandedOver } from "./hand-over-mark.ts";
 import { commandStates, type Inbox, type KeptCursor, type ReceivedCommand } from "./inbox.ts";
 import { addPruned, eventStates, Outbox, type Recorded } from "./outbox.ts";
+import { markSalvaged, type Salvaged } from "./salvage-mark.ts";
 
 /** What is true of a whole buffer, and goes with it. */
 export interface BufferHead {
@@ -27,6 +38,8 @@ export interface BufferHead {
   readonly ledgerId: string;
   /** As `Outbox.alarm`. */
   readonly alarm: string;
+  /** What was salvaged into it, so that a loss that nobody has acknowledged goes with it. */
+  readonly salvaged: Salvaged | undefined;
 }
 
 export type KeptEvent = Omit<Recorded, "position">;
@@ -49,6 +62,7 @@ export function headOf(outbox: Outbox): BufferHead {
     epoch: outbox.epoch(),
     ledgerId: String(row?.["ledger_id"]),
     alarm: outbox.alarm(),
+    salvaged: outbox.salvaged(),
   };
 }
 
@@ -101,10 +115,9 @@ export class NewBuffer {
   readonly #now: () => number;
   readonly #lock: Lock;
   readonly #hadLockFile: boolean;
-  readonly #made: string;
   readonly #database: Database;
   readonly #insertEvent: Statement;
-  readonly #epochs = new Map<string, number>();
+  #epochs = new Map<string, number>();
   readonly #current: number;
   #nextSeq = 1;
   #isPut = false;
@@ -118,33 +131,46 @@ export class NewBuffer {
     this.path = path;
     this.#storeId = head.storeId;
     this.#now = now;
-    this.#made = `${path}-importing`;
     this.#hadLockFile = existsSync(lockPath(path));
-    this.#lock = this.#lockPlace();
+    let lock: Lock | undefined;
+    let database: Database | undefined;
     try {
-      this.#removeMade();
-      this.#database = new Database(this.#made, bufferKind);
+      lock = this.#lockPlace();
+      this.#lock = lock;
+      removeImporting(path);
+      database = new Database(importingPath(path), bufferKind);
+      this.#database = database;
       this.#database.relax();
       this.#insertEvent = this.#database.prepare(
         `INSERT INTO events (event_id, type, payload, timestamp, epoch, seq, state, attempts,
            not_before, reason, settled_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
          ON CONFLICT (event_id) DO NOTHING`,
       );
+      [this.#current, this.epoch] = this.#database.write(() => this.#begin(head));
     } catch (error) {
-      this.#lock.release();
+      database?.close();
+      if (lock !== undefined) {
+        removeImporting(path);
+        lock.release();
+        this.#removeLockFile();
+      }
       throw error;
     }
-    [this.#current, this.epoch] = this.#database.write(() => {
-      const number = mintEpoch(this.#database);
-      this.#database
-        .prepare(
-          `INSERT INTO outbox (one, store_id, epoch, next_seq, ledger_id, alarm)
-           VALUES (1, ?, ?, 1, ?, ?)`,
-        )
-        .run(head.storeId, number, head.ledgerId, head.alarm);
-      const row = this.#database.prepare("SELECT epoch FROM epochs").get();
-      return [number, String(row?.["epoch"])];
-    });
+  }
+
+  #begin({ storeId, ledgerId, alarm, salvaged }: BufferHead): [number: number, epoch: string] {
+    const number = mintEpoch(this.#database);
+    this.#database
+      .prepare(
+        `INSERT INTO outbox (one, store_id, epoch, next_seq, ledger_id, alarm)
+         VALUES (1, ?, ?, 1, ?, ?)`,
+      )
+      .run(storeId, number, ledgerId, alarm);
+    if (salvaged !== undefined) {
+      markSalvaged(this.#database, salvaged);
+    }
+    const row = this.#database.prepare("SELECT epoch FROM epochs").get();
+    return [number, String(row?.["epoch"])];
   }
 
   /** Nobody else makes, salvages or drains a buffer here now. */
@@ -152,10 +178,18 @@ export class NewBuffer {
     if (existsSync(salvagingPath(this.path))) {
       throw new StatusError("ALREADY_EXISTS", `${this.path} is just being salvaged`);
     }
+    if (isArriving(this.path)) {
+      // An earlier import was interrupted, and this one begins again.
+      const lock = takeLock(lockPath(this.path));
+      if (lock !== undefined) {
+        forgetArrival(this.path);
+        lock.release();
+      }
+    }
     const there = this.#there();
     if (there !== undefined) {
       try {
-        insistOnEmpty(there);
+        insistOnEmpty(there.database);
         return there.lock();
       } finally {
         there.close();
@@ -169,7 +203,14 @@ export class NewBuffer {
         { hint: "nothing was changed; put the file back, or move the log away" },
       );
     }
-    const lock = takeLock(lockPath(this.path));
+    let lock: Lock | undefined;
+    try {
+      lock = takeLock(lockPath(this.path));
+    } catch (error) {
+      // On a full disk its file can be made, and not be locked.
+      this.#removeLockFile();
+      throw error;
+    }
     if (lock === undefined) {
       throw new StatusError("FAILED_PRECONDITION", `another process is just making ${this.path}`, {
         hint: "nothing was changed; try again",
@@ -186,15 +227,24 @@ export class NewBuffer {
   }
 
   /**
-   * In order, in one transaction. Throws ALREADY_EXISTS for an event or a command whose id is there
-   * already.
+   * Adds them in order, in one transaction: all of them, or none if this throws. Throws ALREADY_EXISTS
+   * for an event or a command whose id is there already, and what `Database` throws.
    */
   add(things: Iterable<Kept>): void {
-    this.#database.write(() => {
-      for (const thing of things) {
-        this.#add(thing);
-      }
-    });
+    const nextSeq = this.#nextSeq;
+    const epochs = new Map(this.#epochs);
+    try {
+      this.#database.write(() => {
+        for (const thing of things) {
+          this.#add(thing);
+        }
+      });
+    } catch (error) {
+      // Numbers that were given within the transaction are free again.
+      this.#nextSeq = nextSeq;
+      this.#epochs = epochs;
+      throw error;
+    }
   }
 
   #add(thing: Kept): void {
@@ -265,13 +315,15 @@ export class NewBuffer {
       this.#database.prepare("UPDATE outbox SET next_seq = ?").run(this.#nextSeq);
     });
     this.#database.check();
-    this.#database.close();
-    if (bytesOf(`${this.#made}-wal`) > 0) {
-      throw new StatusError("UNAVAILABLE", `another process reads ${this.#made}`, {
+    const made = importingPath(this.path);
+    // Closing would do so too, but would not say that the disk is full.
+    if (!this.#database.emptyLog()) {
+      throw new StatusError("UNAVAILABLE", `another process reads ${made}`, {
         hint: "nothing was changed; try again",
       });
     }
-    syncPath(this.#made);
+    this.#database.close();
+    onDisk(this.path, () => syncPath(made));
   }
 
   /**
@@ -279,52 +331,8 @@ export class NewBuffer {
    * one there meanwhile.
    */
   put(): void {
-    const there = this.#there();
-    try {
-      if (there === undefined) {
-        this.#link();
-      } else {
-        this.#replace(there);
-      }
-    } finally {
-      there?.close();
-    }
+    putInPlace(this.path);
     this.#isPut = true;
-    syncPath(dirname(resolve(this.path)));
-  }
-
-  #link(): void {
-    try {
-      linkSync(this.#made, this.path);
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === "EEXIST") {
-        throw new StatusError("ALREADY_EXISTS", `another process has just made ${this.path}`, {
-          hint: "nothing was changed here",
-        });
-      }
-      throw new StatusError(
-        "PERMISSION_DENIED",
-        `cannot put the buffer at ${this.path}: ${messageOf(error)}`,
-      );
-    }
-  }
-
-  /** Whoever waits to record there finds the file replaced, and records in the new one. */
-  #replace(there: Outbox): void {
-    there.database.emptyLog();
-    there.database.write(() => {
-      insistOnEmpty(there);
-      if (bytesOf(`${this.path}-wal`) > 0) {
-        throw new StatusError("UNAVAILABLE", `another process uses ${this.path}`, {
-          hint: "nothing was changed; try again",
-        });
-      }
-      // Of the old file, and empty: beside the new one they would be taken for its own.
-      for (const suffix of ["-wal", "-shm"]) {
-        rmSync(this.path + suffix, { force: true });
-      }
-      renameSync(this.#made, this.path);
-    });
   }
 
   /** Removes what is left of it if it was not put in its place. */
@@ -334,16 +342,16 @@ export class NewBuffer {
     } catch {
       // It was closed when it was finished.
     }
-    this.#removeMade();
+    removeImporting(this.path);
     this.#lock.release();
-    if (!this.#isPut && !this.#hadLockFile && !existsSync(this.path)) {
-      rmSync(lockPath(this.path), { force: true });
+    if (!this.#isPut) {
+      this.#removeLockFile();
     }
   }
 
-  #removeMade(): void {
-    for (const suffix of ["-wal", "-shm", ""]) {
-      rmSync(this.#made + suffix, { force: true });
+  #removeLockFile(): void {
+    if (!this.#hadLockFile && !existsSync(this.path)) {
+      rmSync(lockPath(this.path), { force: true });
     }
   }
 }
@@ -354,29 +362,10 @@ function insistOnNew(changes: number | bigint, what: string, id: string): void {
   }
 }
 
-function insistOnEmpty(outbox: Outbox): void {
-  const row = outbox.database
-    .prepare(
-      `SELECT (SELECT count(*) FROM events) + (SELECT count(*) FROM commands) +
-         (SELECT count(*) FROM pruned) AS things`,
-    )
-    .get();
-  const things = Number(row?.["things"]);
-  if (things > 0) {
-    throw new StatusError(
-      "ALREADY_EXISTS",
-      `${outbox.path} is there already and has something in it`,
-      {
-        hint: "nothing was changed; a buffer is only imported where there is none, or an empty one",
-      },
-    );
-  }
-}
-
 /**
  * Takes a buffer of this machine over: fills `target` from it and leaves a mark in it, so that nobody
  * records or drains there any more. Nobody can write to it meanwhile. If this throws, or the process
- * dies, either the new buffer is in its place or the old one can be taken over again. The caller has
+ * dies, either the old buffer is in use as before or the new one is in its place when it is opened next. The caller has
  * its drainer's lock.
  */
 export function takeOver(
@@ -404,10 +393,12 @@ export function takeOver(
     }
     target.add(batch);
     target.finish();
+    announceArrival(target.path, { from: outbox.path, epoch: target.epoch });
     setMark.run(JSON.stringify(mark));
   });
   try {
-    // After the mark: a crash between the two leaves one box too few, never one too many.
+    // After the mark, so that there are never two in use. A crash between the two leaves the intention,
+    // which the next process that opens the new place carries out.
     target.put();
   } catch (error) {
     // It may be in its place all the same, where only the folder could not be synced.
@@ -415,6 +406,8 @@ export function takeOver(
       database.write(() => setMark.run(before === undefined ? "" : JSON.stringify(before)));
     }
     throw error;
+  } finally {
+    forgetArrival(target.path);
   }
 }
 

@@ -8,7 +8,8 @@
  * - event_id is unique. The same event again is the same answer; the same id with another content is
  *   refused, never taken for the same.
  * - (epoch, seq) is contiguous in the order of appending. A new epoch is minted when the numbers can
- *   no longer be trusted: when the cloud knows another event by one of them, and after a salvage.
+ *   no longer be trusted: when the cloud knows another event by one of them, and after a salvage,
+ *   which leaves the numbers of the events that it could read as they were.
  * - Nothing is dropped when the disk is full: appending is refused while there is still room to mark
  *   what the cloud acknowledges.
  * - A file that cannot be read is set aside, never deleted, and what is readable goes on.
@@ -37,6 +38,7 @@ import {
   maxRecordedPayloadBytes,
   type StoreEvent,
 } from "../store-event.ts";
+import { finishArrival, isArriving } from "./arrival.ts";
 import {
   lockPath,
   mintEpoch,
@@ -44,11 +46,11 @@ import {
   openWhole,
   renumber,
   resumeSalvage,
-  type Salvaged,
   salvagingPath,
   storeOf,
 } from "./buffer-file.ts";
 import { type HandedOver, handedOver, insistOnOurs } from "./hand-over-mark.ts";
+import { acknowledged, markSalvaged, type Salvaged, salvagedIn } from "./salvage-mark.ts";
 
 /**
  * `pending`: no final answer yet. `acked`: the cloud has it; kept for a while, for `replay`.
@@ -225,6 +227,9 @@ export class Outbox {
     const fault = storeId === undefined ? undefined : faultOfName("store_id", storeId);
     if (fault !== undefined) {
       throw new StatusError("INVALID_ARGUMENT", fault);
+    }
+    if (isArriving(path)) {
+      finishArrival(path);
     }
     const hasResumed = salvages && existsSync(salvagingPath(path)) && resumeSalvage(path);
     if (storeId === undefined && !existsSync(path)) {
@@ -715,8 +720,22 @@ export class Outbox {
 
   /** What was done to a damaged file, if this one replaces one. */
   salvaged(): Salvaged | undefined {
-    const text = String(this.database.prepare("SELECT salvaged FROM outbox").get()?.["salvaged"]);
-    return text === "" ? undefined : JSON.parse(text);
+    return salvagedIn(this.database);
+  }
+
+  /**
+   * Notes that a person has seen what the salvage has lost: it is no alarm any more. Returns what was
+   * salvaged, as it was before, or undefined if nobody had to be told of anything.
+   */
+  acknowledgeSalvage(): Salvaged | undefined {
+    return this.database.write(() => {
+      const salvaged = this.salvaged();
+      if (salvaged === undefined || salvaged.acknowledgedAt !== undefined) {
+        return undefined;
+      }
+      markSalvaged(this.database, acknowledged(salvaged, this.#now()));
+      return salvaged;
+    });
   }
 
   /**

@@ -11,6 +11,7 @@ import { bufferKind } from "./buffer-file.ts";
 import { type HandedOver, handedOver } from "./hand-over-mark.ts";
 import { type CommandState, commandStates, faultOfBounds } from "./inbox.ts";
 import { type EventState, eventStates } from "./outbox.ts";
+import { openLosses, salvagedIn, tellLoss } from "./salvage-mark.ts";
 
 export interface Verdict {
   readonly storeId: string;
@@ -84,6 +85,9 @@ export async function verify(path: string, { pause }: VerifyOptions): Promise<Ve
       find("its current epoch is not among its epochs");
     }
     head.handedOver = handedOver(database);
+    for (const loss of openLosses(salvagedIn(database))) {
+      find(`${tellLoss(loss)}, and nobody has acknowledged it`);
+    }
     events = await verifyEvents(database, find, pause);
     commands = await verifyCommands(database, find, pause);
     head.pruned = verifyPruned(database, find);

@@ -155,6 +155,7 @@ export const headOfficeAnswers: AnswerBounds<typeof HeadOffice> = {
         pruned: longCount,
       },
       event: { eventId: name, type: name, timestamp, digest: bytes(digestBytes), state: name },
+      loss: reason,
     },
   },
 };

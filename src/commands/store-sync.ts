@@ -21,6 +21,7 @@ export const verbs: CommandGroup["verbs"] = {
   prune: () => import("./store-sync/prune.ts"),
   compact: () => import("./store-sync/compact.ts"),
   verify: () => import("./store-sync/verify.ts"),
+  acknowledge: () => import("./store-sync/acknowledge.ts"),
   export: () => import("./store-sync/export.ts"),
   import: () => import("./store-sync/import.ts"),
 };

@@ -103,6 +103,7 @@ export const syncEngineBounds: RequestBounds<typeof SyncEngine> = {
         state: text(maxNameBytes),
       },
       fault: sentence,
+      loss: sentence,
     },
   },
 };

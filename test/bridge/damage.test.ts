@@ -110,24 +110,42 @@ function openUnlessAnothers(path: string): Outbox | undefined {
   }
 }
 
-/** What is there is numbered from 1 without a gap, and recording goes on. */
+/**
+ * Nothing has the number of another event, what had to be numbered again is numbered from 1 without a
+ * gap, and recording goes on.
+ */
 function expectWell(outbox: Outbox): Recorded[] {
   const events = outbox.events({ limit: 1000 });
-  const unacked = events.filter(({ state }) => state !== "acked");
-  expect(unacked.map(({ seq }) => seq)).toEqual(unacked.map((_, i) => i + 1));
-  expect(new Set(unacked.map(({ epoch }) => epoch))).toEqual(
-    new Set(unacked.length > 0 ? [outbox.epoch()] : []),
-  );
+  expect(new Set(events.map(({ epoch, seq }) => `${epoch} ${seq}`)).size).toBe(events.length);
+  const strays = events.filter(({ epoch }) => epoch === outbox.epoch());
+  expect(strays.map(({ seq }) => seq)).toEqual(strays.map((_, i) => i + 1));
   const [added] = outbox.append([{ eventId: "new", type: "Sale", payload: "", timestamp: 1 }]);
-  expect(added).toMatchObject({ kind: "recorded", event: { seq: unacked.length + 1 } });
+  const numbers = { epoch: outbox.epoch(), seq: strays.length + 1 };
+  expect(added).toMatchObject({ kind: "recorded", event: numbers });
   return events;
 }
 
 const essence = ({ eventId, type, payload, timestamp, state, reason, position }: Recorded) => ({
   ...{ eventId, type, payload, timestamp, state, reason, position },
 });
+const numbersOf = ({ epoch, seq }: Recorded) => ({ epoch, seq });
 
-test("the rows of a broken page are lost, and no others", () => {
+/** The ranges of seqs that are in `before` and not among these events. */
+function absent(kept: readonly Recorded[]): [number, number][] {
+  const seqs = new Set(kept.map(({ seq }) => seq));
+  const ranges: [number, number][] = [];
+  for (const { seq } of before.filter(({ seq }) => !seqs.has(seq))) {
+    const range = ranges.at(-1);
+    if (range?.[1] === seq - 1) {
+      range[1] = seq;
+    } else {
+      ranges.push([seq, seq]);
+    }
+  }
+  return ranges;
+}
+
+test("the rows of a broken page are lost and counted, and the others keep their numbers", () => {
   using folder = memoryFolder();
   const leaves = Array.from({ length: whole.length / pageSize }, (_, i) => i).filter(isLeaf);
   // Two that follow one another, and one further on.
@@ -146,6 +164,13 @@ test("the rows of a broken page are lost, and no others", () => {
     at: now(),
     setAside: folder.file(setAside),
     events: total - lost,
+    losses: [
+      {
+        ...{ at: now(), read: total - lost, atLeast: lost, atMost: lost },
+        ...{ epoch: before[0]?.epoch, numbers: absent(outbox.events({ limit: 1000 })) },
+        ...{ isMore: false, hasPruned: false },
+      },
+    ],
   });
   expect(readFileSync(folder.file(setAside)).equals(bytes)).toBe(true);
   const epoch = before[0]?.epoch;
@@ -154,6 +179,9 @@ test("the rows of a broken page are lost, and no others", () => {
   const keptIds = new Set(kept.map(({ eventId }) => eventId));
   expect(kept.map(essence)).toEqual(
     before.filter(({ eventId }) => keptIds.has(eventId)).map(essence),
+  );
+  expect(kept.map(numbersOf)).toEqual(
+    before.filter(({ eventId }) => keptIds.has(eventId)).map(numbersOf),
   );
   expect(kept).toHaveLength(total - lost);
   outbox.close();
@@ -185,6 +213,13 @@ describe("whatever is done to the file", () => {
       expect(payload).toBe(known.get(eventId));
     }
     expect(outbox.salvaged()?.events).toBe(kept.length);
+    const [loss] = outbox.salvaged()?.losses ?? [];
+    if (loss === undefined) {
+      expect(kept).toHaveLength(total);
+    } else {
+      expect(loss.atLeast).toBeLessThanOrEqual(total - kept.length);
+      expect(loss.atMost ?? total).toBeGreaterThanOrEqual(total - kept.length);
+    }
     expect(setAsides(folder)).toHaveLength(1);
     expect(readFileSync(folder.file(setAsides(folder)[0] ?? "")).equals(bytes)).toBe(true);
     outbox.close();
@@ -333,6 +368,19 @@ describe("a salvage that is interrupted", () => {
     renameSync(breakIt(folder), intention(folder));
     expectFinished(folder);
   });
+
+  test.each(["/mnt/elsewhere/", ""])(
+    "on a disk that is mounted elsewhere by now is finished (set aside as %j)",
+    (place) => {
+      using folder = memoryFolder();
+      renameSync(breakIt(folder), folder.file("buffer.db.damaged-earlier"));
+      writeFileSync(
+        folder.file("buffer.db-salvaging"),
+        `${JSON.stringify({ at: 1, owner: "store-01", setAside: `${place}buffer.db.damaged-earlier` })}\n`,
+      );
+      expectFinished(folder);
+    },
+  );
 
   test("when the new file had nothing in it yet is finished", () => {
     using folder = memoryFolder();

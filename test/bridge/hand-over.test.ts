@@ -2,13 +2,16 @@
 
 import {
   copyFileSync,
+  cpSync,
   existsSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   writeFileSync,
 } from "node:fs";
 import { hostname } from "node:os";
+import { DatabaseSync } from "node:sqlite";
 import { describe, expect, test, vi } from "vitest";
 import {
   hasArrived,
@@ -22,6 +25,7 @@ import { Inbox } from "../../src/bridge/inbox.ts";
 import { Outbox, type Recorded } from "../../src/bridge/outbox.ts";
 import { verify } from "../../src/bridge/verify.ts";
 import { StatusError } from "../../src/errors.ts";
+import { Database } from "../../src/sqlite.ts";
 import { type TempFolder, tempFolder } from "../support/temp.ts";
 
 const time = { now: Date.UTC(2026, 0, 2, 3, 4, 5) };
@@ -275,7 +279,9 @@ describe("the place", () => {
   test("is left as it was found when the source turns out to be bad", () => {
     using folder = tempFolder();
     const path = folder.file("new.db");
-    const head = { storeId: "store-01", epoch: "a", ledgerId: "", alarm: "" };
+    const head = {
+      ...{ storeId: "store-01", epoch: "a", ledgerId: "", alarm: "", salvaged: undefined },
+    };
     const target = new NewBuffer({ path, head, now });
     const event: Recorded = {
       ...{ ...sale("a"), position: 1, epoch: "a", seq: 1, state: "pending", attempts: 0 },
@@ -359,6 +365,135 @@ describe("a crash", () => {
     take(crashed, again);
     using taken = opened(crashed.file("new.db"));
     expect(taken.outbox.counts()).toMatchObject({ pending: 3, parked: 1, acked: 1 });
+  });
+});
+
+describe("a power cut in the last steps of a take-over", () => {
+  /** Runs `run`, and leaves the disk as it was between the mark and the last step. */
+  function cutAtPut(folder: TempFolder, run: () => void) {
+    using saved = tempFolder();
+    const spy = vi.spyOn(NewBuffer.prototype, "put").mockImplementationOnce(function (
+      this: NewBuffer,
+    ) {
+      spy.mockRestore();
+      cpSync(folder.path, saved.path, { recursive: true });
+      this.put();
+    });
+    run();
+    for (const name of readdirSync(folder.path)) {
+      rmSync(folder.file(name));
+    }
+    cpSync(saved.path, folder.path, { recursive: true });
+  }
+
+  test.each([
+    ["where there is no buffer", false],
+    ["where there is an empty one", true],
+  ])("after the mark is finished by the next process that opens the place, %s", (_, isThere) => {
+    using folder = tempFolder();
+    const old = opened(folder.file("old.db"));
+    fill(old);
+    if (isThere) {
+      opened(folder.file("new.db")).outbox.close();
+    }
+    cutAtPut(folder, () => {
+      take(folder, old);
+      old.outbox.close();
+    });
+    using before = opened(folder.file("old.db"));
+    expect(before.outbox.handedOver()?.to).toBe(folder.file("new.db"));
+    using taken = opened(folder.file("new.db"));
+    expect(taken.outbox.epoch()).toBe(before.outbox.handedOver()?.epoch);
+    expect(taken.outbox.counts()).toMatchObject({ pending: 3, parked: 1, acked: 1 });
+    taken.outbox.append([sale("goes on")]);
+    const left = readdirSync(folder.path).filter((name) => /importing|arriving/.test(name));
+    expect(left).toEqual([]);
+  });
+
+  test("after the mark can be mended by importing again, if the old buffer is elsewhere by now", () => {
+    using folder = tempFolder();
+    const old = opened(folder.file("old.db"));
+    fill(old);
+    cutAtPut(folder, () => {
+      take(folder, old);
+      old.outbox.close();
+    });
+    renameSync(folder.file("old.db"), folder.file("moved.db"));
+    renameSync(folder.file("old.db-wal"), folder.file("moved.db-wal"));
+    const why = refusal(() => opened(folder.file("new.db")));
+    expect(why.code).toBe("FAILED_PRECONDITION");
+    expect(why.message).toContain(`was interrupted, and ${folder.file("old.db")} is not there`);
+    expect(why.hint).toContain("import it again");
+    using moved = opened(folder.file("moved.db"));
+    take(folder, moved);
+    using taken = opened(folder.file("new.db"));
+    expect(taken.outbox.counts()).toMatchObject({ pending: 3, parked: 1, acked: 1 });
+  });
+
+  test("before the mark leaves the old buffer in use, and nothing of the new one", () => {
+    using folder = tempFolder();
+    const old = opened(folder.file("old.db"));
+    fill(old);
+    cutAtPut(folder, () => {
+      take(folder, old);
+      old.outbox.close();
+    });
+    // The mark was not on the disk yet.
+    const file = new DatabaseSync(folder.file("old.db"));
+    file.exec("UPDATE outbox SET handed_over = ''");
+    file.close();
+    using fresh = opened(folder.file("new.db"));
+    expect(fresh.outbox.counts()).toMatchObject({ pending: 0, parked: 0, acked: 0 });
+    using again = opened(folder.file("old.db"));
+    again.outbox.append([sale("goes on")]);
+    const left = readdirSync(folder.path).filter((name) => /importing|arriving/.test(name));
+    expect(left).toEqual([]);
+  });
+});
+
+describe("a full disk", () => {
+  const limited = (pages: number) =>
+    vi.spyOn(Database.prototype, "relax").mockImplementationOnce(function (this: Database) {
+      this.prepare(`PRAGMA max_page_count = ${pages}`).get();
+    });
+  const head = {
+    ...{ storeId: "store-01", epoch: "a", ledgerId: "", alarm: "", salvaged: undefined },
+  };
+
+  test("that is met while a new buffer is filled costs the batch alone, as often as it is tried", () => {
+    using folder = tempFolder();
+    using old = opened(folder.file("old.db"));
+    old.outbox.append(
+      Array.from({ length: 200 }, (_, i) => ({ ...sale(`e${i}`), payload: "x".repeat(500) })),
+    );
+    // An acked event brings its own epoch along, which is rolled back with the batch.
+    old.outbox.settle([{ kind: "acked", position: 1 }]);
+    const batch = things(old);
+    limited(40);
+    const target = new NewBuffer({ path: folder.file("new.db"), head, now });
+    for (let attempt = 1; attempt <= 2; attempt++) {
+      expect(refusal(() => target.add(batch))).toMatchObject({
+        code: "RESOURCE_EXHAUSTED",
+        message: expect.stringContaining("the disk is full"),
+      });
+    }
+    target.add(batch.slice(0, 10));
+    target.finish();
+    target.put();
+    target.close();
+    using taken = opened(folder.file("new.db"));
+    expect(taken.outbox.pending(0, 99).map(({ seq }) => seq)).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 9]);
+  });
+
+  test("that is met before the new buffer has anything in it leaves nothing behind", () => {
+    using folder = tempFolder();
+    const write = vi.spyOn(Database.prototype, "write").mockImplementationOnce(() => {
+      throw new StatusError("RESOURCE_EXHAUSTED", "the disk is full");
+    });
+    const open = () => new NewBuffer({ path: folder.file("new.db"), head, now });
+    expect(refusal(open).code).toBe("RESOURCE_EXHAUSTED");
+    write.mockRestore();
+    expect(readdirSync(folder.path)).toEqual([]);
   });
 });
 

@@ -249,7 +249,7 @@ describe("a planted name", () => {
     writeFileSync(target, "an older one");
     const link = box.folder.file("latest.ndjson");
     symlinkSync(target, link);
-    expect((await box.sync(`export ${link}`)).code).toBe(0);
+    expect((await box.sync(`export --force ${link}`)).code).toBe(0);
     expect(lstatSync(link).isSymbolicLink()).toBe(true);
     expect(readFileSync(target, "utf8")).toContain('"end"');
   });
@@ -262,7 +262,7 @@ describe("a planted name", () => {
     const link = box.folder.file("latest.ndjson");
     symlinkSync(target, link);
     execFileSync("chown", ["-h", "12345", link]);
-    const { code, stderr } = await box.sync(`export ${link}`);
+    const { code, stderr } = await box.sync(`export --force ${link}`);
     expect(stderr).toMatch(/latest\.ndjson cannot be written: .*a link that another user has made/);
     expect(code).toBe(71);
     expect(readFileSync(target, "utf8")).toBe("an older one");

@@ -71,6 +71,16 @@ test("all N of N, by day and type, with a receipt", async () => {
     expect(ledger.digest).toMatch(/^[0-9a-f]{64}$/);
     expect(ledger.digest).toBe(store.digest);
   }
+  // A receipt is evidence: the next one does not take its place unasked.
+  const before = readFileSync(receipt, "utf8");
+  const second = await shop.reconcile(...days, "--receipt", receipt);
+  expect(second).toMatchObject({
+    ...{ code: 2, stdout: "" },
+    stderr: expect.stringContaining(`--receipt ${receipt}: there is a file already\n`),
+  });
+  expect(readFileSync(receipt, "utf8")).toBe(before);
+  expect((await shop.reconcile(...days, "--receipt", receipt, "--force")).code).toBe(0);
+  expect(JSON.parse(readFileSync(receipt, "utf8")).madeAt).not.toBe(filed.madeAt);
 });
 
 test("names what is pending, what the ledger alone has, and what was changed: exit 5", async () => {

@@ -225,12 +225,18 @@ test("export has everything, between a first and a last line", async () => {
   expect(parked.at(-1).end.event).toBe(1);
 });
 
-test("export to a file puts it there as a whole, and never over a database", async () => {
+test("export to a file puts it there as a whole, over another one with --force alone, and never over a database", async () => {
   using box = shop();
   box.open(fill);
   const file = box.folder.file("out.ndjson");
   writeFileSync(file, "an older one");
-  const { stdout, stderr } = await box.sync(`export ${file}`);
+  const refused = await box.sync(`export ${file}`);
+  expect(refused.stderr).toBe(
+    `brewctl: ${file} is there already, and was left as it is\n  write over it with --force, or choose another name\n`,
+  );
+  expect(refused.code).toBe(2);
+  expect(readFileSync(file, "utf8")).toBe("an older one");
+  const { stdout, stderr } = await box.sync(`export --force ${file}`);
   expect(stdout).toBe("");
   expect(stderr).toBe(`exported 5 events and 3 commands to ${file}\n`);
   expect(objects(readFileSync(file, "utf8")).at(-1)).toHaveProperty("end");
@@ -241,7 +247,7 @@ test("export to a file puts it there as a whole, and never over a database", asy
   execFileSync("mkfifo", [pipe]);
   expect((await box.sync(`export ${pipe}`)).code).toBe(2);
   expect(statSync(pipe).isFIFO()).toBe(true);
-  const wrong = await box.sync(`export ${box.buffer}`);
+  const wrong = await box.sync(`export --force ${box.buffer}`);
   expect(wrong.stderr).toMatch(/is a database; expected the name of a file to be written\n/);
   expect(wrong.code).toBe(2);
   expect(readFileSync(box.buffer).equals(bytes)).toBe(true);

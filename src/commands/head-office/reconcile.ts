@@ -17,7 +17,7 @@ import { dayOf } from "../../event-digest.ts";
 import { DigestSide, type HeadOffice } from "../../gen/sync/v1/head_office_pb.ts";
 import type { CallOptions, Client } from "../../grpc/dial.ts";
 import { plain } from "../../plain.ts";
-import { replaceFile } from "../../private-file.ts";
+import { isTaken, replaceFile } from "../../private-file.ts";
 import type { Exit } from "../../shutdown.ts";
 import { version } from "../../version.ts";
 import type { CommandContext } from "../client-call.ts";
@@ -34,6 +34,7 @@ export interface ReconcileFlags extends ClientFlags {
   readonly type?: string;
   readonly buffer?: string;
   readonly receipt?: string;
+  readonly force?: boolean;
 }
 
 export const command = withClientFlags(
@@ -52,7 +53,8 @@ export const command = withClientFlags(
       "the store's buffer, if it is at hand: the store is not asked",
       nonEmpty,
     )
-    .option("--receipt <file>", "keep the result as a file, to be filed", nonEmpty),
+    .option("--receipt <file>", "keep the result as a file, to be filed", nonEmpty)
+    .option("--force", "write over the file of --receipt"),
 );
 
 export const examples = `\
@@ -65,7 +67,9 @@ export const notes = `\
 An event belongs to the day of its own timestamp, in UTC. The exit code is 0 if both sides have the
 same events and 5 if not: events that are still pending at the store are not in the ledger yet. A
 store keeps acknowledged events for a week; of older ones it knows counts and sums, so a
-difference among them shows, but cannot be named.`;
+difference among them shows, but cannot be named.
+If a salvage at the store has lost events, the rest is not certified and the exit code is 5 until
+somebody there acknowledges it: brewctl store-sync acknowledge.`;
 
 /** Named in text; the receipt and ndjson have them all. */
 const maxNamed = 20;
@@ -75,20 +79,24 @@ const dayMs = 86_400_000;
 export async function run(flags: ReconcileFlags, context: CommandContext): Promise<Exit> {
   const { terminal, clock } = context;
   const { to = dayOf(clock.now()), type = "", store: storeId } = flags;
+  const losses: string[] = [];
+  const onLoss = (what: string) => {
+    losses.push(what);
+  };
   const { from = dayOf(Math.max(0, Date.parse(to) - 6 * dayMs)) } = flags;
   if (from > to) {
     throw new UsageError(`--from ${from} is after --to ${to}`);
   }
   const range = { fromDay: from, toDay: to, type };
-  checkReceipt(flags.receipt);
+  checkReceipt(flags);
   const outbox = flags.buffer === undefined ? undefined : openBuffer(flags, context);
   try {
     return await ask(flags, context, async (client, call) => {
-      const ledger = sideOf(client, call, { storeId, side: DigestSide.LEDGER, range });
+      const ledger = sideOf(client, call, { storeId, side: DigestSide.LEDGER, range, onLoss });
       const store =
         outbox === undefined
-          ? sideOf(client, call, { storeId, side: DigestSide.STORE, range })
-          : sideOfBuffer(outbox, { range, clock, signal: call.signal });
+          ? sideOf(client, call, { storeId, side: DigestSide.STORE, range, onLoss })
+          : sideOfBuffer(outbox, { range, onLoss, clock, signal: call.signal });
       const compared: Compared[] = [];
       for await (const cell of withHint(compare(ledger, store))) {
         compared.push(cell);
@@ -98,16 +106,16 @@ export async function run(flags: ReconcileFlags, context: CommandContext): Promi
           await terminal.print(plain(line));
         }
       }
-      const verdict = verdictOf(compared);
+      const verdict = verdictOf(compared, losses);
       const asked = { storeId, from, to, ...(type === "" ? {} : { type }) };
       const receipt = {
         ...{ kind: "brewctl reconciliation", format: 1, brewctl: version },
         madeAt: new Date(clock.now()).toISOString(),
         ...{ ...asked, verdict: verdict.words, same: verdict.isSame },
-        ...{ ledgerEvents: verdict.ledger, storeEvents: verdict.store },
+        ...{ ledgerEvents: verdict.ledger, storeEvents: verdict.store, losses },
       };
       if (flags.receipt !== undefined) {
-        file(flags.receipt, { ...receipt, cells: compared.map(onPaper) });
+        file(flags.receipt, flags, { ...receipt, cells: compared.map(onPaper) });
         terminal.say(`receipt: ${flags.receipt}`);
       }
       const words = `${storeId}, ${from} to ${to}: ${verdict.words}`;
@@ -128,16 +136,20 @@ interface Asked {
   readonly storeId: string;
   readonly side: DigestSide;
   readonly range: { readonly fromDay: string; readonly toDay: string; readonly type: string };
+  /** Is told of each loss of the store's buffer that nobody has acknowledged. */
+  readonly onLoss: (what: string) => void;
 }
 
 function sideOf(client: Client<typeof HeadOffice>, call: CallOptions, asked: Asked): Side {
-  const { storeId, side, range } = asked;
+  const { storeId, side, range, onLoss } = asked;
   return {
     async *cells(): AsyncGenerator<Cell, void> {
       for await (const { part } of client.digest({ storeId, side, range }, call)) {
         if (part.case === "cell") {
           const { day, type, digest, count, pruned } = part.value;
           yield { day, type, digest, count: Number(count), pruned: Number(pruned) };
+        } else if (part.case === "loss") {
+          onLoss(part.value);
         }
       }
     },
@@ -154,13 +166,19 @@ function sideOf(client: Client<typeof HeadOffice>, call: CallOptions, asked: Ask
 
 function sideOfBuffer(
   outbox: Outbox,
-  { range, ...options }: Pick<Asked, "range"> & Omit<Parameters<typeof digestsOf>[1], "outbox">,
+  {
+    range,
+    onLoss,
+    ...options
+  }: Pick<Asked, "range" | "onLoss"> & Omit<Parameters<typeof digestsOf>[1], "outbox">,
 ): Side {
   return {
     async *cells() {
       for await (const part of digestsOf({ ...range, withEvents: false }, { outbox, ...options })) {
         if (part.kind === "cell") {
           yield { ...part.cell, pruned: part.pruned };
+        } else if (part.kind === "loss") {
+          onLoss(part.what);
         }
       }
     },
@@ -214,7 +232,7 @@ function onPaper({ day, type, ledger, store, same, differences, unnamed }: Compa
   };
 }
 
-function verdictOf(compared: readonly Compared[]) {
+function verdictOf(compared: readonly Compared[], losses: readonly string[]) {
   const sum = (of: (cell: Compared) => number) =>
     compared.reduce((total, cell) => total + of(cell), 0);
   const [ledger, store, same] = [
@@ -236,26 +254,39 @@ function verdictOf(compared: readonly Compared[]) {
   ];
   const wrong = parts.filter(([n]) => n > 0).map(([n, what]) => `${n} ${what}`);
   // Between the two questions the rest may have gone up: then the second one found no difference.
-  const isSame = wrong.length === 0;
+  const isEqual = wrong.length === 0;
   const total = Math.max(ledger, store, same);
   const some = `${same} of ${total} are the same; ${wrong.join(", ")}`;
-  const words =
-    total === 0 ? "no events on either side" : isSame ? `all ${total} of ${total}` : some;
-  return { isSame, ledger, store, words };
+  const counted =
+    total === 0 ? "no events on either side" : isEqual ? `all ${total} of ${total}` : some;
+  // What the store has lost is on neither side, if the cloud never got it.
+  const words = [counted, ...losses.map((loss) => `at the store ${loss}`)].join("; ");
+  return { isSame: isEqual && losses.length === 0, ledger, store, words };
 }
 
 /** A pipe that nobody reads would hold us up for ever, after all the work. */
-function checkReceipt(path: string | undefined): void {
-  const there = path === undefined ? undefined : statSync(path, { throwIfNoEntry: false });
+function checkReceipt({ receipt: path, force = false }: ReconcileFlags): void {
+  if (path === undefined) {
+    if (force) {
+      throw new UsageError("--force goes with a file: --receipt january.json --force");
+    }
+    return;
+  }
+  const there = statSync(path, { throwIfNoEntry: false });
   if (there !== undefined && !there.isFile()) {
     throw new UsageError(`--receipt ${path}: expected the name of a file`);
   }
+  if (!force && isTaken(path)) {
+    throw new UsageError(`--receipt ${path}: there is a file already`, {
+      hint: "a receipt is kept as it is; choose another name, or write over it with --force",
+    });
+  }
 }
 
-function file(path: string, receipt: object): void {
+function file(path: string, { force = false }: ReconcileFlags, receipt: object): void {
   try {
     // It names events, so it is for its owner alone.
-    replaceFile(path, `${JSON.stringify(receipt, null, 2)}\n`);
+    replaceFile(path, `${JSON.stringify(receipt, null, 2)}\n`, { overwrites: force });
   } catch (error) {
     throw new UsageError(`--receipt ${path}: ${messageOf(error)}`);
   }

@@ -3,9 +3,10 @@
 import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { type Command, Option } from "commander";
-import { applierPath, type Salvaged } from "../../bridge/buffer-file.ts";
+import { applierPath } from "../../bridge/buffer-file.ts";
 import { tellHandedOver } from "../../bridge/hand-over-mark.ts";
 import { Outbox, reserveBytes } from "../../bridge/outbox.ts";
+import { openLosses, type Salvaged, tellLoss } from "../../bridge/salvage-mark.ts";
 import { StatusError, UsageError } from "../../errors.ts";
 import { plain } from "../../plain.ts";
 import { type Lock, takeLock } from "../../sqlite.ts";
@@ -74,7 +75,9 @@ export function openBuffer(
 export function complainOfSalvage(outbox: Outbox, terminal: Terminal): void {
   const salvaged = outbox.salvaged();
   if (outbox.hasJustSalvaged && salvaged !== undefined) {
-    terminal.complain(tellSalvaged(salvaged));
+    for (const line of tellSalvage(salvaged)) {
+      terminal.complain(line);
+    }
   }
 }
 
@@ -152,8 +155,19 @@ export function tidy(outbox: Outbox): void {
   }
 }
 
-function tellSalvaged({ events, setAside }: Salvaged): string {
-  return `the buffer was damaged: ${events} events could be read and go on; the file is kept as ${setAside}`;
+/** Describes what the salvage did, and the losses that nobody has acknowledged. */
+export function tellSalvage(salvaged: Salvaged): string[] {
+  const { acknowledgedAt, events, setAside } = salvaged;
+  const kept = existsSync(setAside) ? `; the file is kept as ${setAside}` : "";
+  return [
+    // A person who has taken the file away has seen to it.
+    acknowledgedAt !== undefined || kept === ""
+      ? ""
+      : `the buffer was damaged: ${events} events could be read and go on${kept}`,
+    ...openLosses(salvaged).map(
+      (loss) => `${tellLoss(loss)}; acknowledge it at the store: brewctl store-sync acknowledge`,
+    ),
+  ].filter(Boolean);
 }
 
 /** What a person should look at; nothing, if all is well. */
@@ -164,8 +178,7 @@ export function alarmsOf(outbox: Outbox): string[] {
   const left = `${Math.floor(free / mebibyte)} MiB are left on the disk of ${outbox.path}`;
   return [
     outbox.alarm(),
-    // Until somebody has taken it away: then he has seen to it.
-    salvaged === undefined || !existsSync(salvaged.setAside) ? "" : tellSalvaged(salvaged),
+    ...(salvaged === undefined ? [] : tellSalvage(salvaged)),
     gone === undefined ? "" : `handed over: ${tellHandedOver(gone)}`,
     free < reserveBytes ? `nothing can be recorded: ${left}` : free < lowBytes ? left : "",
   ].filter(Boolean);

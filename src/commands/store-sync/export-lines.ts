@@ -9,6 +9,7 @@ import type { JsonValue } from "@bufbuild/protobuf";
 import type { BufferHead, Kept, KeptCommand, KeptEvent } from "../../bridge/hand-over.ts";
 import { commandStates, type KeptCursor } from "../../bridge/inbox.ts";
 import { type EventState, eventStates, type OutboxCounts } from "../../bridge/outbox.ts";
+import { parseSalvaged } from "../../bridge/salvage-mark.ts";
 import { StatusError, UsageError } from "../../errors.ts";
 import { type DigestCell, digestBytes } from "../../event-digest.ts";
 import { plain } from "../../plain.ts";
@@ -36,7 +37,7 @@ export interface ExportHead extends BufferHead {
 
 /** The lines, without their ends, and what was in them at the end. */
 export function* exportLines(
-  { storeId, epoch, ledgerId, alarm, counts, exportedAt, only }: ExportHead,
+  { storeId, epoch, ledgerId, alarm, salvaged, counts, exportedAt, only }: ExportHead,
   things: Iterable<Kept>,
 ): Generator<string, Tally> {
   const sum = createHash("sha256");
@@ -49,6 +50,8 @@ export function* exportLines(
     line({
       export: {
         ...{ format, storeId, epoch, ledgerId, alarm, pending, acked, parked },
+        // As a text, since only the program looks into it.
+        ...(salvaged === undefined ? {} : { salvaged: JSON.stringify(salvaged) }),
         events: only ?? "all",
         exportedAt: new Date(exportedAt).toISOString(),
       },
@@ -181,7 +184,13 @@ function headOf(line: Line): BufferHead {
       hint: "expected all of them, or sales would be lost: export without --state",
     });
   }
-  return { storeId, epoch, ledgerId, alarm };
+  // Left out where there was no salvage.
+  const { salvaged: mark } = fieldsOf(line, { salvaged: "", ...head }, { salvaged: "text" });
+  const salvaged = parseSalvaged(mark, "");
+  if (mark !== "" && salvaged === undefined) {
+    throw new UsageError(`${line.where}: expected salvaged to be what an export has written`);
+  }
+  return { storeId, epoch, ledgerId, alarm, salvaged };
 }
 
 function checkEnd(

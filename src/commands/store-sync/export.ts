@@ -13,7 +13,7 @@ import { headOf, type Kept, keptIn } from "../../bridge/hand-over.ts";
 import { Inbox } from "../../bridge/inbox.ts";
 import { type EventState, eventStates, type Outbox } from "../../bridge/outbox.ts";
 import { messageOf, StatusError, UsageError } from "../../errors.ts";
-import { openPending } from "../../private-file.ts";
+import { isTaken, openPending } from "../../private-file.ts";
 import { type Exit, Stop } from "../../shutdown.ts";
 import { isSqliteFile } from "../../sqlite.ts";
 import type { CommandContext } from "../client-call.ts";
@@ -24,6 +24,7 @@ import { exportLines } from "./export-lines.ts";
 
 export interface ExportFlags extends TerminalFlags, BufferFlags {
   readonly state?: EventState;
+  readonly force?: boolean;
 }
 
 export const command = withBufferFlags(
@@ -31,7 +32,8 @@ export const command = withBufferFlags(
     new Command("export")
       .description("all that the buffer keeps, as lines of JSON; no network needed")
       .argument("[file]", "where to (default: standard output, as with -)")
-      .addOption(new Option("--state <state>", "only events in it").choices(eventStates)),
+      .addOption(new Option("--state <state>", "only events in it").choices(eventStates))
+      .option("--force", "write over the file if it is there already"),
   ),
 );
 
@@ -44,6 +46,7 @@ export const notes = `\
 The first line says what it is, then come events, commands, cursors and the sums of what was pruned,
 and last a line with their numbers and the SHA-256 of all lines before it. It is the buffer as it
 was at one moment, whoever records meanwhile; until it is written the buffer's log grows.
+A file that is there already is left alone, unless --force is given.
 What becomes of it: brewctl help store-sync import`;
 
 /** Lines between two looks at what else happens. */
@@ -62,9 +65,9 @@ export async function run(
   const outbox = openBuffer(flags, context);
   try {
     if (path !== "-") {
-      checkPlace(path);
+      checkPlace(path, flags);
     }
-    using sink = path === "-" ? undefined : openFile(path);
+    using sink = path === "-" ? undefined : openFile(path, flags);
     using _ = outbox.database.snapshot();
     const inbox = new Inbox(outbox.database, { now: () => clock.now() });
     const counts = outbox.counts();
@@ -106,7 +109,7 @@ function* chosen(outbox: Outbox, inbox: Inbox, state: EventState | undefined) {
   }
 }
 
-function checkPlace(path: string): void {
+function checkPlace(path: string, { force }: ExportFlags): void {
   const there = statSync(path, { throwIfNoEntry: false });
   if (there !== undefined && !there.isFile()) {
     // A file of that name would take its place.
@@ -119,6 +122,9 @@ function checkPlace(path: string): void {
       hint: "an export is lines of JSON; give it a name such as store-01.ndjson",
     });
   }
+  if (force !== true && isTaken(path)) {
+    throw alreadyThere(path);
+  }
   if (!existsSync(dirname(resolve(path)))) {
     throw new UsageError(`${path}: there is no such folder`, {
       hint: "expected a file to be written, in a folder that is there",
@@ -126,20 +132,29 @@ function checkPlace(path: string): void {
   }
 }
 
+function alreadyThere(path: string): UsageError {
+  return new UsageError(`${path} is there already, and was left as it is`, {
+    hint: "write over it with --force, or choose another name",
+  });
+}
+
 /** It has its name only when all of it is on the disk; until then another one may have it. */
-function openFile(path: string) {
+function openFile(path: string, { force = false }: ExportFlags) {
   const attempt = <T>(act: () => T): T => {
     try {
       return act();
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException;
+      if (code === "EEXIST") {
+        throw alreadyThere(path);
+      }
       throw new StatusError(
         code === "ENOSPC" ? "RESOURCE_EXHAUSTED" : "PERMISSION_DENIED",
         `${path} cannot be written: ${messageOf(error)}`,
       );
     }
   };
-  const file = attempt(() => openPending(path));
+  const file = attempt(() => openPending(path, { overwrites: force }));
   let text = "";
   const flush = () => {
     attempt(() => file.write(text));

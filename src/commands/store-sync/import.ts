@@ -117,13 +117,18 @@ async function importExport(
   insistOnStore(name, head.storeId, storeId);
   const target = new NewBuffer({ path, head, now: () => clock.now() });
   try {
-    let batch: { readonly thing: Kept; readonly at: string }[] = [];
+    const batch: { readonly thing: Kept; readonly at: string }[] = [];
     let at = where();
     const keep = () => {
+      // Taken out first: a batch that was rolled back is not tried a second time.
+      const taken = batch.splice(0);
+      if (taken.length === 0) {
+        return;
+      }
       try {
         target.add(
           (function* () {
-            for (const next of batch) {
+            for (const next of taken) {
               at = next.at;
               yield next.thing;
             }
@@ -137,7 +142,6 @@ async function importExport(
         }
         throw error;
       }
-      batch = [];
     };
     try {
       for await (const thing of things) {

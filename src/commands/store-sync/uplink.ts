@@ -196,6 +196,8 @@ function onAnswer(
   part: DigestPart,
 ): NonNullable<MessageInitShape<typeof AnswerDigestRequestSchema>["part"]> {
   switch (part.kind) {
+    case "loss":
+      return { case: "loss", value: cut(part.what) };
     case "cell": {
       const { type, day, count, digest } = part.cell;
       const counts = { count: BigInt(count), pruned: BigInt(part.pruned) };

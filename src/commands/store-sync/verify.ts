@@ -24,8 +24,9 @@ export const examples = `\
   brewctl store-sync verify -q || echo "look at it"`;
 
 export const notes = `\
-Checked are the pages of the file, whether the numbers of the current epoch are without a gap, and
-whether each event and command can be read and makes sense. Nothing is changed in the file, and others
+Checked are the pages of the file, whether the numbers of the current epoch are without a gap,
+whether each event and command can be read and makes sense, and whether a salvage has lost events that
+nobody has acknowledged (brewctl store-sync acknowledge). Nothing is changed in the file, and others
 may use it meanwhile. Exit 79 if anything is wrong; pending and parked events are not.
 What is damaged is set aside, and what can be read goes on, when any other command opens it next.`;
 
