@@ -17,6 +17,7 @@
  */
 
 import { existsSync, rmSync } from "node:fs";
+import { DiskRoom, type Room } from "../disk-room.ts";
 import { StatusError } from "../errors.ts";
 import { type DigestCell, DigestCells, dayOf, digestOf } from "../event-digest.ts";
 import { makePrivateFile } from "../private-file.ts";
@@ -161,6 +162,12 @@ export interface PrunedRange {
  */
 export const reserveBytes = 16 * 1024 * 1024;
 
+/**
+ * The most marks of one transaction while the disk is nearly full. Each may change a page of its own, so
+ * the log takes half a megabyte.
+ */
+const marksWhenShort = 128;
+
 /** How long acknowledged events are kept, in milliseconds: as long as a cloud may lose its memory. */
 export const retentionMs = 7 * 24 * 3_600_000;
 
@@ -206,7 +213,7 @@ export class Outbox {
    */
   readonly hasJustSalvaged: boolean;
   readonly #now: () => number;
-  readonly #free: (path: string) => number;
+  readonly #room: DiskRoom;
   readonly #statements: Statements;
   /** Of this connection, which does not see its own in SQLite's data version. */
   #appends = 0;
@@ -232,11 +239,14 @@ export class Outbox {
     }
     this.path = path;
     this.#now = now;
-    this.#free = path === inMemory ? () => Number.POSITIVE_INFINITY : free;
     const { database, isSalvaged } = salvages
       ? openOrSalvage(path, { storeId, now, probe: prepare })
       : { database: openWhole(path, prepare), isSalvaged: false };
     this.database = database;
+    this.#room = new DiskRoom({
+      ...{ database, reserveBytes },
+      free: path === inMemory ? () => Number.POSITIVE_INFINITY : () => free(path),
+    });
     this.hasJustSalvaged = hasResumed || isSalvaged;
     try {
       this.storeId = this.#belongTo(storeId);
@@ -293,12 +303,14 @@ export class Outbox {
    * FAILED_PRECONDITION when the buffer was handed over to another box.
    */
   append(events: readonly NewEvent[]): Appended[] {
-    const free = this.#free(this.path);
-    if (free < reserveBytes) {
+    const { free, log, unused, isEnough } = this.#room.look();
+    if (!isEnough) {
       throw new StatusError(
         "RESOURCE_EXHAUSTED",
-        `the disk of ${this.path} is full: ${free} bytes are left, and ${reserveBytes} are kept for what the cloud acknowledges`,
-        { hint: "nothing was recorded, nothing was lost; make room and record again" },
+        `the disk of ${this.path} is full: ${free} bytes are left, with ${log} in its log and ${unused} in its free pages, and ${reserveBytes} are kept for what the cloud acknowledges`,
+        {
+          hint: "nothing was recorded, nothing was lost; make room, or remove what is acknowledged: brewctl store-sync prune",
+        },
       );
     }
     for (;;) {
@@ -319,8 +331,9 @@ export class Outbox {
       this.insistOnOurs();
       const { epoch, name, next } = this.#numbering();
       let seq = next;
+      const at = this.#now();
       const appended = events.map((event): Appended => {
-        const { eventId, type, payload, timestamp = this.#now() } = event;
+        const { eventId, type, payload, timestamp = at } = event;
         const fault = faultOfEvent({ ...event, timestamp }, maxRecordedPayloadBytes);
         if (fault !== undefined) {
           return refused("INVALID_ARGUMENT", `event ${JSON.stringify(eventId)}: ${fault}`);
@@ -332,6 +345,7 @@ export class Outbox {
           timestamp,
           epoch,
           seq,
+          at,
         );
         const known = changes === 0 ? this.#byId(eventId) : undefined;
         if (known !== undefined) {
@@ -379,8 +393,35 @@ export class Outbox {
     return Number(last) > now + maxRetryWaitMs ? now : Number(first);
   }
 
-  /** Makes the cloud's answers last. An event that is acked already stays so, whatever comes later. */
+  /**
+   * Makes the cloud's answers last. An event that is acked already stays so, whatever comes later. On a
+   * disk that is nearly full it takes several small transactions, each of which writes over the log of
+   * the one before. When this throws, the last of them may be missing, and can be settled again.
+   */
   settle(settlements: readonly Settlement[]): void {
+    const { isShort } = this.#room.look();
+    const step = isShort ? marksWhenShort : settlements.length;
+    for (let from = 0; from < settlements.length; from += step) {
+      this.#settleWhatFits(settlements.slice(from, from + step));
+    }
+  }
+
+  /** A transaction that is too large for the room of the log is made in halves. */
+  #settleWhatFits(settlements: readonly Settlement[]): void {
+    try {
+      this.#settle(settlements);
+    } catch (error) {
+      const isFull = error instanceof StatusError && error.code === "RESOURCE_EXHAUSTED";
+      if (!isFull || settlements.length === 1) {
+        throw error;
+      }
+      const half = Math.ceil(settlements.length / 2);
+      this.#settleWhatFits(settlements.slice(0, half));
+      this.#settleWhatFits(settlements.slice(half));
+    }
+  }
+
+  #settle(settlements: readonly Settlement[]): void {
     const { ack, retry, park } = this.#statements;
     const at = this.#now();
     this.database.write(() => {
@@ -484,9 +525,9 @@ export class Outbox {
     return why || undefined;
   }
 
-  /** Bytes that the disk has left; below `reserveBytes` nothing is recorded. */
-  freeBytes(): number {
-    return this.#free(this.path);
+  /** The room that the disk has left for this buffer. */
+  room(): Room {
+    return this.#room.look();
   }
 
   /** What a person should know of the cloud's ledger; empty for nothing. */
@@ -544,7 +585,7 @@ export class Outbox {
       attempts,
       notBefore,
       reason,
-      settledAt,
+      settledAt: state === 0 ? 0 : settledAt,
     };
   };
 
@@ -597,7 +638,8 @@ export class Outbox {
         }
         const { epoch, next } = this.#numbering();
         const newId = newIds();
-        const { changes } = insert.run(newId, type, Buffer.from(payload), timestamp, epoch, next);
+        const content = [newId, type, Buffer.from(payload), timestamp] as const;
+        const { changes } = insert.run(...content, epoch, next, this.#now());
         if (changes === 0) {
           const taken = `there is an event ${JSON.stringify(newId)} already`;
           throw new StatusError("ALREADY_EXISTS", taken);
@@ -725,13 +767,17 @@ export class Outbox {
    */
   compact(): { readonly before: number; readonly after: number; readonly isDone: boolean } {
     const before = this.bytes();
-    const needed = 2 * this.database.usedBytes() + reserveBytes;
-    const free = this.#free(this.path);
+    // What the log holds goes into the file, and its room back to the disk.
+    this.database.emptyLog();
+    const needed = this.database.compactBytes();
+    const { free } = this.#room.look();
     if (free < needed) {
       throw new StatusError(
         "RESOURCE_EXHAUSTED",
         `to compact ${this.path} takes ${needed} bytes of its disk for a while, and ${free} are left`,
-        { hint: "nothing was changed; make room, or remove more first: brewctl store-sync prune" },
+        {
+          hint: `nothing was changed; make ${needed - free} bytes of room more, or remove more events first: brewctl store-sync prune`,
+        },
       );
     }
     makePrivateFile(compactingPath(this.path));
@@ -867,8 +913,11 @@ function prepare(database: Database) {
   const sql = (text: string): Statement => database.prepare(text);
   const events = (where: string) => sql(`SELECT ${columns} FROM events WHERE ${where}`);
   return {
-    insert: sql(`INSERT INTO events (event_id, type, payload, timestamp, epoch, seq, state)
-      VALUES (?, ?, ?, ?, ?, ?, 0) ON CONFLICT (event_id) DO NOTHING`),
+    // A pending event has a time in settled_at that means nothing: the mark then has the size of what it
+    // replaces, changes one page however large the payload, and makes the file no larger.
+    insert:
+      sql(`INSERT INTO events (event_id, type, payload, timestamp, epoch, seq, state, settled_at)
+      VALUES (?, ?, ?, ?, ?, ?, 0, ?) ON CONFLICT (event_id) DO NOTHING`),
     numbering: sql(`SELECT outbox.epoch AS epoch, next_seq, epochs.epoch AS name
       FROM outbox JOIN epochs ON number = outbox.epoch`),
     advance: sql("UPDATE outbox SET next_seq = ?"),
@@ -900,7 +949,7 @@ function prepare(database: Database) {
     byPosition: events("position = ?"),
     ofAll: sql("SELECT * FROM pruned WHERE day BETWEEN ? AND ?"),
     ofType: sql("SELECT * FROM pruned WHERE day BETWEEN ? AND ? AND type = ?"),
-    replay: sql(`UPDATE events SET state = 0, attempts = 0, not_before = 1, settled_at = 0
+    replay: sql(`UPDATE events SET state = 0, attempts = 0, not_before = 1
       WHERE state = 1 AND position > ? AND position <= ?`),
     lastPosition: sql("SELECT max(position) AS last FROM events"),
     all: events(behind),
