@@ -17,6 +17,7 @@
  */
 
 import { existsSync, rmSync } from "node:fs";
+import { systemUptime, type Uptime } from "../clock.ts";
 import { DiskRoom, type Room } from "../disk-room.ts";
 import { StatusError } from "../errors.ts";
 import { type DigestCell, DigestCells, dayOf, digestOf } from "../event-digest.ts";
@@ -37,6 +38,7 @@ import {
   maxRecordedPayloadBytes,
   type StoreEvent,
 } from "../store-event.ts";
+import { AgeClock } from "./age-clock.ts";
 import {
   lockPath,
   mintEpoch,
@@ -70,7 +72,10 @@ export interface Recorded extends StoreEvent {
   readonly notBefore: number;
   /** Why it was refused last; empty if it never was. */
   readonly reason: string;
-  /** Unix milliseconds of when it was acked or parked; 0 if it never was. */
+  /**
+   * When it was acked or parked, in milliseconds by the buffer's age clock, which is near Unix time on a
+   * machine that is never off; 0 if it never was.
+   */
   readonly settledAt: number;
 }
 
@@ -128,6 +133,8 @@ export interface OutboxOptions {
   readonly storeId?: string | undefined;
   /** Unix milliseconds. */
   readonly now: () => number;
+  /** How long the machine has been running; a test has its own. */
+  readonly uptime?: () => Uptime;
   /** What the disk has left; a test has its own. */
   readonly free?: (path: string) => number;
   /** False: a damaged file is refused with `DamagedError` and stays as it is. The check reads all of it. */
@@ -138,7 +145,7 @@ export interface OutboxOptions {
 export interface PruneOptions {
   /** A position; those behind it are looked at. */
   readonly after?: number;
-  /** How long ago an event must have been acknowledged, in milliseconds. */
+  /** How long ago an event must have been acknowledged, in milliseconds by the age clock. */
   readonly keepMs?: number;
 }
 
@@ -214,6 +221,7 @@ export class Outbox {
   readonly hasJustSalvaged: boolean;
   readonly #now: () => number;
   readonly #room: DiskRoom;
+  readonly #age: AgeClock;
   readonly #statements: Statements;
   /** Of this connection, which does not see its own in SQLite's data version. */
   #appends = 0;
@@ -226,7 +234,15 @@ export class Outbox {
    * NOT_FOUND without a store id and a file, FAILED_PRECONDITION for another store's file, and what
    * `Database` throws.
    */
-  constructor({ path, storeId, now, free = freeBytes, salvages = true }: OutboxOptions) {
+  constructor(options: OutboxOptions) {
+    const {
+      path,
+      storeId,
+      now,
+      uptime = systemUptime,
+      free = freeBytes,
+      salvages = true,
+    } = options;
     const fault = storeId === undefined ? undefined : faultOfName("store_id", storeId);
     if (fault !== undefined) {
       throw new StatusError("INVALID_ARGUMENT", fault);
@@ -247,6 +263,7 @@ export class Outbox {
       ...{ database, reserveBytes },
       free: path === inMemory ? () => Number.POSITIVE_INFINITY : () => free(path),
     });
+    this.#age = new AgeClock({ database, now, uptime });
     this.hasJustSalvaged = hasResumed || isSalvaged;
     try {
       this.storeId = this.#belongTo(storeId);
@@ -399,10 +416,23 @@ export class Outbox {
    * the one before. When this throws, the last of them may be missing, and can be settled again.
    */
   settle(settlements: readonly Settlement[]): void {
-    const { isShort } = this.#room.look();
+    const { isShort, isEnough } = this.#room.look();
     const step = isShort ? marksWhenShort : settlements.length;
+    if (isEnough) {
+      this.#keepAge();
+    }
     for (let from = 0; from < settlements.length; from += step) {
       this.#settleWhatFits(settlements.slice(from, from + step));
+    }
+  }
+
+  /**
+   * Saves the age clock's reading once a minute. Not on a full disk, where it could be in the way of a
+   * mark: a boot then loses more, and events are kept for longer.
+   */
+  #keepAge(): void {
+    if (this.#age.isUnsaved()) {
+      this.database.write(() => this.#age.save());
     }
   }
 
@@ -423,8 +453,8 @@ export class Outbox {
 
   #settle(settlements: readonly Settlement[]): void {
     const { ack, retry, park } = this.#statements;
-    const at = this.#now();
     this.database.write(() => {
+      const at = this.#age.reading();
       for (const [first, last] of runsOf(settlements)) {
         ack.run(at, first, last);
       }
@@ -680,30 +710,40 @@ export class Outbox {
   /**
    * A step of pruning: looks at some of the events behind a position, removes those that were
    * acknowledged longer than `keepMs` ago, and adds them to the sums of `pruned`. Pending and parked
-   * events stay, and are not in the way. Undefined: there is nothing behind that position. A step
+   * events stay, and are not in the way. An event that seems to be acknowledged in the future counts as
+   * acknowledged now, so that it is not kept for ever. Undefined: there is nothing behind that position. A step
    * takes a few milliseconds, of which a till waits for the removal alone.
    */
   prune({ after = 0, keepMs = retentionMs }: PruneOptions = {}): PruneStep | undefined {
-    const { ages, byPosition, removeAcked, addGone } = this.#statements;
-    const before = this.#now() - keepMs;
+    const { ages, byPosition, removeAcked, addGone, redate } = this.#statements;
+    if (this.#room.look().isEnough) {
+      this.#keepAge();
+    }
+    const age = this.#age.reading();
+    const before = age - keepMs;
     const old: number[] = [];
+    const future: number[] = [];
     let next = after;
     let bytes = 0;
     for (const row of ages.iterate(after, maxLooked)) {
       const [position, payloadBytes, state, settledAt] = row as number[];
       next = Number(position);
       bytes += Number(payloadBytes);
-      if (eventStates[Number(state)] === "acked" && Number(settledAt) < before) {
-        old.push(next);
+      if (eventStates[Number(state)] === "acked") {
+        if (Number(settledAt) < before) {
+          old.push(next);
+        } else if (Number(settledAt) > age) {
+          future.push(next);
+        }
       }
-      if (bytes >= maxLookedBytes || old.length === maxPruned) {
+      if (bytes >= maxLookedBytes || old.length + future.length === maxPruned) {
         break;
       }
     }
     if (next === after) {
       return undefined;
     }
-    if (old.length === 0) {
+    if (old.length + future.length === 0) {
       return { removed: 0, next };
     }
     // Digested before the write begins: an event never changes, and its position is never another's.
@@ -722,6 +762,9 @@ export class Outbox {
           gone.set(epoch, (gone.get(epoch) ?? 0) + 1);
           count += 1;
         }
+      }
+      for (const position of future) {
+        redate.run(age, position, age);
       }
       addPruned(this.database, cells.all());
       for (const [epoch, n] of gone) {
@@ -942,6 +985,9 @@ function prepare(database: Database) {
       WHERE position = ?`),
     remove: sql("DELETE FROM events WHERE position = ?"),
     removeAcked: sql("DELETE FROM events WHERE position = ? AND state = 1 AND settled_at < ?"),
+    redate: sql(
+      "UPDATE events SET settled_at = ? WHERE position = ? AND state = 1 AND settled_at > ?",
+    ),
     addGone: sql("UPDATE epochs SET gone = gone + ? WHERE epoch = ?"),
     // length() is asked first: to find what stands behind a large payload takes reading it.
     ages: sql(`SELECT position, length(payload), state, settled_at FROM events

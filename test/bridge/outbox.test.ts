@@ -17,7 +17,8 @@ const start = Date.UTC(2026, 0, 2, 3, 4, 5);
 
 function opened(path = inMemory, storeId: string | undefined = "store-01") {
   const time = { now: start };
-  const outbox = new Outbox({ path, storeId, now: () => time.now });
+  const uptime = () => ({ boot: "boot-1", ms: time.now });
+  const outbox = new Outbox({ path, storeId, now: () => time.now, uptime });
   return { outbox, time };
 }
 
@@ -366,6 +367,7 @@ describe("compacting", () => {
     const time = { now: start };
     const outbox = new Outbox({
       ...{ path, storeId: "store-01", now: () => time.now },
+      uptime: () => ({ boot: "boot-1", ms: time.now }),
       ...(free === undefined ? {} : { free }),
     });
     const payload = "x".repeat(1000);
