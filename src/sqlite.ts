@@ -64,8 +64,17 @@ export interface Kind {
  */
 const minSqliteVersion = [3, 51, 3];
 
-/** Of the file of a log that is begun anew, in bytes: four of the checkpoints that SQLite makes. */
-const maxLogBytes = 16 * 1024 * 1024;
+/**
+ * The size to which the file of a log is cut when it begins again at its start, in bytes. SQLite makes a
+ * checkpoint after 4 MB, so a log that no reader holds up is never cut and never grows.
+ */
+const maxLogBytes = 8 * 1024 * 1024;
+
+/** SQLite's own number of pages in the log after which a commit makes a checkpoint. */
+const pagesToCheckpoint = 1_000;
+
+/** The most bytes that `compact` copies in memory. A larger file is copied in a file beside it. */
+const maxCopiedInMemory = 64 * 1024 * 1024;
 
 /** Of a file that is being made: the ids of a million events fit. */
 const relaxedCacheKiB = 64 * 1024;
@@ -163,6 +172,7 @@ export class Database {
   readonly #begin: StatementSync;
   readonly #commit: StatementSync;
   readonly #dataVersion: StatementSync;
+  #checkpointsEachCommit = false;
 
   /**
    * Opens the file, making it and its folder if it is not there, for their owner alone. Throws `StatusError`:
@@ -360,26 +370,71 @@ export class Database {
 
   /** Of the pages that hold something, in bytes. */
   usedBytes(): number {
-    const [pages, free, size] = ["page_count", "freelist_count", "page_size"].map((pragma) =>
+    const [pages, size] = ["page_count", "page_size"].map((pragma) =>
       numberOf(this.#sqlite, pragma),
-    ) as [number, number, number];
-    return (pages - free) * size;
+    ) as [number, number];
+    return pages * size - this.unusedBytes();
+  }
+
+  /** The size of the free pages inside the file, in bytes. Reads the file's first page alone. */
+  unusedBytes(): number {
+    return numberOf(this.#sqlite, "freelist_count") * numberOf(this.#sqlite, "page_size");
+  }
+
+  /** The size of the log's file, in bytes, at most what is kept of it when it begins again. */
+  keptLogBytes(): number {
+    return Math.min(sizeOf(`${this.path}-wal`), maxLogBytes);
   }
 
   /**
-   * Writes the file anew without the room of what was removed. On the way it takes up to twice
-   * `usedBytes` more on the disk. Others wait to write meanwhile, and may read. False: somebody still
-   * reads what it was, and the disk gets its room when nobody does any more.
+   * Makes every commit of this connection bring the log into the file, as far as readers allow, instead
+   * of every thousandth page. This costs two more fsyncs a commit, and keeps the log small. A checkpoint
+   * that fails is no error: the next commit makes another one.
+   */
+  checkpointEachCommit(isOn: boolean): void {
+    if (isOn !== this.#checkpointsEachCommit) {
+      this.#sqlite.exec(`PRAGMA wal_autocheckpoint = ${isOn ? 1 : pagesToCheckpoint}`);
+      this.#checkpointsEachCommit = isOn;
+    }
+  }
+
+  /**
+   * Brings the log into the file as far as readers allow, and waits for nobody. The next commit writes
+   * over a log that is all in the file. Throws RESOURCE_EXHAUSTED when the file cannot grow.
+   */
+  checkpoint(): void {
+    this.prepare("PRAGMA wal_checkpoint(PASSIVE)").get();
+  }
+
+  /**
+   * The bytes that `compact` takes of the disk for a while: those of the pages in use go through the log,
+   * and through a file beside it if they are too many for memory.
+   */
+  compactBytes(): number {
+    const used = this.usedBytes();
+    // A page in the log has 24 bytes more, and the log 32.
+    const logged = Math.ceil(used * (1 + 24 / 4096)) + 32;
+    return used > maxCopiedInMemory ? logged + used : logged;
+  }
+
+  /**
+   * Writes the file again without its free pages. On the way it takes `compactBytes` of the disk. Others
+   * wait to write meanwhile, and may read. Returns false if somebody still reads what it was; then the
+   * disk gets its room when nobody does any more.
    */
   compact(): boolean {
     try {
       // Where the room was looked for; by default it is elsewhere.
       const folder = dirname(resolve(this.path)).replaceAll("'", "''");
       this.#sqlite.exec(`PRAGMA temp_store_directory = '${folder}'`);
+      const store = this.usedBytes() > maxCopiedInMemory ? "FILE" : "MEMORY";
+      this.#sqlite.exec(`PRAGMA temp_store = ${store}`);
       this.#sqlite.exec("VACUUM");
       return this.emptyLog();
     } catch (error) {
       throw this.explain(error);
+    } finally {
+      this.#sqlite.exec("PRAGMA temp_store = DEFAULT");
     }
   }
 

@@ -25,6 +25,7 @@ const rooms: Readonly<Record<string, Room>> = {
     imports: ["node:"],
     except: {
       "disk-error.ts": ["./errors.ts"],
+      "disk-room.ts": ["./sqlite.ts"],
       "sqlite.ts": ["./disk-error.ts", "./errors.ts", "./private-file.ts"],
       "event-digest.ts": ["./store-event.ts"],
       "version.ts": ["../package.json"],

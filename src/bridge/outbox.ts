@@ -18,6 +18,8 @@
  */
 
 import { existsSync, rmSync } from "node:fs";
+import { systemUptime, type Uptime } from "../clock.ts";
+import { DiskRoom, type Room } from "../disk-room.ts";
 import { StatusError } from "../errors.ts";
 import { type DigestCell, DigestCells, dayOf, digestOf } from "../event-digest.ts";
 import { makePrivateFile } from "../private-file.ts";
@@ -38,6 +40,7 @@ import {
   maxRecordedPayloadBytes,
   type StoreEvent,
 } from "../store-event.ts";
+import { AgeClock } from "./age-clock.ts";
 import { finishArrival, isArriving } from "./arrival.ts";
 import {
   lockPath,
@@ -72,7 +75,10 @@ export interface Recorded extends StoreEvent {
   readonly notBefore: number;
   /** Why it was refused last; empty if it never was. */
   readonly reason: string;
-  /** Unix milliseconds of when it was acked or parked; 0 if it never was. */
+  /**
+   * When it was acked or parked, in milliseconds by the buffer's age clock, which is near Unix time on a
+   * machine that is never off; 0 if it never was.
+   */
   readonly settledAt: number;
 }
 
@@ -130,6 +136,8 @@ export interface OutboxOptions {
   readonly storeId?: string | undefined;
   /** Unix milliseconds. */
   readonly now: () => number;
+  /** How long the machine has been running; a test has its own. */
+  readonly uptime?: () => Uptime;
   /** What the disk has left; a test has its own. */
   readonly free?: (path: string) => number;
   /** False: a damaged file is refused with `DamagedError` and stays as it is. The check reads all of it. */
@@ -140,7 +148,7 @@ export interface OutboxOptions {
 export interface PruneOptions {
   /** A position; those behind it are looked at. */
   readonly after?: number;
-  /** How long ago an event must have been acknowledged, in milliseconds. */
+  /** How long ago an event must have been acknowledged, in milliseconds by the age clock. */
   readonly keepMs?: number;
 }
 
@@ -163,6 +171,12 @@ export interface PrunedRange {
  * few pages, and SQLite's log grows to about 4 MB before it begins anew.
  */
 export const reserveBytes = 16 * 1024 * 1024;
+
+/**
+ * The most marks of one transaction while the disk is nearly full. Each may change a page of its own, so
+ * the log takes half a megabyte.
+ */
+const marksWhenShort = 128;
 
 /** How long acknowledged events are kept, in milliseconds: as long as a cloud may lose its memory. */
 export const retentionMs = 7 * 24 * 3_600_000;
@@ -209,7 +223,8 @@ export class Outbox {
    */
   readonly hasJustSalvaged: boolean;
   readonly #now: () => number;
-  readonly #free: (path: string) => number;
+  readonly #room: DiskRoom;
+  readonly #age: AgeClock;
   readonly #statements: Statements;
   /** Of this connection, which does not see its own in SQLite's data version. */
   #appends = 0;
@@ -222,7 +237,15 @@ export class Outbox {
    * NOT_FOUND without a store id and a file, FAILED_PRECONDITION for another store's file, and what
    * `Database` throws.
    */
-  constructor({ path: name, storeId, now, free = freeBytes, salvages = true }: OutboxOptions) {
+  constructor(options: OutboxOptions) {
+    const {
+      path: name,
+      storeId,
+      now,
+      uptime = systemUptime,
+      free = freeBytes,
+      salvages = true,
+    } = options;
     const path = databaseFile(name);
     const fault = storeId === undefined ? undefined : faultOfName("store_id", storeId);
     if (fault !== undefined) {
@@ -239,11 +262,15 @@ export class Outbox {
     }
     this.path = path;
     this.#now = now;
-    this.#free = path === inMemory ? () => Number.POSITIVE_INFINITY : free;
     const { database, isSalvaged } = salvages
       ? openOrSalvage(path, { storeId, now, probe: prepare })
       : { database: openWhole(path, prepare), isSalvaged: false };
     this.database = database;
+    this.#room = new DiskRoom({
+      ...{ database, reserveBytes },
+      free: path === inMemory ? () => Number.POSITIVE_INFINITY : () => free(path),
+    });
+    this.#age = new AgeClock({ database, now, uptime });
     this.hasJustSalvaged = hasResumed || isSalvaged;
     try {
       this.storeId = this.#belongTo(storeId);
@@ -300,12 +327,14 @@ export class Outbox {
    * FAILED_PRECONDITION when the buffer was handed over to another box.
    */
   append(events: readonly NewEvent[]): Appended[] {
-    const free = this.#free(this.path);
-    if (free < reserveBytes) {
+    const { free, log, unused, isEnough } = this.#room.look();
+    if (!isEnough) {
       throw new StatusError(
         "RESOURCE_EXHAUSTED",
-        `the disk of ${this.path} is full: ${free} bytes are left, and ${reserveBytes} are kept for what the cloud acknowledges`,
-        { hint: "nothing was recorded, nothing was lost; make room and record again" },
+        `the disk of ${this.path} is full: ${free} bytes are left, with ${log} in its log and ${unused} in its free pages, and ${reserveBytes} are kept for what the cloud acknowledges`,
+        {
+          hint: "nothing was recorded, nothing was lost; make room, or remove what is acknowledged: brewctl store-sync prune",
+        },
       );
     }
     for (;;) {
@@ -326,8 +355,9 @@ export class Outbox {
       this.insistOnOurs();
       const { epoch, name, next } = this.#numbering();
       let seq = next;
+      const at = this.#now();
       const appended = events.map((event): Appended => {
-        const { eventId, type, payload, timestamp = this.#now() } = event;
+        const { eventId, type, payload, timestamp = at } = event;
         const fault = faultOfEvent({ ...event, timestamp }, maxRecordedPayloadBytes);
         if (fault !== undefined) {
           return refused("INVALID_ARGUMENT", `event ${JSON.stringify(eventId)}: ${fault}`);
@@ -339,6 +369,7 @@ export class Outbox {
           timestamp,
           epoch,
           seq,
+          at,
         );
         const known = changes === 0 ? this.#byId(eventId) : undefined;
         if (known !== undefined) {
@@ -386,11 +417,51 @@ export class Outbox {
     return Number(last) > now + maxRetryWaitMs ? now : Number(first);
   }
 
-  /** Makes the cloud's answers last. An event that is acked already stays so, whatever comes later. */
+  /**
+   * Makes the cloud's answers last. An event that is acked already stays so, whatever comes later. On a
+   * disk that is nearly full it takes several small transactions, each of which writes over the log of
+   * the one before. When this throws, the last of them may be missing, and can be settled again.
+   */
   settle(settlements: readonly Settlement[]): void {
+    const { isShort, isEnough } = this.#room.look();
+    const step = isShort ? marksWhenShort : settlements.length;
+    if (isEnough) {
+      this.#keepAge();
+    }
+    for (let from = 0; from < settlements.length; from += step) {
+      this.#settleWhatFits(settlements.slice(from, from + step));
+    }
+  }
+
+  /**
+   * Saves the age clock's reading once a minute. Not on a full disk, where it could be in the way of a
+   * mark: a boot then loses more, and events are kept for longer.
+   */
+  #keepAge(): void {
+    if (this.#age.isUnsaved()) {
+      this.database.write(() => this.#age.save());
+    }
+  }
+
+  /** A transaction that is too large for the room of the log is made in halves. */
+  #settleWhatFits(settlements: readonly Settlement[]): void {
+    try {
+      this.#settle(settlements);
+    } catch (error) {
+      const isFull = error instanceof StatusError && error.code === "RESOURCE_EXHAUSTED";
+      if (!isFull || settlements.length === 1) {
+        throw error;
+      }
+      const half = Math.ceil(settlements.length / 2);
+      this.#settleWhatFits(settlements.slice(0, half));
+      this.#settleWhatFits(settlements.slice(half));
+    }
+  }
+
+  #settle(settlements: readonly Settlement[]): void {
     const { ack, retry, park } = this.#statements;
-    const at = this.#now();
     this.database.write(() => {
+      const at = this.#age.reading();
       for (const [first, last] of runsOf(settlements)) {
         ack.run(at, first, last);
       }
@@ -491,9 +562,9 @@ export class Outbox {
     return why || undefined;
   }
 
-  /** Bytes that the disk has left; below `reserveBytes` nothing is recorded. */
-  freeBytes(): number {
-    return this.#free(this.path);
+  /** The room that the disk has left for this buffer. */
+  room(): Room {
+    return this.#room.look();
   }
 
   /** What a person should know of the cloud's ledger; empty for nothing. */
@@ -551,7 +622,7 @@ export class Outbox {
       attempts,
       notBefore,
       reason,
-      settledAt,
+      settledAt: state === 0 ? 0 : settledAt,
     };
   };
 
@@ -604,7 +675,8 @@ export class Outbox {
         }
         const { epoch, next } = this.#numbering();
         const newId = newIds();
-        const { changes } = insert.run(newId, type, Buffer.from(payload), timestamp, epoch, next);
+        const content = [newId, type, Buffer.from(payload), timestamp] as const;
+        const { changes } = insert.run(...content, epoch, next, this.#now());
         if (changes === 0) {
           const taken = `there is an event ${JSON.stringify(newId)} already`;
           throw new StatusError("ALREADY_EXISTS", taken);
@@ -645,30 +717,40 @@ export class Outbox {
   /**
    * A step of pruning: looks at some of the events behind a position, removes those that were
    * acknowledged longer than `keepMs` ago, and adds them to the sums of `pruned`. Pending and parked
-   * events stay, and are not in the way. Undefined: there is nothing behind that position. A step
+   * events stay, and are not in the way. An event that seems to be acknowledged in the future counts as
+   * acknowledged now, so that it is not kept for ever. Undefined: there is nothing behind that position. A step
    * takes a few milliseconds, of which a till waits for the removal alone.
    */
   prune({ after = 0, keepMs = retentionMs }: PruneOptions = {}): PruneStep | undefined {
-    const { ages, byPosition, removeAcked, addGone } = this.#statements;
-    const before = this.#now() - keepMs;
+    const { ages, byPosition, removeAcked, addGone, redate } = this.#statements;
+    if (this.#room.look().isEnough) {
+      this.#keepAge();
+    }
+    const age = this.#age.reading();
+    const before = age - keepMs;
     const old: number[] = [];
+    const future: number[] = [];
     let next = after;
     let bytes = 0;
     for (const row of ages.iterate(after, maxLooked)) {
       const [position, payloadBytes, state, settledAt] = row as number[];
       next = Number(position);
       bytes += Number(payloadBytes);
-      if (eventStates[Number(state)] === "acked" && Number(settledAt) < before) {
-        old.push(next);
+      if (eventStates[Number(state)] === "acked") {
+        if (Number(settledAt) < before) {
+          old.push(next);
+        } else if (Number(settledAt) > age) {
+          future.push(next);
+        }
       }
-      if (bytes >= maxLookedBytes || old.length === maxPruned) {
+      if (bytes >= maxLookedBytes || old.length + future.length === maxPruned) {
         break;
       }
     }
     if (next === after) {
       return undefined;
     }
-    if (old.length === 0) {
+    if (old.length + future.length === 0) {
       return { removed: 0, next };
     }
     // Digested before the write begins: an event never changes, and its position is never another's.
@@ -687,6 +769,9 @@ export class Outbox {
           gone.set(epoch, (gone.get(epoch) ?? 0) + 1);
           count += 1;
         }
+      }
+      for (const position of future) {
+        redate.run(age, position, age);
       }
       addPruned(this.database, cells.all());
       for (const [epoch, n] of gone) {
@@ -746,13 +831,17 @@ export class Outbox {
    */
   compact(): { readonly before: number; readonly after: number; readonly isDone: boolean } {
     const before = this.bytes();
-    const needed = 2 * this.database.usedBytes() + reserveBytes;
-    const free = this.#free(this.path);
+    // What the log holds goes into the file, and its room back to the disk.
+    this.database.emptyLog();
+    const needed = this.database.compactBytes();
+    const { free } = this.#room.look();
     if (free < needed) {
       throw new StatusError(
         "RESOURCE_EXHAUSTED",
         `to compact ${this.path} takes ${needed} bytes of its disk for a while, and ${free} are left`,
-        { hint: "nothing was changed; make room, or remove more first: brewctl store-sync prune" },
+        {
+          hint: `nothing was changed; make ${needed - free} bytes of room more, or remove more events first: brewctl store-sync prune`,
+        },
       );
     }
     makePrivateFile(compactingPath(this.path));
@@ -888,8 +977,11 @@ function prepare(database: Database) {
   const sql = (text: string): Statement => database.prepare(text);
   const events = (where: string) => sql(`SELECT ${columns} FROM events WHERE ${where}`);
   return {
-    insert: sql(`INSERT INTO events (event_id, type, payload, timestamp, epoch, seq, state)
-      VALUES (?, ?, ?, ?, ?, ?, 0) ON CONFLICT (event_id) DO NOTHING`),
+    // A pending event has a time in settled_at that means nothing: the mark then has the size of what it
+    // replaces, changes one page however large the payload, and makes the file no larger.
+    insert:
+      sql(`INSERT INTO events (event_id, type, payload, timestamp, epoch, seq, state, settled_at)
+      VALUES (?, ?, ?, ?, ?, ?, 0, ?) ON CONFLICT (event_id) DO NOTHING`),
     numbering: sql(`SELECT outbox.epoch AS epoch, next_seq, epochs.epoch AS name
       FROM outbox JOIN epochs ON number = outbox.epoch`),
     advance: sql("UPDATE outbox SET next_seq = ?"),
@@ -914,6 +1006,9 @@ function prepare(database: Database) {
       WHERE position = ?`),
     remove: sql("DELETE FROM events WHERE position = ?"),
     removeAcked: sql("DELETE FROM events WHERE position = ? AND state = 1 AND settled_at < ?"),
+    redate: sql(
+      "UPDATE events SET settled_at = ? WHERE position = ? AND state = 1 AND settled_at > ?",
+    ),
     addGone: sql("UPDATE epochs SET gone = gone + ? WHERE epoch = ?"),
     // length() is asked first: to find what stands behind a large payload takes reading it.
     ages: sql(`SELECT position, length(payload), state, settled_at FROM events
@@ -921,7 +1016,7 @@ function prepare(database: Database) {
     byPosition: events("position = ?"),
     ofAll: sql("SELECT * FROM pruned WHERE day BETWEEN ? AND ?"),
     ofType: sql("SELECT * FROM pruned WHERE day BETWEEN ? AND ? AND type = ?"),
-    replay: sql(`UPDATE events SET state = 0, attempts = 0, not_before = 1, settled_at = 0
+    replay: sql(`UPDATE events SET state = 0, attempts = 0, not_before = 1
       WHERE state = 1 AND position > ? AND position <= ?`),
     lastPosition: sql("SELECT max(position) AS last FROM events"),
     all: events(behind),

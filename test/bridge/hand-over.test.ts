@@ -38,7 +38,8 @@ const sale = (eventId: string) => ({
 });
 
 function opened(path: string, storeId = "store-01") {
-  const outbox = new Outbox({ path, storeId, now });
+  const uptime = () => ({ boot: "boot-1", ms: time.now });
+  const outbox = new Outbox({ path, storeId, now, uptime });
   const inbox = new Inbox(outbox.database, { now });
   return { outbox, inbox, [Symbol.dispose]: () => outbox.close() };
 }

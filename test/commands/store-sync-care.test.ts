@@ -10,6 +10,7 @@ import { text } from "node:stream/consumers";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { Inbox } from "../../src/bridge/inbox.ts";
 import { Outbox, retentionMs } from "../../src/bridge/outbox.ts";
+import { systemUptime } from "../../src/clock.ts";
 import { brewctl, cleanEnv, launcher, serve, start } from "../support/brewctl.ts";
 import { reap } from "../support/reaper.ts";
 import { tempFolder } from "../support/temp.ts";
@@ -97,9 +98,13 @@ test("prune removes what was acknowledged long enough ago, and nothing else", as
 test("a flush removes what is over of the oldest events, step by step", async () => {
   using box = shop();
   await using cloud = await serve(["--memory"]);
-  const longAgo = () => Date.now() - retentionMs - 60_000;
+  const longAgo = () => {
+    const { boot, ms } = systemUptime();
+    return { boot, ms: ms - retentionMs - 60_000 };
+  };
   mkdirSync(dirname(box.buffer), { recursive: true });
-  const outbox = new Outbox({ path: box.buffer, storeId: "store-01", now: longAgo });
+  const store = { path: box.buffer, storeId: "store-01", now: Date.now };
+  const outbox = new Outbox({ ...store, uptime: longAgo });
   outbox.append(events(250));
   outbox.settle(events(250).map((_, i) => ({ kind: "acked", position: i + 1 })));
   outbox.close();

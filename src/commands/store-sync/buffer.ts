@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { type Command, Option } from "commander";
 import { applierPath } from "../../bridge/buffer-file.ts";
 import { tellHandedOver } from "../../bridge/hand-over-mark.ts";
-import { Outbox, reserveBytes } from "../../bridge/outbox.ts";
+import { Outbox } from "../../bridge/outbox.ts";
 import { openLosses, type Salvaged, tellLoss } from "../../bridge/salvage-mark.ts";
 import { StatusError, UsageError } from "../../errors.ts";
 import { plain } from "../../plain.ts";
@@ -174,13 +174,13 @@ export function tellSalvage(salvaged: Salvaged): string[] {
 export function alarmsOf(outbox: Outbox): string[] {
   const salvaged = outbox.salvaged();
   const gone = outbox.handedOver();
-  const free = outbox.freeBytes();
+  const { free, isEnough } = outbox.room();
   const left = `${Math.floor(free / mebibyte)} MiB are left on the disk of ${outbox.path}`;
   return [
     outbox.alarm(),
     ...(salvaged === undefined ? [] : tellSalvage(salvaged)),
     gone === undefined ? "" : `handed over: ${tellHandedOver(gone)}`,
-    free < reserveBytes ? `nothing can be recorded: ${left}` : free < lowBytes ? left : "",
+    !isEnough ? `nothing can be recorded: ${left}` : free < lowBytes ? left : "",
   ].filter(Boolean);
 }
 

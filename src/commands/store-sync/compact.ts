@@ -14,8 +14,8 @@ export const examples = `\
   brewctl store-sync prune --older-than 24h && brewctl store-sync compact`;
 
 export const notes = `\
-The file is written anew, which for a while takes twice the room of what is in it; if the disk has
-less, it says so before it begins. Nothing may drain meanwhile, and who records waits: some seconds
+The file is written again, which for a while takes the room of what is in it, and twice that above
+64 MiB; if the disk has less, it says so before it begins. Nothing may drain meanwhile, and who records waits: some seconds
 for a gigabyte on a fast disk.`;
 
 export async function run(flags: LocalFlags, context: CommandContext): Promise<Exit> {
