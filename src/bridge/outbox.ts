@@ -18,6 +18,7 @@
 
 import { existsSync, rmSync } from "node:fs";
 import { StatusError } from "../errors.ts";
+import { type ChecksummedEvent, checksumOf, isCorrupt } from "../event-checksum.ts";
 import { type DigestCell, DigestCells, dayOf, digestOf } from "../event-digest.ts";
 import { makePrivateFile } from "../private-file.ts";
 import {
@@ -57,7 +58,7 @@ export const eventStates = ["pending", "acked", "parked"] as const;
 export type EventState = (typeof eventStates)[number];
 
 /** An event in the outbox. */
-export interface Recorded extends StoreEvent {
+export interface Recorded extends ChecksummedEvent {
   /** The order of appending; never used twice. */
   readonly position: number;
   readonly epoch: string;
@@ -164,6 +165,9 @@ export const reserveBytes = 16 * 1024 * 1024;
 /** How long acknowledged events are kept, in milliseconds: as long as a cloud may lose its memory. */
 export const retentionMs = 7 * 24 * 3_600_000;
 
+/** The reason of an event that is parked because its row does not have its checksum any more. */
+export const corruptHere = "corrupt on the store's disk: it does not have its checksum";
+
 /** No refused event is asked to wait for longer, in milliseconds. */
 export const maxRetryWaitMs = 600_000;
 
@@ -183,13 +187,13 @@ const lookedMs = 200;
 
 /** In the order in which `#read` takes them. */
 const columns =
-  "position, event_id, type, payload, timestamp, epoch, seq, state, attempts, not_before, reason, settled_at";
+  "position, event_id, type, payload, timestamp, epoch, seq, state, attempts, not_before, reason, settled_at, checksum";
 
 /** A row as an array, which costs half of one as an object. */
 type EventRow = [
   ...[position: number, eventId: string, type: string, payload: Uint8Array, timestamp: number],
   ...[epoch: number, seq: number, state: number, attempts: number, notBefore: number],
-  ...[reason: string, settledAt: number],
+  ...[reason: string, settledAt: number, checksum: number | null],
 ];
 
 /** Positions that are looked at in a step of a replay: some milliseconds. */
@@ -325,6 +329,7 @@ export class Outbox {
         if (fault !== undefined) {
           return refused("INVALID_ARGUMENT", `event ${JSON.stringify(eventId)}: ${fault}`);
         }
+        const checksum = checksumOf({ eventId, type, payload, timestamp });
         const { changes, lastInsertRowid } = insert.run(
           eventId,
           type,
@@ -332,6 +337,7 @@ export class Outbox {
           timestamp,
           epoch,
           seq,
+          checksum,
         );
         const known = changes === 0 ? this.#byId(eventId) : undefined;
         if (known !== undefined) {
@@ -339,7 +345,7 @@ export class Outbox {
         }
         seq += 1;
         const recorded: Recorded = {
-          ...{ eventId, type, payload, timestamp },
+          ...{ eventId, type, payload, timestamp, checksum },
           position: Number(lastInsertRowid),
           ...{ epoch: name, seq: seq - 1 },
           ...{ state: "pending", attempts: 0, notBefore: 0, reason: "", settledAt: 0 },
@@ -355,18 +361,44 @@ export class Outbox {
   /**
    * Pending events behind a position, in order, at most `limit`, and fewer if they are large: only
    * an empty answer is the end. Those that wait for their next attempt are left out: see `retries`.
+   * An event that is corrupt on this disk is parked instead of returned.
    */
   pending(after: number, limit: number): Recorded[] {
-    return this.#page(this.#statements.due.iterate(after, limit));
+    return this.#intact(() => this.#page(this.#statements.due.iterate(after, limit)));
   }
 
   /**
    * Pending events whose time has come to be sent again, the longest due first. A time that is too far
-   * away to have been meant has come too: the clock was set back.
+   * away to have been meant has come too: the clock was set back. Corrupt events are parked, as in
+   * `pending`.
    */
   retries(limit: number): Recorded[] {
     const now = this.#now();
-    return this.#page(this.#statements.retries.iterate(now, now + maxRetryWaitMs, limit));
+    return this.#intact(() =>
+      this.#page(this.#statements.retries.iterate(now, now + maxRetryWaitMs, limit)),
+    );
+  }
+
+  /** Returns the first page that is empty or has an intact event. Parks the corrupt ones on the way. */
+  #intact(read: () => Recorded[]): Recorded[] {
+    for (;;) {
+      const page = read();
+      const corrupt = page.filter(isCorrupt);
+      if (corrupt.length === 0) {
+        return page;
+      }
+      this.settle(
+        corrupt.map(({ position }) => ({ kind: "parked", position, reason: corruptHere })),
+      );
+      if (corrupt.length < page.length) {
+        return page.filter((event) => !corrupt.includes(event));
+      }
+    }
+  }
+
+  /** Returns how many parked events are corrupt on this disk. */
+  corrupt(): number {
+    return Number(this.#statements.corrupt.get(corruptHere)?.["corrupt"]);
   }
 
   /** When the next of `retries` is due, in Unix milliseconds; undefined if nothing waits. */
@@ -528,6 +560,7 @@ export class Outbox {
       notBefore,
       reason,
       settledAt,
+      checksum,
     ] = row as EventRow;
     if (!(payload instanceof Uint8Array) || typeof eventId !== "string") {
       throw this.database.damaged(`event ${position} makes no sense`);
@@ -545,6 +578,7 @@ export class Outbox {
       notBefore,
       reason,
       settledAt,
+      checksum: checksum ?? undefined,
     };
   };
 
@@ -571,8 +605,9 @@ export class Outbox {
   /**
    * Makes parked events pending again, those named or all. With `newIds` each becomes an event of its
    * own, under the id that the function gives, and the old one is gone: the way out of a conflict.
-   * Throws NOT_FOUND for an id that is not parked, ALREADY_EXISTS for a new one that is there
-   * already; then nothing has changed. Returns the new ids.
+   * Throws NOT_FOUND for an id that is not parked, DATA_LOSS for an event that is corrupt on this disk,
+   * ALREADY_EXISTS for a new id that is there already; then nothing has changed. "all" leaves out what
+   * is corrupt. Returns the new ids.
    */
   retry(eventIds: readonly string[] | "all", newIds?: () => string): string[] {
     const { parked, unpark, remove, insert, advance, addGone } = this.#statements;
@@ -580,13 +615,24 @@ export class Outbox {
       this.insistOnOurs();
       const chosen =
         eventIds === "all"
-          ? Array.from(parked.iterate(0, Number.MAX_SAFE_INTEGER), this.#read)
+          ? Array.from(parked.iterate(0, Number.MAX_SAFE_INTEGER), this.#read).filter(
+              (event) => !isCorrupt(event),
+            )
           : eventIds.map((eventId) => {
               const event = this.#byId(eventId);
               if (event?.state !== "parked") {
                 throw new StatusError("NOT_FOUND", `no parked event ${JSON.stringify(eventId)}`, {
                   hint: "see: brewctl store-sync events --state parked",
                 });
+              }
+              if (isCorrupt(event)) {
+                throw new StatusError(
+                  "DATA_LOSS",
+                  `event ${JSON.stringify(eventId)} is ${corruptHere}`,
+                  {
+                    hint: "nothing was changed; record what it should say as an event of its own",
+                  },
+                );
               }
               return event;
             });
@@ -597,7 +643,10 @@ export class Outbox {
         }
         const { epoch, next } = this.#numbering();
         const newId = newIds();
-        const { changes } = insert.run(newId, type, Buffer.from(payload), timestamp, epoch, next);
+        const checksum = checksumOf({ eventId: newId, type, payload, timestamp });
+        const { changes } = insert.run(
+          ...([newId, type, Buffer.from(payload), timestamp, epoch, next, checksum] as const),
+        );
         if (changes === 0) {
           const taken = `there is an event ${JSON.stringify(newId)} already`;
           throw new StatusError("ALREADY_EXISTS", taken);
@@ -867,8 +916,9 @@ function prepare(database: Database) {
   const sql = (text: string): Statement => database.prepare(text);
   const events = (where: string) => sql(`SELECT ${columns} FROM events WHERE ${where}`);
   return {
-    insert: sql(`INSERT INTO events (event_id, type, payload, timestamp, epoch, seq, state)
-      VALUES (?, ?, ?, ?, ?, ?, 0) ON CONFLICT (event_id) DO NOTHING`),
+    insert:
+      sql(`INSERT INTO events (event_id, type, payload, timestamp, epoch, seq, checksum, state)
+      VALUES (?, ?, ?, ?, ?, ?, ?, 0) ON CONFLICT (event_id) DO NOTHING`),
     numbering: sql(`SELECT outbox.epoch AS epoch, next_seq, epochs.epoch AS name
       FROM outbox JOIN epochs ON number = outbox.epoch`),
     advance: sql("UPDATE outbox SET next_seq = ?"),
@@ -910,6 +960,7 @@ function prepare(database: Database) {
     parked: events(`state = 2 AND ${behind}`),
     unsettled: sql(`SELECT (SELECT count(*) FROM events WHERE state = 0) AS pending,
       (SELECT count(*) FROM events WHERE state = 2) AS parked`),
+    corrupt: sql("SELECT count(*) AS corrupt FROM events WHERE state = 2 AND reason = ?"),
     total: sql("SELECT count(*) AS total FROM events"),
     // Of those before the first pending one: to look further would take long.
     lastAcked: sql(`SELECT seq, e.epoch AS epoch FROM events

@@ -9,6 +9,7 @@ import { testClock } from "../support/test-clock.ts";
 const refusedBefore = (attempts: number): Recorded => ({
   ...{ eventId: "e1", type: "Sale", payload: "", timestamp: 1, position: 7 },
   ...{ epoch: "a", seq: 1, state: "pending", attempts, notBefore: 0, reason: "", settledAt: 0 },
+  checksum: undefined,
 });
 
 function waitOf(attempts: number, retryAfterMs: number, rolled: number) {

@@ -14,7 +14,7 @@ test("a ledger of version 1 keeps its events, numbers and queues, and goes on", 
   expect(versionOf(path)).toBe(1);
   using cloud = openLedger(folder.path);
   const { ledger, dispatch } = cloud;
-  expect(versionOf(path)).toBe(3);
+  expect(versionOf(path)).toBe(4);
   expect(ledger.id).toBe("ledger-1");
   expect(ledger.events({ after: 0, limit: 9 })).toMatchObject([
     { eventId: "sale-1", seq: 1, timestamp: 1001, receivedAt: 2001 },

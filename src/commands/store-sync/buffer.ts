@@ -162,8 +162,12 @@ export function alarmsOf(outbox: Outbox): string[] {
   const gone = outbox.handedOver();
   const free = outbox.freeBytes();
   const left = `${Math.floor(free / mebibyte)} MiB are left on the disk of ${outbox.path}`;
+  const corrupt = outbox.corrupt();
   return [
     outbox.alarm(),
+    corrupt === 0
+      ? ""
+      : `${corrupt} parked ${corrupt === 1 ? "event is" : "events are"} corrupt on this disk and cannot be sent: see store-sync events --state parked`,
     // Until somebody has taken it away: then he has seen to it.
     salvaged === undefined || !existsSync(salvaged.setAside) ? "" : tellSalvaged(salvaged),
     gone === undefined ? "" : `handed over: ${tellHandedOver(gone)}`,

@@ -16,6 +16,7 @@ const ignoredFields = [
   "reason",
   "notBefore",
   "settledAt",
+  "checksum",
   "position",
   "receivedAt",
 ];
