@@ -130,6 +130,8 @@ export interface OutboxOptions {
   readonly now: () => number;
   /** What the disk has left; a test has its own. */
   readonly free?: (path: string) => number;
+  /** Is told of each event that was parked because it is corrupt on this disk. */
+  readonly onCorrupt?: ((event: Recorded) => void) | undefined;
   /** False: a damaged file is refused with `DamagedError` and stays as it is. The check reads all of it. */
   readonly salvages?: boolean;
 }
@@ -211,6 +213,7 @@ export class Outbox {
   readonly hasJustSalvaged: boolean;
   readonly #now: () => number;
   readonly #free: (path: string) => number;
+  readonly #onCorrupt: (event: Recorded) => void;
   readonly #statements: Statements;
   /** Of this connection, which does not see its own in SQLite's data version. */
   #appends = 0;
@@ -223,7 +226,14 @@ export class Outbox {
    * NOT_FOUND without a store id and a file, FAILED_PRECONDITION for another store's file, and what
    * `Database` throws.
    */
-  constructor({ path, storeId, now, free = freeBytes, salvages = true }: OutboxOptions) {
+  constructor({
+    path,
+    storeId,
+    now,
+    free = freeBytes,
+    onCorrupt = () => {},
+    salvages = true,
+  }: OutboxOptions) {
     const fault = storeId === undefined ? undefined : faultOfName("store_id", storeId);
     if (fault !== undefined) {
       throw new StatusError("INVALID_ARGUMENT", fault);
@@ -236,6 +246,7 @@ export class Outbox {
     }
     this.path = path;
     this.#now = now;
+    this.#onCorrupt = onCorrupt;
     this.#free = path === inMemory ? () => Number.POSITIVE_INFINITY : free;
     const { database, isSalvaged } = salvages
       ? openOrSalvage(path, { storeId, now, probe: prepare })
@@ -341,7 +352,7 @@ export class Outbox {
         );
         const known = changes === 0 ? this.#byId(eventId) : undefined;
         if (known !== undefined) {
-          return again(event, known);
+          return this.#mend(event, known) ?? again(event, known);
         }
         seq += 1;
         const recorded: Recorded = {
@@ -356,6 +367,25 @@ export class Outbox {
       this.#appends += 1;
       return appended;
     });
+  }
+
+  /**
+   * Puts an event right that is corrupt on this disk, from the same event that a till repeats: it has the
+   * checksum that was kept. Returns undefined if nothing is wrong, or this is another event. Within a
+   * transaction.
+   */
+  #mend(event: NewEvent, known: Recorded): Appended | undefined {
+    const { type, payload, timestamp = known.timestamp } = event;
+    const mended: Recorded = { ...known, type, payload, timestamp };
+    if (!isCorrupt(known) || isCorrupt(mended)) {
+      return undefined;
+    }
+    const { mend, unpark } = this.#statements;
+    mend.run(type, Buffer.from(payload), timestamp, known.position);
+    if (known.state === "parked" && known.reason === corruptHere) {
+      unpark.run(known.position);
+    }
+    return { kind: "recorded", event: mended, isNew: false };
   }
 
   /**
@@ -390,6 +420,7 @@ export class Outbox {
       this.settle(
         corrupt.map(({ position }) => ({ kind: "parked", position, reason: corruptHere })),
       );
+      corrupt.forEach(this.#onCorrupt);
       if (corrupt.length < page.length) {
         return page.filter((event) => !corrupt.includes(event));
       }
@@ -941,6 +972,7 @@ function prepare(database: Database) {
     // Due at once, and where a drainer that has gone past it looks again.
     unpark: sql(`UPDATE events SET state = 0, attempts = 0, not_before = 1, reason = ''
       WHERE position = ?`),
+    mend: sql("UPDATE events SET type = ?, payload = ?, timestamp = ? WHERE position = ?"),
     remove: sql("DELETE FROM events WHERE position = ?"),
     removeAcked: sql("DELETE FROM events WHERE position = ? AND state = 1 AND settled_at < ?"),
     addGone: sql("UPDATE epochs SET gone = gone + ? WHERE epoch = ?"),

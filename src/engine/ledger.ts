@@ -427,6 +427,9 @@ export class Ledger {
       ...(textOf(taken["payload"]) === payload ? [] : ["payload"]),
       ...(taken["timestamp"] === timestamp ? [] : ["timestamp"]),
     ];
+    if (differs.length > 0 && this.#mend(store, event)) {
+      return { kind: "duplicate" };
+    }
     const conflict = `event_id is taken by an event with another ${differs.join(" and ")}`;
     const why = differs.length === 0 ? "duplicate" : conflict;
     this.#see(known, epoch, { seq, eventId, why });
@@ -434,6 +437,27 @@ export class Ledger {
       this.#noteConflict(known, { eventId, at, why });
     }
     return differs.length === 0 ? { kind: "duplicate" } : refused("conflict", conflict);
+  }
+
+  /**
+   * Puts a row right that is corrupt on this disk, from the same event that its store sends again: it
+   * has the checksum that was kept, and the row has not. Returns whether it did.
+   */
+  #mend(store: number, event: OfferedEvent): boolean {
+    const { storeId, eventId, type, payload, timestamp } = event;
+    const row = this.#statements.kept.get(store, eventId) ?? {};
+    const origin = { storeId, epoch: String(row["epoch"]), seq: Number(row["seq"]) };
+    const isAsKept = (content: StoreEvent) =>
+      messageChecksum(checksumOf(content), origin) === row["checksum"];
+    const here: StoreEvent = {
+      ...{ eventId, type: String(row["type"]), payload: textOf(row["payload"]) },
+      timestamp: Number(row["timestamp"]),
+    };
+    if (!isAsKept(event) || isAsKept(here)) {
+      return false;
+    }
+    this.#statements.mend.run(type, Buffer.from(payload), timestamp, store, eventId);
+    return true;
   }
 
   /** Remembers a seq that leaves no event; not one that is another event's. */
@@ -895,6 +919,12 @@ function prepare(database: Database) {
       (store, event_id, type, payload, timestamp, epoch, seq, received_at, checksum)
       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`),
     byId: sql(`SELECT type, payload, ${safe("timestamp")} AS timestamp FROM events
+      WHERE store = ? AND event_id = ?`),
+    kept: sql(`SELECT type, payload, ${safe("timestamp")} AS timestamp, checksum,
+        coalesce(epochs.epoch, '') AS epoch, ${safe("seq")} AS seq
+      FROM events LEFT JOIN epochs ON epochs.number = events.epoch
+      WHERE events.store = ? AND event_id = ?`),
+    mend: sql(`UPDATE events SET type = ?, payload = ?, timestamp = ?
       WHERE store = ? AND event_id = ?`),
     bySeq: sql("SELECT 1 FROM events WHERE epoch = ? AND epoch > 0 AND seq = ?"),
     insertOther: sql(`INSERT INTO other_seqs (epoch, seq, event_id, why) VALUES (?, ?, ?, ?)

@@ -139,8 +139,8 @@ describe("a store", () => {
       ),
     );
 
-  /** Flips the lowest bit of this byte of a message, once, on its way to the cloud. */
-  function flipOnce(message: Buffer, offset: number): (chunk: Buffer) => Buffer {
+  /** Flips bits of this byte of a message, once, on its way to the cloud. */
+  function flipOnce(message: Buffer, offset: number, bits = 1): (chunk: Buffer) => Buffer {
     let isDone = false;
     return (chunk) => {
       const at = chunk.indexOf(message);
@@ -149,10 +149,33 @@ describe("a store", () => {
       }
       isDone = true;
       const copy = Buffer.from(chunk);
-      copy.writeUInt8(copy.readUInt8(at + offset) ^ 1, at + offset);
+      copy.writeUInt8(copy.readUInt8(at + offset) ^ bits, at + offset);
       return copy;
     };
   }
+
+  test("begins a new call within its usual backoff when the cloud cannot read a message", async () => {
+    using folder = tempFolder();
+    await using cloud = await serveCloud();
+    await using wire = await cutWire(cloud.port);
+    using box = openBox({ path: folder.file("buffer.db") });
+    const [appended] = box.record(["sale-1"]);
+    if (appended?.kind !== "recorded") {
+      throw new Error("nothing was recorded");
+    }
+    // The tag of its first field: the wire type is then none that there is.
+    wire.alter(flipOnce(messageOf(appended.event), 0, 4));
+    await using drain = box.channel(loopback(wire.port), { untilDrained: true });
+    await drain.done;
+    expect(drain.told.states).toContainEqual(
+      expect.objectContaining({
+        kind: "offline",
+        attempt: 1,
+        why: expect.stringMatching(/wire|tag/),
+      }),
+    );
+    expect(await ledgerOf(cloud)).toHaveLength(1);
+  });
 
   const fields: [field: keyof Sent, value: (event: Recorded) => Sent][] = [
     ["eventId", ({ eventId }) => ({ eventId })],

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { type Command, Option } from "commander";
 import { applierPath, type Salvaged } from "../../bridge/buffer-file.ts";
 import { tellHandedOver } from "../../bridge/hand-over-mark.ts";
-import { Outbox, reserveBytes } from "../../bridge/outbox.ts";
+import { corruptHere, Outbox, type OutboxOptions, reserveBytes } from "../../bridge/outbox.ts";
 import { StatusError, UsageError } from "../../errors.ts";
 import { plain } from "../../plain.ts";
 import { type Lock, takeLock } from "../../sqlite.ts";
@@ -57,13 +57,19 @@ export function openBuffer(
   {
     makes = false,
     saysSalvaged = true,
-  }: { readonly makes?: boolean; readonly saysSalvaged?: boolean } = {},
+    onCorrupt = ({ eventId }) =>
+      terminal.complain(`brewctl: event ${plain(eventId)} is ${corruptHere}. Parked.`),
+  }: {
+    readonly makes?: boolean;
+    readonly saysSalvaged?: boolean;
+    readonly onCorrupt?: OutboxOptions["onCorrupt"];
+  } = {},
 ): Outbox {
   const { path, storeId } = placeOf(flags);
   if (!makes && !existsSync(path)) {
     throw noBuffer({ ...flags, ...(storeId === undefined ? {} : { store: storeId }) });
   }
-  const outbox = new Outbox({ path, storeId, now: () => clock.now() });
+  const outbox = new Outbox({ path, storeId, now: () => clock.now(), onCorrupt });
   if (saysSalvaged) {
     complainOfSalvage(outbox, terminal);
   }

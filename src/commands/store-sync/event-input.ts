@@ -17,6 +17,7 @@ const ignoredFields = [
   "notBefore",
   "settledAt",
   "checksum",
+  "corrupt",
   "position",
   "receivedAt",
 ];

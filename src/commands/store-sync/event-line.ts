@@ -2,6 +2,7 @@
 
 import { create, toJson } from "@bufbuild/protobuf";
 import type { Recorded } from "../../bridge/outbox.ts";
+import { isCorrupt } from "../../event-checksum.ts";
 import { StoreEventSchema } from "../../gen/sync/v1/sync_engine_pb.ts";
 import { plain } from "../../plain.ts";
 
@@ -21,7 +22,11 @@ export function eventJson(event: Omit<Recorded, "position">, storeId: string): s
   const { more: _, ...json } = toJson(StoreEventSchema, message, {
     alwaysEmitImplicit: true,
   }) as Record<string, unknown>;
-  const beside = { state, attempts, reason, notBefore, settledAt, checksum };
+  const beside = {
+    ...{ state, attempts, reason, notBefore, settledAt, checksum },
+    // Only if it is so: a program that takes the payload must look for it.
+    ...(isCorrupt(event) ? { corrupt: true } : {}),
+  };
   return plain(JSON.stringify({ ...json, ...beside }));
 }
 
