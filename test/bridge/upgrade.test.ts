@@ -70,6 +70,43 @@ test("and it drains", async () => {
   expect(box.outbox.counts()).toMatchObject({ pending: 0, parked: 0, acked: 4 });
 });
 
+test("events of version 2 have no checksum and drain as they are, and new ones have one", async () => {
+  using folder = tempFolder();
+  const path = folder.file("buffer.db");
+  makeBufferOfVersion2(path);
+  await using cloud = await serveCloud();
+  using box = openBox({ path });
+  expect(versionOf(path)).toBe(3);
+  expect(box.outbox.event("e1")?.checksum).toBeUndefined();
+  box.record(["e2"]);
+  expect(box.outbox.event("e2")?.checksum).toEqual(expect.any(Number));
+  await using drain = box.flush(cloud.address);
+  await drain.done;
+  expect(box.outbox.counts()).toMatchObject({ pending: 0, parked: 0, acked: 2 });
+  expect((await verify(path, { pause })).findings).toEqual([]);
+});
+
+test("an upgrade from version 2 that fails leaves the file at version 2", () => {
+  using folder = tempFolder();
+  const path = folder.file("buffer.db");
+  makeBufferOfVersion2(path);
+  const [first = "", second = ""] = bufferKind.upgrades;
+  const failing = { ...bufferKind, upgrades: [first, `${second}; INSERT INTO nowhere`] };
+  expect(() => new Database(path, failing)).toThrow(/nowhere|incomplete|syntax/);
+  expect(versionOf(path)).toBe(2);
+  open(path).close();
+  expect(versionOf(path)).toBe(3);
+});
+
+function makeBufferOfVersion2(path: string): void {
+  const outbox = new Outbox({ path, storeId: "store-01", now });
+  outbox.append([{ eventId: "e1", type: "Sale", payload: "sale 1" }]);
+  outbox.close();
+  const sqlite = new DatabaseSync(path);
+  sqlite.exec("ALTER TABLE events DROP COLUMN checksum; PRAGMA user_version = 2");
+  sqlite.close();
+}
+
 test("one that fails in the middle leaves the file at version 1, as it was", () => {
   using folder = tempFolder();
   const path = folder.file("buffer.db");
