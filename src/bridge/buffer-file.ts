@@ -29,7 +29,7 @@ const prunedSchema = `
 export const bufferKind: Kind = {
   name: "store buffer",
   applicationId: 0x42725362, // BrSb
-  version: 2,
+  version: 3,
   upgrades: [
     `
     ALTER TABLE outbox ADD COLUMN handed_over TEXT NOT NULL DEFAULT '';
@@ -41,6 +41,7 @@ export const bufferKind: Kind = {
     ${prunedSchema}
     ${commandsUpgrade}
     `,
+    "ALTER TABLE events ADD COLUMN checksum INTEGER",
   ],
   schema: `
     -- One row: what is true of the whole buffer.
@@ -74,7 +75,8 @@ export const bufferKind: Kind = {
       attempts    INTEGER NOT NULL DEFAULT 0,
       not_before  INTEGER NOT NULL DEFAULT 0,
       reason      TEXT NOT NULL DEFAULT '',
-      settled_at  INTEGER NOT NULL DEFAULT 0
+      settled_at  INTEGER NOT NULL DEFAULT 0,
+      checksum    INTEGER                 -- see event-checksum.ts; NULL if version 2 recorded it
     ) STRICT;
     -- Small: of what is still to be done.
     CREATE INDEX pending ON events (position) WHERE state = 0;

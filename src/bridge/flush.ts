@@ -301,6 +301,13 @@ function read(
       `the cloud has rejected ${rejected} of ${batch.length} events and does not say which, or whether it has them already`,
     );
   }
+  if (refusals.some(({ isCorrupt }) => isCorrupt)) {
+    // The ids of these may be wrong, so that another event would count as accepted.
+    throw new StatusError(
+      "UNAVAILABLE",
+      `${refusals.filter(({ isCorrupt }) => isCorrupt).length} of ${batch.length} events were changed on their way to the cloud, and were not taken`,
+    );
+  }
   const answers = new Map(refusals.map((refusal) => [refusal.eventId, refusal]));
   const isOurs = batch.filter(({ eventId }) => answers.has(eventId)).length === answers.size;
   if (

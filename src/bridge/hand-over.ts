@@ -143,7 +143,7 @@ export class NewBuffer {
       this.#database.relax();
       this.#insertEvent = this.#database.prepare(
         `INSERT INTO events (event_id, type, payload, timestamp, epoch, seq, state, attempts,
-           not_before, reason, settled_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+           not_before, reason, settled_at, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
          ON CONFLICT (event_id) DO NOTHING`,
       );
       [this.#current, this.epoch] = this.#database.write(() => this.#begin(head));
@@ -250,7 +250,8 @@ export class NewBuffer {
   #add(thing: Kept): void {
     switch (thing.kind) {
       case "event": {
-        const { eventId, type, payload, timestamp, state } = thing.event;
+        // As it is: an event that is corrupt in the old buffer must not pass for intact in the new one.
+        const { eventId, type, payload, timestamp, state, checksum = null } = thing.event;
         const { attempts, notBefore, reason, settledAt } = thing.event;
         const isAcked = state === "acked";
         const epoch = isAcked ? this.#numberOf(thing.event.epoch) : this.#current;
@@ -258,6 +259,7 @@ export class NewBuffer {
         const { changes } = this.#insertEvent.run(
           ...([eventId, type, Buffer.from(payload), timestamp, epoch, seq] as const),
           ...([eventStates.indexOf(state), attempts, notBefore, reason, settledAt] as const),
+          checksum,
         );
         insistOnNew(changes, "event", eventId);
         break;

@@ -21,6 +21,7 @@ import { existsSync, rmSync } from "node:fs";
 import { systemUptime, type Uptime } from "../clock.ts";
 import { DiskRoom, type Room } from "../disk-room.ts";
 import { StatusError } from "../errors.ts";
+import { type ChecksummedEvent, checksumOf, isCorrupt } from "../event-checksum.ts";
 import { type DigestCell, DigestCells, dayOf, digestOf } from "../event-digest.ts";
 import { makePrivateFile } from "../private-file.ts";
 import {
@@ -63,7 +64,7 @@ export const eventStates = ["pending", "acked", "parked"] as const;
 export type EventState = (typeof eventStates)[number];
 
 /** An event in the outbox. */
-export interface Recorded extends StoreEvent {
+export interface Recorded extends ChecksummedEvent {
   /** The order of appending; never used twice. */
   readonly position: number;
   readonly epoch: string;
@@ -140,6 +141,8 @@ export interface OutboxOptions {
   readonly uptime?: () => Uptime;
   /** What the disk has left; a test has its own. */
   readonly free?: (path: string) => number;
+  /** Is told of each event that was parked because it is corrupt on this disk. */
+  readonly onCorrupt?: ((event: Recorded) => void) | undefined;
   /** False: a damaged file is refused with `DamagedError` and stays as it is. The check reads all of it. */
   readonly salvages?: boolean;
 }
@@ -181,6 +184,9 @@ const marksWhenShort = 128;
 /** How long acknowledged events are kept, in milliseconds: as long as a cloud may lose its memory. */
 export const retentionMs = 7 * 24 * 3_600_000;
 
+/** The reason of an event that is parked because its row does not have its checksum any more. */
+export const corruptHere = "corrupt on the store's disk: it does not have its checksum";
+
 /** No refused event is asked to wait for longer, in milliseconds. */
 export const maxRetryWaitMs = 600_000;
 
@@ -200,13 +206,13 @@ const lookedMs = 200;
 
 /** In the order in which `#read` takes them. */
 const columns =
-  "position, event_id, type, payload, timestamp, epoch, seq, state, attempts, not_before, reason, settled_at";
+  "position, event_id, type, payload, timestamp, epoch, seq, state, attempts, not_before, reason, settled_at, checksum";
 
 /** A row as an array, which costs half of one as an object. */
 type EventRow = [
   ...[position: number, eventId: string, type: string, payload: Uint8Array, timestamp: number],
   ...[epoch: number, seq: number, state: number, attempts: number, notBefore: number],
-  ...[reason: string, settledAt: number],
+  ...[reason: string, settledAt: number, checksum: number | null],
 ];
 
 /** Positions that are looked at in a step of a replay: some milliseconds. */
@@ -225,6 +231,7 @@ export class Outbox {
   readonly #now: () => number;
   readonly #room: DiskRoom;
   readonly #age: AgeClock;
+  readonly #onCorrupt: (event: Recorded) => void;
   readonly #statements: Statements;
   /** Of this connection, which does not see its own in SQLite's data version. */
   #appends = 0;
@@ -244,6 +251,7 @@ export class Outbox {
       now,
       uptime = systemUptime,
       free = freeBytes,
+      onCorrupt = () => {},
       salvages = true,
     } = options;
     const path = databaseFile(name);
@@ -262,6 +270,7 @@ export class Outbox {
     }
     this.path = path;
     this.#now = now;
+    this.#onCorrupt = onCorrupt;
     const { database, isSalvaged } = salvages
       ? openOrSalvage(path, { storeId, now, probe: prepare })
       : { database: openWhole(path, prepare), isSalvaged: false };
@@ -362,6 +371,7 @@ export class Outbox {
         if (fault !== undefined) {
           return refused("INVALID_ARGUMENT", `event ${JSON.stringify(eventId)}: ${fault}`);
         }
+        const checksum = checksumOf({ eventId, type, payload, timestamp });
         const { changes, lastInsertRowid } = insert.run(
           eventId,
           type,
@@ -369,15 +379,16 @@ export class Outbox {
           timestamp,
           epoch,
           seq,
+          checksum,
           at,
         );
         const known = changes === 0 ? this.#byId(eventId) : undefined;
         if (known !== undefined) {
-          return again(event, known);
+          return this.#mend(event, known) ?? again(event, known);
         }
         seq += 1;
         const recorded: Recorded = {
-          ...{ eventId, type, payload, timestamp },
+          ...{ eventId, type, payload, timestamp, checksum },
           position: Number(lastInsertRowid),
           ...{ epoch: name, seq: seq - 1 },
           ...{ state: "pending", attempts: 0, notBefore: 0, reason: "", settledAt: 0 },
@@ -391,20 +402,66 @@ export class Outbox {
   }
 
   /**
+   * Puts an event right that is corrupt on this disk, from the same event that a till repeats: it has the
+   * checksum that was kept. Returns undefined if nothing is wrong, or this is another event. Within a
+   * transaction.
+   */
+  #mend(event: NewEvent, known: Recorded): Appended | undefined {
+    const { type, payload, timestamp = known.timestamp } = event;
+    const mended: Recorded = { ...known, type, payload, timestamp };
+    if (!isCorrupt(known) || isCorrupt(mended)) {
+      return undefined;
+    }
+    const { mend, unpark } = this.#statements;
+    mend.run(type, Buffer.from(payload), timestamp, known.position);
+    if (known.state === "parked" && known.reason === corruptHere) {
+      unpark.run(known.position);
+    }
+    return { kind: "recorded", event: mended, isNew: false };
+  }
+
+  /**
    * Pending events behind a position, in order, at most `limit`, and fewer if they are large: only
    * an empty answer is the end. Those that wait for their next attempt are left out: see `retries`.
+   * An event that is corrupt on this disk is parked instead of returned.
    */
   pending(after: number, limit: number): Recorded[] {
-    return this.#page(this.#statements.due.iterate(after, limit));
+    return this.#intact(() => this.#page(this.#statements.due.iterate(after, limit)));
   }
 
   /**
    * Pending events whose time has come to be sent again, the longest due first. A time that is too far
-   * away to have been meant has come too: the clock was set back.
+   * away to have been meant has come too: the clock was set back. Corrupt events are parked, as in
+   * `pending`.
    */
   retries(limit: number): Recorded[] {
     const now = this.#now();
-    return this.#page(this.#statements.retries.iterate(now, now + maxRetryWaitMs, limit));
+    return this.#intact(() =>
+      this.#page(this.#statements.retries.iterate(now, now + maxRetryWaitMs, limit)),
+    );
+  }
+
+  /** Returns the first page that is empty or has an intact event. Parks the corrupt ones on the way. */
+  #intact(read: () => Recorded[]): Recorded[] {
+    for (;;) {
+      const page = read();
+      const corrupt = page.filter(isCorrupt);
+      if (corrupt.length === 0) {
+        return page;
+      }
+      this.settle(
+        corrupt.map(({ position }) => ({ kind: "parked", position, reason: corruptHere })),
+      );
+      corrupt.forEach(this.#onCorrupt);
+      if (corrupt.length < page.length) {
+        return page.filter((event) => !corrupt.includes(event));
+      }
+    }
+  }
+
+  /** Returns how many parked events are corrupt on this disk. */
+  corrupt(): number {
+    return Number(this.#statements.corrupt.get(corruptHere)?.["corrupt"]);
   }
 
   /** When the next of `retries` is due, in Unix milliseconds; undefined if nothing waits. */
@@ -606,6 +663,7 @@ export class Outbox {
       notBefore,
       reason,
       settledAt,
+      checksum,
     ] = row as EventRow;
     if (!(payload instanceof Uint8Array) || typeof eventId !== "string") {
       throw this.database.damaged(`event ${position} makes no sense`);
@@ -623,6 +681,7 @@ export class Outbox {
       notBefore,
       reason,
       settledAt: state === 0 ? 0 : settledAt,
+      checksum: checksum ?? undefined,
     };
   };
 
@@ -649,8 +708,9 @@ export class Outbox {
   /**
    * Makes parked events pending again, those named or all. With `newIds` each becomes an event of its
    * own, under the id that the function gives, and the old one is gone: the way out of a conflict.
-   * Throws NOT_FOUND for an id that is not parked, ALREADY_EXISTS for a new one that is there
-   * already; then nothing has changed. Returns the new ids.
+   * Throws NOT_FOUND for an id that is not parked, DATA_LOSS for an event that is corrupt on this disk,
+   * ALREADY_EXISTS for a new id that is there already; then nothing has changed. "all" leaves out what
+   * is corrupt. Returns the new ids.
    */
   retry(eventIds: readonly string[] | "all", newIds?: () => string): string[] {
     const { parked, unpark, remove, insert, advance, addGone } = this.#statements;
@@ -658,13 +718,24 @@ export class Outbox {
       this.insistOnOurs();
       const chosen =
         eventIds === "all"
-          ? Array.from(parked.iterate(0, Number.MAX_SAFE_INTEGER), this.#read)
+          ? Array.from(parked.iterate(0, Number.MAX_SAFE_INTEGER), this.#read).filter(
+              (event) => !isCorrupt(event),
+            )
           : eventIds.map((eventId) => {
               const event = this.#byId(eventId);
               if (event?.state !== "parked") {
                 throw new StatusError("NOT_FOUND", `no parked event ${JSON.stringify(eventId)}`, {
                   hint: "see: brewctl store-sync events --state parked",
                 });
+              }
+              if (isCorrupt(event)) {
+                throw new StatusError(
+                  "DATA_LOSS",
+                  `event ${JSON.stringify(eventId)} is ${corruptHere}`,
+                  {
+                    hint: "nothing was changed; record what it should say as an event of its own",
+                  },
+                );
               }
               return event;
             });
@@ -675,8 +746,9 @@ export class Outbox {
         }
         const { epoch, next } = this.#numbering();
         const newId = newIds();
+        const checksum = checksumOf({ eventId: newId, type, payload, timestamp });
         const content = [newId, type, Buffer.from(payload), timestamp] as const;
-        const { changes } = insert.run(...content, epoch, next, this.#now());
+        const { changes } = insert.run(...content, epoch, next, checksum, this.#now());
         if (changes === 0) {
           const taken = `there is an event ${JSON.stringify(newId)} already`;
           throw new StatusError("ALREADY_EXISTS", taken);
@@ -980,8 +1052,8 @@ function prepare(database: Database) {
     // A pending event has a time in settled_at that means nothing: the mark then has the size of what it
     // replaces, changes one page however large the payload, and makes the file no larger.
     insert:
-      sql(`INSERT INTO events (event_id, type, payload, timestamp, epoch, seq, state, settled_at)
-      VALUES (?, ?, ?, ?, ?, ?, 0, ?) ON CONFLICT (event_id) DO NOTHING`),
+      sql(`INSERT INTO events (event_id, type, payload, timestamp, epoch, seq, checksum, state, settled_at)
+      VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?) ON CONFLICT (event_id) DO NOTHING`),
     numbering: sql(`SELECT outbox.epoch AS epoch, next_seq, epochs.epoch AS name
       FROM outbox JOIN epochs ON number = outbox.epoch`),
     advance: sql("UPDATE outbox SET next_seq = ?"),
@@ -1004,6 +1076,7 @@ function prepare(database: Database) {
     // Due at once, and where a drainer that has gone past it looks again.
     unpark: sql(`UPDATE events SET state = 0, attempts = 0, not_before = 1, reason = ''
       WHERE position = ?`),
+    mend: sql("UPDATE events SET type = ?, payload = ?, timestamp = ? WHERE position = ?"),
     remove: sql("DELETE FROM events WHERE position = ?"),
     removeAcked: sql("DELETE FROM events WHERE position = ? AND state = 1 AND settled_at < ?"),
     redate: sql(
@@ -1026,6 +1099,7 @@ function prepare(database: Database) {
     parked: events(`state = 2 AND ${behind}`),
     unsettled: sql(`SELECT (SELECT count(*) FROM events WHERE state = 0) AS pending,
       (SELECT count(*) FROM events WHERE state = 2) AS parked`),
+    corrupt: sql("SELECT count(*) AS corrupt FROM events WHERE state = 2 AND reason = ?"),
     total: sql("SELECT count(*) AS total FROM events"),
     // Of those before the first pending one: to look further would take long.
     lastAcked: sql(`SELECT seq, e.epoch AS epoch FROM events

@@ -19,6 +19,12 @@ export const defaultMaxAttempts = 20;
 /** Between attempts, in milliseconds, if the cloud does not ask for longer ones. */
 const retryBackoff = { baseMs: 200, capMs: 300_000 };
 
+/**
+ * Between attempts after an event was changed on the way, in milliseconds: nothing is wrong with the
+ * event itself, so it goes again soon, and on a bad link for ever.
+ */
+const corruptBackoff = { baseMs: 200, capMs: 10_000 };
+
 /** Why a drainer whose events have new numbers waits before it sends them again. */
 export const numbersTaken =
   "the cloud says that the numbers of the events are taken, also after they were numbered again";
@@ -36,14 +42,15 @@ export function settlementOf(
   if (answer.kind !== "refused") {
     return { kind: "acked", position };
   }
-  const { reason, isRetryable, retryAfterMs } = answer;
+  const { reason, isRetryable, retryAfterMs, isCorrupt = false } = answer;
   if (!isRetryable) {
     return { kind: "parked", position, reason };
   }
-  if (attempts + 1 >= maxAttempts) {
+  if (attempts + 1 >= maxAttempts && !isCorrupt) {
     return { kind: "parked", position, reason: `refused ${attempts + 1} times: ${reason}` };
   }
-  const wantedMs = Math.max(retryAfterMs, backoffMs(attempts + 1, retryBackoff, random));
+  const backoff = isCorrupt ? corruptBackoff : retryBackoff;
+  const wantedMs = Math.max(retryAfterMs, backoffMs(attempts + 1, backoff, random));
   const waitMs = Math.min(wantedMs, maxRetryWaitMs);
   // 0 would mean: never refused.
   const notBefore = Math.max(1, Math.ceil(clock.now() + waitMs));

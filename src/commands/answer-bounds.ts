@@ -141,7 +141,7 @@ export const headOfficeAnswers: AnswerBounds<typeof HeadOffice> = {
     // To go on after this position is what a caller does next.
     position: integer(1, Number.MAX_SAFE_INTEGER),
     ...{ eventId: name, storeId: name, type: name, payload: text(maxTakenPayloadBytes) },
-    ...{ timestamp, seq: longCount, epoch: name, receivedAt: timestamp },
+    ...{ timestamp, seq: longCount, epoch: name, receivedAt: timestamp, checksum: anyInteger },
   },
   listCommands: {
     ...{ storeId: name, commandId: name, type: name, payloadJson: text(maxCommandPayloadBytes) },

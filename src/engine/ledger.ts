@@ -14,6 +14,7 @@
 import { randomBytes } from "node:crypto";
 import { join } from "node:path";
 import { StatusError } from "../errors.ts";
+import { checksumOf, messageChecksum } from "../event-checksum.ts";
 import {
   Database,
   databaseFile,
@@ -40,6 +41,8 @@ export interface OfferedEvent extends StoreEvent {
   /** Empty: the store does not number its events. */
   readonly epoch: string;
   readonly seq: number;
+  /** The result of the function of this name; undefined if the client sends none. */
+  readonly messageChecksum?: number | undefined;
 }
 
 export interface TakenEvent extends OfferedEvent {
@@ -54,7 +57,7 @@ export type Outcome =
   | { readonly kind: "duplicate" }
   | {
       readonly kind: "refused";
-      readonly code: "invalid" | "conflict" | "seq taken";
+      readonly code: "invalid" | "conflict" | "seq taken" | "corrupt";
       readonly reason: string;
     }
   /** The store is new, and no new store can come now; nothing is kept of the event. */
@@ -181,7 +184,7 @@ const conflictsSchema = `
 const kind: Kind = {
   name: "ledger",
   applicationId: 0x42724c64, // BrLd
-  version: 3,
+  version: 4,
   upgrades: [
     `
     ALTER TABLE stores ADD COLUMN seen_at INTEGER NOT NULL DEFAULT 0;
@@ -189,6 +192,7 @@ const kind: Kind = {
     ${receiptsSchema}
     `,
     commandsUpgrade,
+    "ALTER TABLE events ADD COLUMN checksum INTEGER",
   ],
   schema: `
     -- One row. The id tells a ledger from one that was lost and made anew.
@@ -227,6 +231,7 @@ const kind: Kind = {
       epoch        INTEGER NOT NULL,         -- 0: not numbered
       seq          INTEGER NOT NULL,
       received_at  INTEGER NOT NULL,
+      checksum     INTEGER,                  -- see event-checksum.ts; NULL if version 3 took it
       UNIQUE (store, event_id)
     ) STRICT;
     CREATE UNIQUE INDEX seqs ON events (epoch, seq) WHERE epoch > 0;
@@ -371,9 +376,9 @@ export class Ledger {
 
   #takeOne(event: OfferedEvent, at: number): Outcome {
     const { storeId, eventId, type, payload, timestamp, seq } = event;
-    const originFault = faultOfOrigin(event);
-    if (originFault !== undefined) {
-      return refused("invalid", originFault);
+    const refusal = refusalOf(event);
+    if (refusal !== undefined) {
+      return refusal;
     }
     const known = this.#store(storeId);
     if ("kind" in known) {
@@ -401,6 +406,7 @@ export class Ledger {
         // Without an epoch it was not checked: it may be one that SQLite cannot keep.
         epoch === undefined ? 0 : seq,
         at,
+        keptChecksum(event),
       );
       if (changes === 1) {
         if (other === eventId) {
@@ -429,6 +435,9 @@ export class Ledger {
       ...(textOf(taken["payload"]) === payload ? [] : ["payload"]),
       ...(taken["timestamp"] === timestamp ? [] : ["timestamp"]),
     ];
+    if (differs.length > 0 && this.#mend(store, event)) {
+      return { kind: "duplicate" };
+    }
     const conflict = `event_id is taken by an event with another ${differs.join(" and ")}`;
     const why = differs.length === 0 ? "duplicate" : conflict;
     this.#see(known, epoch, { seq, eventId, why });
@@ -436,6 +445,27 @@ export class Ledger {
       this.#noteConflict(known, { eventId, at, why });
     }
     return differs.length === 0 ? { kind: "duplicate" } : refused("conflict", conflict);
+  }
+
+  /**
+   * Puts a row right that is corrupt on this disk, from the same event that its store sends again: it
+   * has the checksum that was kept, and the row has not. Returns whether it did.
+   */
+  #mend(store: number, event: OfferedEvent): boolean {
+    const { storeId, eventId, type, payload, timestamp } = event;
+    const row = this.#statements.kept.get(store, eventId) ?? {};
+    const origin = { storeId, epoch: String(row["epoch"]), seq: Number(row["seq"]) };
+    const isAsKept = (content: StoreEvent) =>
+      messageChecksum(checksumOf(content), origin) === row["checksum"];
+    const here: StoreEvent = {
+      ...{ eventId, type: String(row["type"]), payload: textOf(row["payload"]) },
+      timestamp: Number(row["timestamp"]),
+    };
+    if (!isAsKept(event) || isAsKept(here)) {
+      return false;
+    }
+    this.#statements.mend.run(type, Buffer.from(payload), timestamp, store, eventId);
+    return true;
   }
 
   /** Remembers a seq that leaves no event; not one that is another event's. */
@@ -798,6 +828,27 @@ export function faultOfOrigin({
   );
 }
 
+/**
+ * Says why an event is refused whatever the ledger holds: it was changed on the way here, or where it
+ * comes from makes no sense. Nothing is kept of such an event. The checksum comes first, since any other
+ * fault of a corrupt event is not the store's.
+ */
+export function refusalOf(event: OfferedEvent): Outcome | undefined {
+  const claimed = event.messageChecksum;
+  if (claimed !== undefined && claimed !== messageChecksum(checksumOf(event), event)) {
+    return refused("corrupt", "the event does not have its checksum: it was changed on the way");
+  }
+  const fault = faultOfOrigin(event);
+  return fault === undefined ? undefined : refused("invalid", fault);
+}
+
+/** Returns the checksum for an event's row, in which an event that is not numbered has the seq 0. */
+function keptChecksum(event: OfferedEvent): number {
+  return event.epoch === "" || event.messageChecksum === undefined
+    ? messageChecksum(checksumOf(event), event.epoch === "" ? { ...event, seq: 0 } : event)
+    : event.messageChecksum;
+}
+
 /** A count of a report that an older version may have kept unchecked. */
 function countOf(value: unknown): number {
   return Number.isSafeInteger(value) ? Number(value) : 0;
@@ -833,6 +884,7 @@ function shortened(text: string): string {
 
 function readEvent(row: unknown[]): TakenEvent {
   const [position, storeId, eventId, type, payload, timestamp, epoch, seq, receivedAt] = row;
+  const [, , , , , , , , , checksum] = row;
   return {
     position: Number(position),
     storeId: String(storeId),
@@ -843,6 +895,7 @@ function readEvent(row: unknown[]): TakenEvent {
     epoch: String(epoch),
     seq: Number(seq),
     receivedAt: Number(receivedAt),
+    ...(typeof checksum === "number" ? { messageChecksum: checksum } : {}),
   };
 }
 
@@ -866,14 +919,20 @@ type Statements = ReturnType<typeof prepare>;
 function prepare(database: Database) {
   const sql = (text: string): Statement => database.prepare(text);
   const event = `position, store_id, event_id, type, payload, ${safe("timestamp")},
-    coalesce(epochs.epoch, ''), ${safe("seq")}, ${safe("received_at")}`;
+    coalesce(epochs.epoch, ''), ${safe("seq")}, ${safe("received_at")}, checksum`;
   const fromEvents =
     "FROM events JOIN stores ON stores.number = events.store LEFT JOIN epochs ON epochs.number = events.epoch";
   return {
     insert: sql(`INSERT INTO events
-      (store, event_id, type, payload, timestamp, epoch, seq, received_at)
-      VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`),
+      (store, event_id, type, payload, timestamp, epoch, seq, received_at, checksum)
+      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`),
     byId: sql(`SELECT type, payload, ${safe("timestamp")} AS timestamp FROM events
+      WHERE store = ? AND event_id = ?`),
+    kept: sql(`SELECT type, payload, ${safe("timestamp")} AS timestamp, checksum,
+        coalesce(epochs.epoch, '') AS epoch, ${safe("seq")} AS seq
+      FROM events LEFT JOIN epochs ON epochs.number = events.epoch
+      WHERE events.store = ? AND event_id = ?`),
+    mend: sql(`UPDATE events SET type = ?, payload = ?, timestamp = ?
       WHERE store = ? AND event_id = ?`),
     bySeq: sql("SELECT 1 FROM events WHERE epoch = ? AND epoch > 0 AND seq = ?"),
     insertOther: sql(`INSERT INTO other_seqs (epoch, seq, event_id, why) VALUES (?, ?, ?, ?)

@@ -195,9 +195,17 @@ const commandStates = {
   parked: CommandState.PARKED,
 } as const;
 
-function eventOf({ position, timestamp, seq, receivedAt, ...rest }: TakenEvent) {
+function eventOf({
+  position,
+  timestamp,
+  seq,
+  receivedAt,
+  messageChecksum: checksum,
+  ...rest
+}: TakenEvent) {
   return {
     ...rest,
+    checksum,
     position: BigInt(position),
     timestamp: BigInt(timestamp),
     seq: BigInt(seq),

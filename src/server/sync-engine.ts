@@ -7,7 +7,7 @@
  */
 
 import { create } from "@bufbuild/protobuf";
-import { faultOfOrigin, type OfferedEvent, type Outcome } from "../engine/ledger.ts";
+import { type OfferedEvent, type Outcome, refusalOf } from "../engine/ledger.ts";
 import { messageOf, StatusError } from "../errors.ts";
 import {
   type CloudCommand,
@@ -64,6 +64,8 @@ interface Offered {
 interface Caller {
   readonly store: string | undefined;
   readonly epoch: string | undefined;
+  /** Whether it promises a checksum with each event. */
+  readonly hasChecksums: boolean;
 }
 
 /** What a message has brought: one event, or a bundle. */
@@ -82,19 +84,30 @@ export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions)
     const { commits, ledger } = open;
     const tally = { accepted: 0, duplicates: 0, refused: 0 };
     const refusals = new RefusalLog({ log });
-    let { store } = callerOf(context);
+    let { store, hasChecksums } = callerOf(context);
     let leave = store === undefined ? undefined : ledger.presence.enter(store);
     let came = 0;
 
     const offer = (event: StoreEvent): Offered["answer"] => {
       const taken = offered(event);
-      const fault = faultOfOrigin(taken);
-      if (fault !== undefined) {
-        return { kind: "refused", code: "invalid", reason: fault };
+      if (hasChecksums && taken.messageChecksum === undefined) {
+        // The bits that flipped have made another field of it.
+        return { kind: "refused", code: "corrupt", reason: "the event has lost its checksum" };
+      }
+      const refusal = refusalOf(taken);
+      if (refusal !== undefined) {
+        return refusal;
       }
       if (store === undefined) {
         store = event.storeId;
         leave = ledger.presence.enter(store);
+      }
+      if (event.storeId !== store && hasChecksums) {
+        // The event is intact, so the metadata is not: another call has to bring it.
+        throw new StatusError(
+          "DATA_LOSS",
+          `the metadata names store ${JSON.stringify(store)}, and an intact event ${JSON.stringify(event.storeId)}`,
+        );
       }
       if (event.storeId !== store) {
         const reason = `store_id is not ${JSON.stringify(store)}, whose stream this is`;
@@ -224,7 +237,7 @@ export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions)
             const answer = noted(eventId, await due);
             if (answer.kind !== "accepted" && answer.kind !== "duplicate") {
               if (refusals.length < maxRefusals) {
-                refusals.push(create(RefusalSchema, { eventId, ...refusalOf(answer) }));
+                refusals.push(create(RefusalSchema, { eventId, ...onWire(answer) }));
               }
             }
           }
@@ -322,6 +335,7 @@ function callerOf({ metadata }: CallContext): Caller {
   const caller = {
     store: name === undefined ? undefined : decodedName(String(name)),
     epoch: epoch === undefined || epoch === "" ? undefined : String(epoch),
+    hasChecksums: metadata.get("brewctl-checksums").length > 0,
   };
   const fault = faultIn("brewctl-store", caller.store) ?? faultIn("brewctl-epoch", caller.epoch);
   if (fault !== undefined) {
@@ -348,9 +362,9 @@ function short(text: string): string {
 }
 
 function offered(event: StoreEvent): OfferedEvent {
-  const { eventId, storeId, type, payload, timestamp, epoch, seq } = event;
+  const { eventId, storeId, type, payload, timestamp, epoch, seq, checksum } = event;
   return {
-    ...{ eventId, storeId, type, payload, epoch },
+    ...{ eventId, storeId, type, payload, epoch, messageChecksum: checksum },
     timestamp: Number(timestamp),
     seq: Number(seq),
   };
@@ -360,13 +374,14 @@ const refusalCodes = {
   invalid: RefusalCode.INVALID,
   conflict: RefusalCode.CONFLICT,
   "seq taken": RefusalCode.SEQ_TAKEN,
+  corrupt: RefusalCode.CORRUPT,
 } as const;
 
-function refusalOf(answer: Extract<Outcome, { reason: string }>) {
+function onWire(answer: Extract<Outcome, { reason: string }>) {
   const { reason } = answer;
   return answer.kind === "try later"
     ? { code: RefusalCode.TRY_LATER, reason, retryable: true }
-    : { code: refusalCodes[answer.code], reason, retryable: false };
+    : { code: refusalCodes[answer.code], reason, retryable: answer.code === "corrupt" };
 }
 
 function ackOf(eventId: string, answer: Outcome): EventAck {
@@ -376,9 +391,9 @@ function ackOf(eventId: string, answer: Outcome): EventAck {
     case "duplicate":
       return create(EventAckSchema, { eventId, ok: true, duplicate: true });
     case "refused":
-      return create(EventAckSchema, { eventId, ...refusalOf(answer) });
+      return create(EventAckSchema, { eventId, ...onWire(answer) });
     case "try later":
-      return create(EventAckSchema, { eventId, ...refusalOf(answer), retryAfterMs });
+      return create(EventAckSchema, { eventId, ...onWire(answer), retryAfterMs });
   }
 }
 

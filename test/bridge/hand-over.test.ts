@@ -286,7 +286,7 @@ describe("the place", () => {
     const target = new NewBuffer({ path, head, now });
     const event: Recorded = {
       ...{ ...sale("a"), position: 1, epoch: "a", seq: 1, state: "pending", attempts: 0 },
-      ...{ notBefore: 0, reason: "", settledAt: 0 },
+      ...{ notBefore: 0, reason: "", settledAt: 0, checksum: undefined },
     };
     const things: Kept[] = [
       { kind: "event", event },

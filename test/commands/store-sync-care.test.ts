@@ -540,7 +540,7 @@ test("a buffer that is in use, damaged, newer or another store's is not taken ov
   sqlite.exec("PRAGMA user_version = 99");
   sqlite.close();
   const newer = await box.sync(line);
-  expect(newer.stderr).toContain("was written by a newer brewctl (schema 99, this one knows 2)");
+  expect(newer.stderr).toContain("was written by a newer brewctl (schema 99, this one knows 3)");
   expect(newer.code).toBe(73);
   expect(existsSync(box.buffer)).toBe(false);
 });

@@ -160,7 +160,7 @@ test("a file of a newer brewctl is refused, and stays as it is", async () => {
   sqlite.close();
   const before = readFileSync(box.buffer);
   const { stderr, code } = await box.sync("record --type Sale");
-  expect(stderr).toContain("was written by a newer brewctl (schema 99, this one knows 2)");
+  expect(stderr).toContain("was written by a newer brewctl (schema 99, this one knows 3)");
   expect(code).toBe(73);
   expect(readFileSync(box.buffer).equals(before)).toBe(true);
 });

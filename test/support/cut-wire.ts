@@ -15,6 +15,8 @@ export interface CutWire extends AsyncDisposable {
   heal(): void;
   /** Holds every chunk back for so long, in milliseconds, in each direction. */
   delay(ms: number): void;
+  /** Passes each chunk on its way to the server as this function returns it. */
+  alter(change: (chunk: Buffer) => Buffer): void;
 }
 
 /** To a port of loopback, or to the path of a unix socket. */
@@ -22,6 +24,7 @@ export async function cutWire(target: number | string): Promise<CutWire> {
   const sockets = new Set<Socket>();
   let mode: "pass" | "cut" | "blackhole" = "pass";
   let delayMs = 0;
+  let altered = (chunk: Buffer) => chunk;
 
   const server = createServer((inner) => {
     if (mode === "cut") {
@@ -31,12 +34,13 @@ export async function cutWire(target: number | string): Promise<CutWire> {
     const outer =
       typeof target === "number" ? connect(target, "127.0.0.1") : connect({ path: target });
     let isSwallowed = mode === "blackhole";
-    const pass = (from: Socket, to: Socket) => {
+    const pass = (from: Socket, to: Socket, changed = (chunk: Buffer) => chunk) => {
       sockets.add(from);
       // What was held back passes in order, also when the delay is less meanwhile.
       let held: Promise<unknown> = Promise.resolve();
       let holding = 0;
-      from.on("data", (chunk) => {
+      from.on("data", (original: Buffer) => {
+        const chunk = changed(original);
         isSwallowed ||= mode === "blackhole";
         if (isSwallowed) {
           return;
@@ -64,7 +68,7 @@ export async function cutWire(target: number | string): Promise<CutWire> {
         }
       });
     };
-    pass(inner, outer);
+    pass(inner, outer, (chunk) => altered(chunk));
     pass(outer, inner);
   });
   server.listen(0, "127.0.0.1");
@@ -91,6 +95,9 @@ export async function cutWire(target: number | string): Promise<CutWire> {
     },
     delay(ms) {
       delayMs = ms;
+    },
+    alter(change) {
+      altered = change;
     },
     async [Symbol.asyncDispose]() {
       mode = "cut";

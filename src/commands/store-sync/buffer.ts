@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { type Command, Option } from "commander";
 import { applierPath } from "../../bridge/buffer-file.ts";
 import { tellHandedOver } from "../../bridge/hand-over-mark.ts";
-import { Outbox } from "../../bridge/outbox.ts";
+import { corruptHere, Outbox, type OutboxOptions } from "../../bridge/outbox.ts";
 import { openLosses, type Salvaged, tellLoss } from "../../bridge/salvage-mark.ts";
 import { StatusError, UsageError } from "../../errors.ts";
 import { plain } from "../../plain.ts";
@@ -58,13 +58,19 @@ export function openBuffer(
   {
     makes = false,
     saysSalvaged = true,
-  }: { readonly makes?: boolean; readonly saysSalvaged?: boolean } = {},
+    onCorrupt = ({ eventId }) =>
+      terminal.complain(`brewctl: event ${plain(eventId)} is ${corruptHere}. Parked.`),
+  }: {
+    readonly makes?: boolean;
+    readonly saysSalvaged?: boolean;
+    readonly onCorrupt?: OutboxOptions["onCorrupt"];
+  } = {},
 ): Outbox {
   const { path, storeId } = placeOf(flags);
   if (!makes && !existsSync(path)) {
     throw noBuffer({ ...flags, ...(storeId === undefined ? {} : { store: storeId }) });
   }
-  const outbox = new Outbox({ path, storeId, now: () => clock.now() });
+  const outbox = new Outbox({ path, storeId, now: () => clock.now(), onCorrupt });
   if (saysSalvaged) {
     complainOfSalvage(outbox, terminal);
   }
@@ -176,9 +182,13 @@ export function alarmsOf(outbox: Outbox): string[] {
   const gone = outbox.handedOver();
   const { free, isEnough } = outbox.room();
   const left = `${Math.floor(free / mebibyte)} MiB are left on the disk of ${outbox.path}`;
+  const corrupt = outbox.corrupt();
   return [
     outbox.alarm(),
     ...(salvaged === undefined ? [] : tellSalvage(salvaged)),
+    corrupt === 0
+      ? ""
+      : `${corrupt} parked ${corrupt === 1 ? "event is" : "events are"} corrupt on this disk and cannot be sent: see store-sync events --state parked`,
     gone === undefined ? "" : `handed over: ${tellHandedOver(gone)}`,
     !isEnough ? `nothing can be recorded: ${left}` : free < lowBytes ? left : "",
   ].filter(Boolean);

@@ -16,6 +16,8 @@ const ignoredFields = [
   "reason",
   "notBefore",
   "settledAt",
+  "checksum",
+  "corrupt",
   "position",
   "receivedAt",
 ];

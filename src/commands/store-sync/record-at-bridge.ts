@@ -10,6 +10,7 @@ import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { Address } from "../../address.ts";
 import type { NewEvent } from "../../bridge/outbox.ts";
 import { isTransient, StatusError, UsageError } from "../../errors.ts";
+import { checksumOf } from "../../event-checksum.ts";
 import {
   BridgeApi,
   type TillAck,
@@ -133,6 +134,7 @@ function onWire(event: NewEvent, { store }: RecordFlags): TillEvent {
   return {
     ...{ type, payload, eventId, storeId: store ?? "" },
     ...(timestamp === undefined ? {} : { timestamp: BigInt(timestamp) }),
+    checksum: checksumOf({ type, payload, eventId, timestamp }),
   };
 }
 

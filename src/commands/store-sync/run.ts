@@ -13,7 +13,7 @@ import { Command, InvalidArgumentError, Option } from "commander";
 import { type Address, formatAddress, parseAddress } from "../../address.ts";
 import { Bridge, type BridgeNews } from "../../bridge/bridge.ts";
 import { Inbox } from "../../bridge/inbox.ts";
-import { type Appended, type NewEvent, retentionMs } from "../../bridge/outbox.ts";
+import { type Appended, corruptHere, type NewEvent, retentionMs } from "../../bridge/outbox.ts";
 import { reportOf } from "../../bridge/reporting.ts";
 import { formatDuration, formatElapsed } from "../../duration.ts";
 import { messageOf, StatusError, UsageError } from "../../errors.ts";
@@ -152,8 +152,11 @@ export async function run(flags: RunFlags, context: CommandContext): Promise<Exi
     backlog: terminal.talkBacklog,
   });
   // What was salvaged is one of the alarms, which the log has.
-  const open = { makes: flags.store !== undefined, saysSalvaged: false };
-  const outbox = openBuffer(flags, context, open);
+  const outbox = openBuffer(flags, context, {
+    ...{ makes: flags.store !== undefined, saysSalvaged: false },
+    onCorrupt: ({ eventId }) =>
+      log.warn("event parked", { event_id: eventId, reason: corruptHere }),
+  });
   const lock = becomeDrainer(outbox);
   const applier = flags.exec === undefined ? undefined : becomeApplier(outbox);
   const { storeId } = outbox;

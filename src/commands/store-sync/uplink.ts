@@ -7,6 +7,7 @@ import type { LedgerSeen, Recorded } from "../../bridge/outbox.ts";
 import type { Answer, Bundle, StoreReport, Uplink, UplinkOptions } from "../../bridge/uplink.ts";
 import type { Clock } from "../../clock.ts";
 import { messageOf, StatusError } from "../../errors.ts";
+import { checksumOf, messageChecksum } from "../../event-checksum.ts";
 import { DigestRangeSchema } from "../../gen/sync/v1/digest_pb.ts";
 import {
   type AnswerDigestRequestSchema,
@@ -53,7 +54,11 @@ export function uplinkTo(
     const current = epoch();
     return {
       signal,
-      metadata: { "brewctl-store": encodeURIComponent(storeId), "brewctl-epoch": current },
+      metadata: {
+        "brewctl-store": encodeURIComponent(storeId),
+        "brewctl-epoch": current,
+        "brewctl-checksums": "1",
+      },
       onHeaders(headers) {
         takesBundles = headers.get("brewctl-bundles").length > 0;
         const ledger = ledgerOf(headers, current);
@@ -79,12 +84,15 @@ export function uplinkTo(
       }
       if (takesBundles) {
         const more = rest.map((event) =>
-          event.epoch === first.epoch ? eventOf(event, "", "") : eventOf(event, "", event.epoch),
+          eventOf(event, storeId, {
+            storeId: "",
+            epoch: event.epoch === first.epoch ? "" : event.epoch,
+          }),
         );
-        yield Object.assign(eventOf(first, storeId, first.epoch), { more });
+        yield Object.assign(eventOf(first, storeId), { more });
       } else {
         for (const event of [first, ...rest]) {
-          yield eventOf(event, storeId, event.epoch);
+          yield eventOf(event, storeId);
         }
       }
     }
@@ -107,6 +115,7 @@ export function uplinkTo(
           ...{ eventId, reason },
           isSeqTaken: code === RefusalCode.SEQ_TAKEN,
           isRetryable: retryable,
+          isCorrupt: code === RefusalCode.CORRUPT,
           retryAfterMs: 0,
         })),
       };
@@ -219,13 +228,22 @@ function ledgerOf(headers: AnswerHeaders, epoch: string): LedgerSeen | undefined
   return ledgerId === undefined ? undefined : { ledgerId, epoch, seen: seenOf(headers) };
 }
 
+/** `named` is what the message says of where the event comes from: in a bundle the first one says it. */
 function eventOf(
-  { eventId, type, payload, timestamp, seq }: Recorded,
+  event: Recorded,
   storeId: string,
-  epoch: string,
+  named = { storeId, epoch: event.epoch },
 ): StoreEvent {
-  const numbers = { timestamp: BigInt(timestamp), seq: BigInt(seq) };
-  return create(StoreEventSchema, { eventId, storeId, type, payload, epoch, ...numbers });
+  const { eventId, type, payload, timestamp, epoch, seq } = event;
+  // One that was recorded without a checksum is protected on the wire at least.
+  const { checksum: own = checksumOf(event) } = event;
+  return create(StoreEventSchema, {
+    ...{ eventId, type, payload },
+    ...named,
+    timestamp: BigInt(timestamp),
+    seq: BigInt(seq),
+    checksum: messageChecksum(own, { storeId, epoch, seq }),
+  });
 }
 
 /** Of an event, or of those of a bundle. */
@@ -250,6 +268,7 @@ function answerOf({
     kind: "refused",
     ...{ eventId, reason, retryAfterMs },
     isSeqTaken: code === RefusalCode.SEQ_TAKEN,
+    isCorrupt: code === RefusalCode.CORRUPT,
     // A cloud that knows only the original contract gives no code; its NACK means: later.
     isRetryable: retryable || code === RefusalCode.UNSPECIFIED,
   };
