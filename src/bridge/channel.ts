@@ -3,10 +3,12 @@
  * waits for the other. This is the bidirectional stream of the bridge; it stays open, and what is
  * recorded later goes out at once.
  *
- * - At most `window` events are in flight; then the outbox is not read any further.
- * - An event without an answer for `ackTimeoutMs` is sent again if one that was sent behind it has its
- *   answer, or nothing has: one lost answer cannot pin a place in the window, and on a slow link what
- *   still waits its turn is not sent twice.
+ * - At most `window` events are in flight, and on a slow link no more than pace.ts allows; then the
+ *   outbox is not read any further.
+ * - An event without an answer for `ackTimeoutMs` is sent again if one that was sent after it has its
+ *   answer, so one lost answer cannot pin a place in the window. If nothing is answered at all, the link
+ *   gets the time that it needs for what is in flight too: what still waits its turn on a slow one is not
+ *   sent twice.
  * - An event that is refused for now waits its time and goes again on the same call; one that is
  *   refused for good is parked at once.
  * - A call on which nothing is answered for long, though something is due, is given up.
@@ -20,6 +22,7 @@ import { GroupCommit } from "../group-commit.ts";
 import { ledgerCheck } from "./ledger-check.ts";
 import { keepLinked, type LinkState } from "./link.ts";
 import type { Outbox, Recorded, Settlement } from "./outbox.ts";
+import { type Departure, Pace } from "./pace.ts";
 import { isTooMuch, numbersTaken, settlementOf } from "./settling.ts";
 import { type Answer, type Bundle, maxBundle, maxBundleSize, type Uplink } from "./uplink.ts";
 
@@ -51,10 +54,13 @@ export interface ChannelOptions {
 /** Events in flight. Larger ones were slower: grpc-js walks what is unsent at every write. */
 export const defaultWindow = 2_000;
 
-/** Of the payloads in flight together, in characters: what a backlog may take of memory. */
+/** The most that is in flight on any link, in characters: it bounds the memory a backlog takes. */
 const maxInFlightSize = 16 * 1024 * 1024;
 
 export const defaultAckTimeoutMs = 5_000;
+
+/** The first answer on a path that nothing is known of may take so many times `ackTimeoutMs`. */
+const firstAckTimeouts = 3;
 
 /** Without any answer, though one is due; in milliseconds. Doubled with each lost call in a row. */
 const progressTimeoutMs = 10_000;
@@ -82,6 +88,7 @@ export async function channel(options: ChannelOptions): Promise<void> {
   const { uplink, signal, stop, window = defaultWindow } = options;
   const stopped = AbortSignal.any([signal, stop]);
   let firstWindow = window;
+  const pace = new Pace();
   try {
     await keepLinked({
       ...options,
@@ -89,7 +96,7 @@ export async function channel(options: ChannelOptions): Promise<void> {
       signal: stopped,
       connect: (call) => uplink.connect(call),
       async session({ progressed, failures }) {
-        const session = new Session({ ...options, firstWindow, failures, progressed });
+        const session = new Session({ ...options, firstWindow, failures, progressed, pace });
         try {
           return await session.run();
         } catch (error) {
@@ -110,7 +117,9 @@ export async function channel(options: ChannelOptions): Promise<void> {
 
 interface InFlight {
   readonly event: Recorded;
-  /** By the monotonic clock. */
+  /** How the event was sent first. */
+  readonly departure: Departure;
+  /** When it was sent last, by the monotonic clock. */
   readonly sentAt: number;
   /** The order of sending. */
   readonly number: number;
@@ -120,6 +129,8 @@ interface SessionOptions extends ChannelOptions {
   readonly firstWindow: number;
   readonly failures: number;
   readonly progressed: () => void;
+  /** What the sessions before this one have measured of the link. */
+  readonly pace: Pace;
 }
 
 /** One call. */
@@ -134,8 +145,6 @@ class Session {
   #lastSent = 0;
   /** The number of the last one that was answered. */
   #lastAnswered = 0;
-  /** Of their payloads, in characters. */
-  #inFlightSize = 0;
   readonly #over = new AbortController();
   readonly #signal: AbortSignal;
   /** Rings when there may be something to send. */
@@ -212,6 +221,7 @@ class Session {
       // Answers that came still count.
       this.#marks.flush();
       stop.removeEventListener("abort", onStop);
+      this.#options.pace.lost();
       this.#over.abort(new StatusError("CANCELLED", "the channel is over"));
     }
   }
@@ -247,7 +257,7 @@ class Session {
 
   /** What may be sent now, as much as goes together; from here on it is in flight. */
   #bundle(): Bundle {
-    const { clock } = this.#options;
+    const { clock, pace } = this.#options;
     const bundle: Recorded[] = [];
     let size = 0;
     while (bundle.length < maxBundle && size < maxBundleSize) {
@@ -255,15 +265,16 @@ class Session {
       if (event === undefined) {
         break;
       }
+      const now = clock.monotonic();
       if (this.#inFlight.size === 0) {
-        this.#dueSince = clock.monotonic();
+        this.#dueSince = now;
       }
-      // Anew, so that the map stays in the order of sending.
-      if (!this.#inFlight.delete(event.eventId)) {
-        this.#inFlightSize += event.payload.length;
-      }
+      // Removed first, so that the map stays in the order of sending.
+      const before = this.#inFlight.get(event.eventId);
+      this.#inFlight.delete(event.eventId);
       this.#lastSent += 1;
-      const sending = { event, sentAt: clock.monotonic(), number: this.#lastSent };
+      const departure = before?.departure ?? pace.sent(event.payload, now);
+      const sending = { event, departure, sentAt: now, number: this.#lastSent };
       this.#inFlight.set(event.eventId, sending);
       this.mostInFlight = Math.max(this.mostInFlight, this.#inFlight.size);
       size += event.payload.length;
@@ -279,7 +290,9 @@ class Session {
         return event;
       }
     }
-    while (this.#inFlight.size < this.#window && this.#inFlightSize < maxInFlightSize) {
+    const { clock, pace } = this.#options;
+    const room = Math.min(maxInFlightSize, pace.room(clock.monotonic()));
+    while (this.#inFlight.size < this.#window && pace.inFlight < room) {
       const event = this.#page[this.#pageAt];
       if (event === undefined) {
         if (!this.#readPage()) {
@@ -317,7 +330,7 @@ class Session {
   }
 
   #take(answer: Answer): void {
-    const { progressed, clock, outbox, onAnswer, window = defaultWindow } = this.#options;
+    const { progressed, clock, pace, outbox, onAnswer, window = defaultWindow } = this.#options;
     this.#answers += 1;
     if (this.#answers % answersToGrow === 0) {
       this.#window = Math.min(window, this.#window * 2);
@@ -331,7 +344,7 @@ class Session {
     }
     this.#lastAnswered = Math.max(this.#lastAnswered, sent.number);
     this.#inFlight.delete(eventId);
-    this.#inFlightSize -= sent.event.payload.length;
+    pace.answered(sent.departure, this.#dueSince);
     if (answer.kind === "refused" && answer.isSeqTaken) {
       if (this.#hasRenumbered) {
         // It was sent under its old number.
@@ -378,16 +391,18 @@ class Session {
 
   /** What happens by the clock alone, until the call is over. */
   async #keepLooking(): Promise<void> {
-    const { clock, outbox, failures, ackTimeoutMs = defaultAckTimeoutMs } = this.#options;
-    const patienceMs = Math.min(maxProgressTimeoutMs, progressTimeoutMs * 2 ** failures);
+    const { clock, outbox, pace, failures, ackTimeoutMs = defaultAckTimeoutMs } = this.#options;
+    const baseMs = Math.min(maxProgressTimeoutMs, progressTimeoutMs * 2 ** failures);
     try {
       for (;;) {
         await clock.sleep(lookMs, { signal: this.#signal });
         const now = clock.monotonic();
-        if (this.#inFlight.size > 0 && now - this.#dueSince > patienceMs) {
-          throw new StatusError("UNAVAILABLE", `no answer for ${patienceMs / 1000} s`);
+        const silentMs = now - this.#dueSince;
+        if (this.#inFlight.size > 0 && silentMs > baseMs + pace.expectedMs) {
+          throw new StatusError("UNAVAILABLE", `no answer for ${Math.floor(silentMs / 1000)} s`);
         }
-        this.#findOverdue(now - ackTimeoutMs);
+        const silenceMs = ackTimeoutMs * (pace.isKnown ? 1 : firstAckTimeouts) + pace.expectedMs;
+        this.#findOverdue(now - ackTimeoutMs, { isSilent: silentMs >= silenceMs });
         const version = outbox.version();
         if (version !== this.#seenVersion) {
           this.#seenVersion = version;
@@ -405,11 +420,10 @@ class Session {
     }
   }
 
-  #findOverdue(before: number): void {
+  #findOverdue(before: number, { isSilent }: { readonly isSilent: boolean }): void {
     if (this.#overdue.length > 0) {
       return;
     }
-    const isSilent = this.#dueSince <= before;
     for (const { event, sentAt, number } of this.#inFlight.values()) {
       // Answers come in the order of the events.
       if (sentAt > before || (number > this.#lastAnswered && !isSilent)) {
