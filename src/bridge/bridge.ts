@@ -240,6 +240,7 @@ export class Bridge {
         this.#changed.ring();
         tell({ kind: "alarm", why });
       },
+      onUnmarked: (error, waitMs) => tell({ kind: "failed", part: "marks", error, waitMs }),
     });
   }
 

@@ -18,9 +18,9 @@
 import { Bell } from "../bell.ts";
 import type { Clock, Random } from "../clock.ts";
 import { StatusError } from "../errors.ts";
-import { GroupCommit } from "../group-commit.ts";
 import { ledgerCheck } from "./ledger-check.ts";
 import { keepLinked, type LinkState } from "./link.ts";
+import { Marks, type OnUnmarked, onOurDisk } from "./marks.ts";
 import type { Outbox, Recorded, Settlement } from "./outbox.ts";
 import { type Departure, Pace } from "./pace.ts";
 import { isTooMuch, numbersTaken, settlementOf } from "./settling.ts";
@@ -46,6 +46,7 @@ export interface ChannelOptions {
   readonly paced?: () => Promise<void> | undefined;
   /** Is told that the cloud has forgotten what it had acknowledged. */
   readonly onAlarm: (why: string) => void;
+  readonly onUnmarked?: OnUnmarked;
   readonly window?: number;
   readonly ackTimeoutMs?: number;
   readonly maxAttempts?: number;
@@ -74,10 +75,7 @@ const lookMs = 50;
 /** Read from the outbox at a time. */
 const pageSize = 256;
 
-/**
- * Nobody waits for a mark: its place in the window is free when the answer comes, and one that is lost
- * costs a repetition. But each commit of them is an fsync on the disk that the tills wait for.
- */
+/** How marks are written together: the place of an event in the window is free before that. */
 const marksTogether = { maxItems: 2_000, lingerMs: 500 };
 
 /** After so many, a window that is small because a call was refused is doubled. */
@@ -89,6 +87,7 @@ export async function channel(options: ChannelOptions): Promise<void> {
   const stopped = AbortSignal.any([signal, stop]);
   let firstWindow = window;
   const pace = new Pace();
+  const marks = new Marks({ ...options, ...marksTogether });
   try {
     await keepLinked({
       ...options,
@@ -96,7 +95,7 @@ export async function channel(options: ChannelOptions): Promise<void> {
       signal: stopped,
       connect: (call) => uplink.connect(call),
       async session({ progressed, failures }) {
-        const session = new Session({ ...options, firstWindow, failures, progressed, pace });
+        const session = new Session({ ...options, firstWindow, failures, progressed, pace, marks });
         try {
           return await session.run();
         } catch (error) {
@@ -131,6 +130,8 @@ interface SessionOptions extends ChannelOptions {
   readonly progressed: () => void;
   /** What the sessions before this one have measured of the link. */
   readonly pace: Pace;
+  /** What is answered and not on the disk yet, also of the sessions before this one. */
+  readonly marks: Marks;
 }
 
 /** One call. */
@@ -149,9 +150,7 @@ class Session {
   readonly #signal: AbortSignal;
   /** Rings when there may be something to send. */
   readonly #bell = new Bell();
-  readonly #marks: GroupCommit<Settlement, undefined>;
-  /** Events whose answer is not on the disk yet. */
-  readonly #unmarked = new Set<string>();
+  readonly #marks: Marks;
   #page: Recorded[] = [];
   #pageAt = 0;
   /** Of the last event read from the outbox. */
@@ -167,19 +166,12 @@ class Session {
   #state: LinkState["kind"] = "connecting";
 
   constructor(options: SessionOptions) {
-    const { outbox, clock, signal } = options;
+    const { outbox, marks, signal } = options;
     this.#options = options;
+    this.#marks = marks;
     this.#signal = AbortSignal.any([signal, this.#over.signal]);
     this.#seenVersion = outbox.version();
     this.#window = options.firstWindow;
-    this.#marks = new GroupCommit({
-      clock,
-      ...marksTogether,
-      commit(settlements): readonly undefined[] {
-        outbox.settle(settlements);
-        return [];
-      },
-    });
   }
 
   /** `again`: the events have new numbers. */
@@ -219,7 +211,7 @@ class Session {
       throw error;
     } finally {
       // Answers that came still count.
-      this.#marks.flush();
+      this.#marks.force();
       stop.removeEventListener("abort", onStop);
       this.#options.pace.lost();
       this.#over.abort(new StatusError("CANCELLED", "the channel is over"));
@@ -238,8 +230,12 @@ class Session {
       if (this.#inFlight.size === 0 && (stop.aborted || untilDrained)) {
         // Now somebody does wait for the marks.
         this.#marks.flush();
+        const failed = stop.aborted ? this.#marks.force() : undefined;
+        if (failed !== undefined) {
+          throw failed;
+        }
       }
-      if (this.#inFlight.size === 0 && this.#unmarked.size === 0) {
+      if (this.#inFlight.size === 0 && this.#marks.size === 0) {
         if (stop.aborted || (untilDrained && outbox.isDrained())) {
           this.#enter("draining");
           this.#hasHalfClosed = true;
@@ -300,7 +296,7 @@ class Session {
         }
       } else {
         this.#pageAt += 1;
-        if (!this.#inFlight.has(event.eventId)) {
+        if (!this.#inFlight.has(event.eventId) && !this.#marks.has(event.position)) {
           return event;
         }
       }
@@ -313,9 +309,9 @@ class Session {
     this.#pageAt = 0;
     let due = outbox.retries(pageSize);
     // An answer that is not on the disk yet does not show there: the event seems to be due still.
-    const isNew = ({ eventId }: Recorded) =>
-      !this.#inFlight.has(eventId) && !this.#unmarked.has(eventId);
-    if (due.length === pageSize && this.#unmarked.size >= pageSize / 2 && !due.some(isNew)) {
+    const isNew = ({ eventId, position }: Recorded) =>
+      !this.#inFlight.has(eventId) && !this.#marks.has(position);
+    if (due.length === pageSize && this.#marks.size >= pageSize / 2 && !due.some(isNew)) {
       // Those behind them, of a replay, would wait for the marks.
       this.#marks.flush();
       due = outbox.retries(pageSize);
@@ -350,20 +346,25 @@ class Session {
         // It was sent under its old number.
         return;
       }
-      this.#marks.flush();
-      outbox.renumber();
+      const failed = this.#marks.force();
+      if (failed !== undefined) {
+        // What is answered and not marked would get new numbers as well.
+        this.#over.abort(failed);
+        return;
+      }
+      onOurDisk(() => outbox.renumber());
       this.#hasRenumbered = true;
       this.#over.abort(new StatusError("CANCELLED", "the events have new numbers"));
       return;
     }
-    progressed();
     const settlement = settlementOf(sent.event, answer, this.#options);
-    this.#unmarked.add(eventId);
-    this.#marks.add(settlement).then(
+    this.#marks.add([settlement]).then(
       () => {
-        this.#unmarked.delete(eventId);
+        if (!this.#over.signal.aborted) {
+          progressed();
+        }
         onAnswer(answer, settlement);
-        if (this.#unmarked.size === 0) {
+        if (this.#marks.size === 0) {
           this.#bell.ring();
         }
       },
@@ -385,7 +386,7 @@ class Session {
       ...{ isSeqTaken: false, isRetryable: true, retryAfterMs: 0 },
     };
     const settlement = settlementOf(event, answer, this.#options);
-    outbox.settle([settlement]);
+    onOurDisk(() => outbox.settle([settlement]));
     onAnswer(answer, settlement);
   }
 

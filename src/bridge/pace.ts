@@ -33,7 +33,7 @@ const queueMs = 1_000;
 const maxRoundTripMs = 10_000;
 
 /** After this time the round trip is measured again, in milliseconds. For that the queues must empty. */
-const staleMs = 30_000;
+const staleMs = 60_000;
 
 /** The rate that is assumed before any was measured, in characters per millisecond: 16 kbit/s. */
 const unknownRate = 2;

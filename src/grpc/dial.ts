@@ -62,6 +62,8 @@ export interface Connection {
     service: S,
     options?: { readonly bounds?: AnswerBounds<S> },
   ): Client<S>;
+  /** The last round trip of a watchful connection, in milliseconds; 0 before one was measured. */
+  readonly roundTripMs: number;
   /** Lets go of the connection. Running calls are not cancelled; use their signals. */
   close(): void;
 }
@@ -198,6 +200,9 @@ export function dial(
         ];
       });
       return Object.fromEntries(calls);
+    },
+    get roundTripMs() {
+      return path.roundTripMs;
     },
     close() {
       closeLate(() => true);

@@ -129,11 +129,13 @@ export class Liveness {
       }
       if (ping === undefined && unheardMs >= silenceMs) {
         const sent = { isAnswered: false };
+        const { written } = counters;
         ping = sent;
         stillMs = 0;
         roundTrip(session).then((isAlive) => {
           sent.isAnswered = true;
           if (isAlive) {
+            counters.arrived(written);
             path.measured(systemClock.monotonic() - now);
           }
         });
@@ -153,19 +155,33 @@ const never = new AbortController().signal;
 class Counters {
   readonly #session: Http2Session;
   #received = 0;
+  #written = 0;
   #taken = 0;
   #unsent = 0;
-  #writtenAtLastByte = 0;
-  #written = 0;
+  /** What was written before the last PING that has its answer: all of that has arrived. */
+  #arrived = 0;
+  #widest = 0;
+  #window = 0;
 
   constructor(session: Http2Session) {
     this.#session = session;
     this.look();
   }
 
-  /** The bytes that were sent after the last byte was received, and may not have arrived. */
+  /** How many bytes were written so far. */
+  get written(): number {
+    return this.#written;
+  }
+
+  /** Notes that the peer has received the first so many bytes. */
+  arrived(bytes: number): void {
+    this.#arrived = bytes;
+  }
+
+  /** At most so many bytes are on their way: what the peer has not confirmed in either manner. */
   get outstanding(): number {
-    return this.#written - this.#writtenAtLastByte;
+    const unconfirmed = this.#widest - this.#window;
+    return Math.min(unconfirmed, this.#written - this.#arrived);
   }
 
   look(): { readonly received: boolean; readonly taken: boolean } {
@@ -178,13 +194,13 @@ class Counters {
     // What goes into an empty socket buffer has gone nowhere. A full one takes more only when the peer
     // has received some of it.
     const taken = this.#unsent > 0 && bytesWritten - unsent > this.#taken;
-    if (received) {
-      this.#writtenAtLastByte = bytesWritten;
-    }
     this.#received = bytesRead;
     this.#written = bytesWritten;
     this.#unsent = unsent;
     this.#taken = bytesWritten - unsent;
+    // The peer gives back of the flow-control window what it has received, half a window at a time.
+    this.#window = this.#session.state.remoteWindowSize ?? 0;
+    this.#widest = Math.max(this.#widest, this.#window);
     return { received, taken };
   }
 }
