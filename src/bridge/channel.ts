@@ -16,7 +16,7 @@
  */
 
 import { Bell } from "../bell.ts";
-import type { Clock, Random } from "../clock.ts";
+import { type Clock, type Random, steadyNow } from "../clock.ts";
 import { StatusError } from "../errors.ts";
 import { ledgerCheck } from "./ledger-check.ts";
 import { keepLinked, type LinkState } from "./link.ts";
@@ -305,16 +305,17 @@ class Session {
   }
 
   #readPage(): boolean {
-    const { outbox } = this.#options;
+    const { outbox, clock } = this.#options;
     this.#pageAt = 0;
-    let due = outbox.retries(pageSize);
+    const now = steadyNow(clock);
+    let due = outbox.retries(pageSize, now);
     // An answer that is not on the disk yet does not show there: the event seems to be due still.
     const isNew = ({ eventId, position }: Recorded) =>
       !this.#inFlight.has(eventId) && !this.#marks.has(position);
     if (due.length === pageSize && this.#marks.size >= pageSize / 2 && !due.some(isNew)) {
       // Those behind them, of a replay, would wait for the marks.
       this.#marks.flush();
-      due = outbox.retries(pageSize);
+      due = outbox.retries(pageSize, now);
     }
     this.#page = due.filter(isNew);
     if (this.#page.length === 0 && !this.#isAtEnd) {
@@ -409,8 +410,9 @@ class Session {
           this.#seenVersion = version;
           this.#isAtEnd = false;
         }
-        const retryAt = outbox.nextRetryAt();
-        if (!this.#isAtEnd || this.#overdue.length > 0 || (retryAt ?? Infinity) <= clock.now()) {
+        const steady = steadyNow(clock);
+        const retryAt = outbox.nextRetryAt(steady);
+        if (!this.#isAtEnd || this.#overdue.length > 0 || (retryAt ?? Infinity) <= steady) {
           this.#bell.ring();
         }
       }

@@ -11,7 +11,7 @@
  * channel.ts, where each event has its own answer.
  */
 
-import type { Clock, Random } from "../clock.ts";
+import { type Clock, type Random, steadyNow } from "../clock.ts";
 import { StatusError } from "../errors.ts";
 import { channel } from "./channel.ts";
 import { ledgerCheck } from "./ledger-check.ts";
@@ -211,7 +211,7 @@ async function flushBatches(options: FlushOptions): Promise<void> {
           await noted;
           if (isFree) {
             const late = look();
-            batch.push(...(late.length > 0 ? late : outbox.retries(size)));
+            batch.push(...(late.length > 0 ? late : outbox.retries(size, steadyNow(clock))));
           }
         }
         const last = batch.at(-1);
@@ -235,11 +235,11 @@ async function flushBatches(options: FlushOptions): Promise<void> {
           throw failure.error;
         } else {
           signal.throwIfAborted();
-          const at = outbox.nextRetryAt();
+          const at = outbox.nextRetryAt(steadyNow(clock));
           if (at === undefined) {
             return "done";
           }
-          await clock.sleep(at - clock.now(), { signal });
+          await clock.sleep(at - steadyNow(clock), { signal });
         }
       }
     },

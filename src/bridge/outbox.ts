@@ -362,16 +362,15 @@ export class Outbox {
 
   /**
    * Pending events whose time has come to be sent again, the longest due first. A time that is too far
-   * away to have been meant has come too: the clock was set back.
+   * away to have been meant has come too: the clock was set back. `now` is the time by which the waits
+   * are counted, in Unix milliseconds.
    */
-  retries(limit: number): Recorded[] {
-    const now = this.#now();
+  retries(limit: number, now = this.#now()): Recorded[] {
     return this.#page(this.#statements.retries.iterate(now, now + maxRetryWaitMs, limit));
   }
 
-  /** When the next of `retries` is due, in Unix milliseconds; undefined if nothing waits. */
-  nextRetryAt(): number | undefined {
-    const now = this.#now();
+  /** When the next of `retries` is due, in Unix milliseconds by `now`; undefined if nothing waits. */
+  nextRetryAt(now = this.#now()): number | undefined {
     const { first, last } = this.#statements.nextRetry.get() ?? {};
     if (first === null) {
       return undefined;

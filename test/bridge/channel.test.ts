@@ -195,6 +195,33 @@ test("an event that is refused for now waits its time and goes once more on the 
   expect(fake.calls).toHaveLength(1);
 });
 
+test.each([
+  ["back by eight minutes", -480_000],
+  ["forward by eight minutes", 480_000],
+])("a refused event waits as long when the clock is set %s", async (_, jumpMs) => {
+  const sentAt: number[] = [];
+  const { clock, over } = opened(
+    {
+      onEvent(event, call) {
+        sentAt.push(clock.monotonic());
+        call.answer(
+          sentAt.length === 1
+            ? refusal(event, { ...later, retryAfterMs: 30_000 })
+            : accepted(event),
+        );
+      },
+    },
+    1,
+  );
+  await clock.advance(1_000);
+  clock.jump(jumpMs);
+  await clock.advance(28_000);
+  expect(sentAt).toEqual([0]);
+  await clock.advance(3_000);
+  await over;
+  expect(sentAt).toHaveLength(2);
+});
+
 test("one that is refused for good is parked at once, with the reason", async () => {
   const { clock, outbox, fake, over } = opened(
     {
