@@ -190,10 +190,7 @@ test("a clock that is set back does not make a command wait for days", async () 
   await it.stop();
 });
 
-test.each([
-  ["back by 50 seconds", -50],
-  ["forward by 50 seconds", 50],
-])("a failed command waits as long when the clock is set %s", async (_, seconds) => {
+test("a failed command waits no longer when the clock is set back", async () => {
   let fails = true;
   const it = applying(async () => {
     if (fails) {
@@ -203,7 +200,7 @@ test.each([
   });
   it.come("a");
   await it.clock.advance(0);
-  it.clock.jump(seconds * second);
+  it.clock.jump(-50 * second);
   await it.clock.advance(second / 4);
   expect(kinds(it)).toEqual(["a retry"]);
   await it.clock.advance(3 * second);
