@@ -68,6 +68,22 @@ export const systemClock: Clock = {
   },
 };
 
+const began = new WeakMap<Clock, number>();
+
+/**
+ * Returns the Unix time in milliseconds as it would be if nobody had set the clock since the first call
+ * for this clock. A wait that is stored as the instant of its end is counted by this, so that a clock
+ * that jumps neither delays nor hurries it. Another process counts from its own clock.
+ */
+export function steadyNow(clock: Clock): number {
+  let offset = began.get(clock);
+  if (offset === undefined) {
+    offset = clock.now() - clock.monotonic();
+    began.set(clock, offset);
+  }
+  return clock.monotonic() + offset;
+}
+
 /**
  * Resolves when `clock.monotonic()` has reached `instant`; at once if that is past. Rejects like
  * `sleep`. A timer may fire a fraction of a millisecond early, hence the loop.

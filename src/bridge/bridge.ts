@@ -100,7 +100,7 @@ export class Bridge {
   readonly #stop = new AbortController();
   /** Rings when head office should hear something. */
   readonly #changed = new Bell();
-  /** Rings when one of the two links has found the cloud: the other need not wait any longer. */
+  /** Rings when a link or a report has found the cloud: no link need wait any longer. */
   readonly #found = new Bell();
   /** Rings when a command has come. */
   readonly #commands = new Bell();
@@ -240,6 +240,7 @@ export class Bridge {
         this.#changed.ring();
         tell({ kind: "alarm", why });
       },
+      onUnmarked: (error, waitMs) => tell({ kind: "failed", part: "marks", error, waitMs }),
     });
   }
 
@@ -271,7 +272,7 @@ export class Bridge {
     const { outbox, inbox, control, clock, alarms, tell } = this.#options;
     return {
       ...{ outbox, inbox, clock, alarms, uplink: control, signal: this.#over.signal },
-      onReported: () => {},
+      onReported: () => this.#found.ring(),
       onFailure: (why: string) => tell({ kind: "not reported", why }),
     };
   }

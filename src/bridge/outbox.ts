@@ -432,10 +432,9 @@ export class Outbox {
   /**
    * Pending events whose time has come to be sent again, the longest due first. A time that is too far
    * away to have been meant has come too: the clock was set back. Corrupt events are parked, as in
-   * `pending`.
+   * `pending`. `now` is the time by which the waits are counted, in Unix milliseconds.
    */
-  retries(limit: number): Recorded[] {
-    const now = this.#now();
+  retries(limit: number, now = this.#now()): Recorded[] {
     return this.#intact(() =>
       this.#page(this.#statements.retries.iterate(now, now + maxRetryWaitMs, limit)),
     );
@@ -464,9 +463,8 @@ export class Outbox {
     return Number(this.#statements.corrupt.get(corruptHere)?.["corrupt"]);
   }
 
-  /** When the next of `retries` is due, in Unix milliseconds; undefined if nothing waits. */
-  nextRetryAt(): number | undefined {
-    const now = this.#now();
+  /** When the next of `retries` is due, in Unix milliseconds by `now`; undefined if nothing waits. */
+  nextRetryAt(now = this.#now()): number | undefined {
     const { first, last } = this.#statements.nextRetry.get() ?? {};
     if (first === null) {
       return undefined;

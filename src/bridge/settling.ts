@@ -1,7 +1,7 @@
 /** What the cloud's answer makes of an event, for all who drain. */
 
 import { backoffMs } from "../backoff.ts";
-import type { Clock, Random } from "../clock.ts";
+import { type Clock, type Random, steadyNow } from "../clock.ts";
 import { StatusError } from "../errors.ts";
 import { maxRetryWaitMs, type Recorded, type Settlement } from "./outbox.ts";
 import type { Answer } from "./uplink.ts";
@@ -53,6 +53,6 @@ export function settlementOf(
   const wantedMs = Math.max(retryAfterMs, backoffMs(attempts + 1, backoff, random));
   const waitMs = Math.min(wantedMs, maxRetryWaitMs);
   // 0 would mean: never refused.
-  const notBefore = Math.max(1, Math.ceil(clock.now() + waitMs));
+  const notBefore = Math.max(1, Math.ceil(steadyNow(clock) + waitMs));
   return { kind: "retry", position, notBefore, reason };
 }

@@ -30,6 +30,7 @@ import type { WatchCall } from "./call-events.ts";
 import type { Clients } from "./client-pool.ts";
 import { decode, encode, wireMethod } from "./definition.ts";
 import { leaveWithoutHalfClose } from "./grpc-js-internals.ts";
+import type { Liveness } from "./liveness.ts";
 import { deadlineSlackMs } from "./options.ts";
 import { fromWireStatus, readWireStatus } from "./status.ts";
 import { answersOf, receive, send } from "./stream.ts";
@@ -90,6 +91,8 @@ export interface CallRules {
   readonly check?: Check | undefined;
   /** Returns the error that the caller gets for a status that is not OK. */
   readonly explain?: (error: StatusError) => StatusError;
+  /** Notices when the call's connection is dead. */
+  readonly liveness?: Liveness | undefined;
 }
 
 /** The longest timer that Node has, in milliseconds: 24.8 days. A later deadline is as good as none. */
@@ -117,7 +120,7 @@ export function startCall(
   method: DescMethod,
   request: object,
   { signal, deadline, metadata = {}, onHeaders, onSent, watch }: CallOptions,
-  { check, explain = (error) => error }: CallRules = {},
+  { check, explain = (error) => error, liveness }: CallRules = {},
 ): AsyncIterable<object> | Promise<object> {
   signal.throwIfAborted();
   // Any number of calls may share a signal.
@@ -193,6 +196,7 @@ export function startCall(
   if (onSent !== undefined) {
     call.once("finish", onSent);
   }
+  liveness?.watch(call, over).catch(cancel);
   // The status says the same and more.
   call.on("error", (_: ServiceError) => {});
 

@@ -13,9 +13,19 @@ import { StatusError } from "../errors.ts";
 import { type AnswerBounds, answerCheck } from "./bounds.ts";
 import { type CallOptions, type Client, startCall } from "./call.ts";
 import { ClientPool } from "./client-pool.ts";
-import { clientOptions, connectTimeoutMs, loopbackOptions, watchfulOptions } from "./options.ts";
+import { Liveness, PathTimes } from "./liveness.ts";
+import {
+  clientOptions,
+  connectTimeoutMs,
+  livenessSilenceMs,
+  loopbackOptions,
+  watchfulOptions,
+} from "./options.ts";
 
 export type { AnswerHeaders, CallOptions, Client } from "./call.ts";
+
+/** How long an attempt without an answer is kept beside later ones, in times of one attempt. */
+const lateAttempts = 6;
 
 /** Between two attempts while waiting for a server, in milliseconds: soon at first, then this. */
 const maxPauseMs = 1_000;
@@ -52,6 +62,8 @@ export interface Connection {
     service: S,
     options?: { readonly bounds?: AnswerBounds<S> },
   ): Client<S>;
+  /** The last round trip of a watchful connection, in milliseconds; 0 before one was measured. */
+  readonly roundTripMs: number;
   /** Lets go of the connection. Running calls are not cancelled; use their signals. */
   close(): void;
 }
@@ -64,8 +76,16 @@ export interface DialOptions {
    * connection whose client pings so often; then it pings half as often, as they demand.
    */
   readonly isWatchful?: boolean;
-  /** How long a silence lasts before a ping, in milliseconds; by default as `options.ts` has it. */
+  /** How long a silence lasts before a ping of a watchful connection, in milliseconds; 5,000 by default. */
   readonly keepaliveMs?: number;
+}
+
+/** A client that connects or is connected, with the further ones that its calls need. */
+interface Dialled {
+  readonly grpcClient: GrpcClient;
+  readonly pool: ClientPool;
+  /** When its last attempt began, by the monotonic clock. */
+  begunAt: number;
 }
 
 export function dial(
@@ -73,16 +93,25 @@ export function dial(
   { attemptMs = connectTimeoutMs, isWatchful = false, ...settings }: DialOptions = {},
 ): Connection {
   const options: ChannelOptions = { ...clientOptions, ...(isWatchful ? watchfulOptions : {}) };
-  let { keepaliveMs = Number(options["grpc.keepalive_time_ms"]) } = settings;
-  const open = () => connect(address, { ...options, "grpc.keepalive_time_ms": keepaliveMs });
-  let grpcClient = open();
-  let pool = new ClientPool(grpcClient, open);
-  let openedWithMs = keepaliveMs;
-  const redial = () => {
-    pool.close();
-    grpcClient = open();
-    pool = new ClientPool(grpcClient, open);
-    openedWithMs = keepaliveMs;
+  let { keepaliveMs = livenessSilenceMs } = settings;
+  const path = new PathTimes();
+  const liveness = new Liveness({ path, silenceMs: () => keepaliveMs });
+  const open = () => connect(address, options);
+  const dialled = (): Dialled => {
+    const grpcClient = open();
+    return { grpcClient, pool: new ClientPool(grpcClient, open), begunAt: 0 };
+  };
+  let current = dialled();
+  /**
+   * Attempts that had no answer in time. On a path with long round trips the answer comes later, so they
+   * are kept for a while beside the next attempt.
+   */
+  let late: Dialled[] = [];
+  const closeLate = (isOver: (attempt: Dialled) => boolean) => {
+    for (const { pool } of late.filter(isOver)) {
+      pool.close();
+    }
+    late = late.filter((attempt) => !isOver(attempt));
   };
   /**
    * Returns the `explain` of a call that starts now. A server that is pinged too often ends the
@@ -106,13 +135,14 @@ export function dial(
   };
   return {
     async ready({ signal, waitMs, deadline = Number.POSITIVE_INFINITY }) {
-      if (openedWithMs !== keepaliveMs) {
-        redial();
-      }
       const giveUpAt = systemClock.now() + (waitMs ?? 0);
       let why = "no answer; the host does not respond, or does not speak gRPC";
       for (let attempts = 1; ; attempts += 1) {
-        const outcome = await attempt(grpcClient, {
+        const now = systemClock.monotonic();
+        closeLate(({ begunAt }) => now - begunAt > lateAttempts * attemptMs);
+        const wasReady = stateOf(current, { dials: false }) === connectivityState.READY;
+        current.begunAt = now;
+        const outcome = await attemptAny(current, late, {
           until: Math.min(
             deadline,
             systemClock.now() + attemptMs,
@@ -120,7 +150,16 @@ export function dial(
           ),
           signal,
         });
-        if (outcome === "ready") {
+        if (typeof outcome === "object") {
+          if (outcome !== current) {
+            late = late.filter((attempt) => attempt !== outcome);
+            current.pool.close();
+            current = outcome;
+          }
+          closeLate(() => true);
+          if (!wasReady) {
+            path.measured(systemClock.monotonic() - current.begunAt);
+          }
           return;
         }
         if (systemClock.now() >= deadline) {
@@ -130,11 +169,13 @@ export function dial(
           );
         }
         if (outcome === "refused") {
-          why = await whyRefused(grpcClient);
+          why = await whyRefused(current.grpcClient);
+          // grpc-js backs off now, and would dial nobody if it were asked again.
+          current.pool.close();
+        } else {
+          late.push(current);
         }
-        // A channel that was refused stays so while grpc-js backs off, and one that hears nothing
-        // never will: either would dial nobody if it were asked again.
-        redial();
+        current = dialled();
         const leftMs = giveUpAt - systemClock.now();
         if (leftMs <= 0) {
           throw unavailable(address, why, waitMs);
@@ -151,12 +192,22 @@ export function dial(
         return [
           method.localName,
           (request: object, options: CallOptions) =>
-            startCall(pool, method, request, options, { check, explain: explainer() }),
+            startCall(current.pool, method, request, options, {
+              check,
+              explain: explainer(),
+              liveness: isWatchful ? liveness : undefined,
+            }),
         ];
       });
       return Object.fromEntries(calls);
     },
-    close: () => pool.close(),
+    get roundTripMs() {
+      return path.roundTripMs;
+    },
+    close() {
+      closeLate(() => true);
+      current.pool.close();
+    },
   };
 }
 
@@ -170,17 +221,46 @@ function connect(address: Address, options: ChannelOptions): GrpcClient {
   });
 }
 
+/**
+ * One attempt to connect, beside late ones that may still succeed. Returns the one that is ready; only
+ * the newest decides that there is no connection.
+ */
+async function attemptAny(
+  newest: Dialled,
+  late: readonly Dialled[],
+  { until, signal }: { until: number; signal: AbortSignal },
+): Promise<Dialled | "refused" | "silent"> {
+  const over = new AbortController();
+  const options = { until, signal: AbortSignal.any([signal, over.signal]) };
+  const decided = attempt(newest, options);
+  try {
+    return await Promise.race([
+      decided,
+      ...late.map(async (other) => {
+        const outcome = await attempt(other, options);
+        return typeof outcome === "object" ? outcome : decided;
+      }),
+    ]);
+  } finally {
+    over.abort(new StatusError("CANCELLED", "the attempt is decided"));
+  }
+}
+
+function stateOf({ grpcClient }: Dialled, { dials }: { readonly dials: boolean }) {
+  return grpcClient.getChannel().getConnectivityState(dials);
+}
+
 /** One attempt to connect; `silent` when nothing was decided until then. */
 async function attempt(
-  grpcClient: GrpcClient,
+  dialled: Dialled,
   { until, signal }: { until: number; signal: AbortSignal },
-): Promise<"ready" | "refused" | "silent"> {
-  const channel = grpcClient.getChannel();
+): Promise<Dialled | "refused" | "silent"> {
+  const channel = dialled.grpcClient.getChannel();
   for (;;) {
     signal.throwIfAborted();
-    const state = channel.getConnectivityState(true);
+    const state = stateOf(dialled, { dials: true });
     if (state === connectivityState.READY) {
-      return "ready";
+      return dialled;
     }
     if (state === connectivityState.TRANSIENT_FAILURE) {
       return "refused";

@@ -8,9 +8,10 @@
  *     make soak ARGS="long-life --events 100000"
  *     make soak ARGS="attacks --attack idle-tills --rounds 1"
  *     make soak ARGS="power-cuts --runs 1000"
+ *     make soak ARGS="links --link far"
  *     make fuzz ARGS="--seed 42 --runs 1"            one call of the fuzzer again
  *
- * The parts: stampede.ts, campaign.ts, long-life.ts, attacks.ts, power-cuts.ts, fuzz.ts. What goes wrong is chosen by
+ * The parts: stampede.ts, campaign.ts, long-life.ts, attacks.ts, power-cuts.ts, fuzz.ts, links.ts. What goes wrong is chosen by
  * the seed, which is printed first. Ends with 1 when anything was not as it should be, and says how to
  * have it again.
  */
@@ -20,6 +21,7 @@ import { attacks as allAttacks } from "../support/attacks/index.ts";
 import { attacks, together } from "./attacks.ts";
 import { campaigns } from "./campaign.ts";
 import { fuzz } from "./fuzz.ts";
+import { drainOver, linkRuns } from "./links.ts";
 import { longLife } from "./long-life.ts";
 import { cutKinds, powerCuts } from "./power-cuts.ts";
 import { stampede, stampedeOf } from "./stampede.ts";
@@ -31,6 +33,7 @@ const parts = {
   attacks: runAttacks,
   "power-cuts": runPowerCuts,
   fuzz: runFuzz,
+  links: runLinks,
 };
 type Part = keyof typeof parts;
 const isPart = (name: string): name is Part => Object.hasOwn(parts, name);
@@ -38,7 +41,7 @@ const isPart = (name: string): name is Part => Object.hasOwn(parts, name);
 const numbers = ["seed", "stores", "events", "runs", "rounds", "seconds"] as const;
 type Name = (typeof numbers)[number];
 
-const { names, given, attack } = readArgs();
+const { names, given, attack, link } = readArgs();
 const seed = given.seed ?? Math.floor(Math.random() * 1_000_000);
 const megabytes = (bytes: number) => `${Math.round(bytes / 1024 / 1024)} MB`;
 
@@ -131,6 +134,16 @@ async function runFuzz(): Promise<void> {
   await fuzz({ seed, runs, seconds, say: console.log });
 }
 
+async function runLinks(): Promise<void> {
+  for (const run of linkRuns.filter(({ name }) => link === undefined || name === link)) {
+    const { name, seconds, idealSeconds, limitSeconds, duplicates, losses } = await drainOver(run);
+    const ideal = idealSeconds > 0 ? `, ideal ${idealSeconds.toFixed(1)} s` : "";
+    console.log(
+      `${name}: ${seconds.toFixed(1)} s of ${limitSeconds.toFixed(0)} s${ideal}, ${duplicates} duplicates, ${losses} losses`,
+    );
+  }
+}
+
 /** The arguments that have the same again. */
 function replay(name: Part, error: unknown): string {
   const { seed: failed = seed } = error as { readonly seed?: number };
@@ -146,12 +159,13 @@ function readArgs(): {
   names: readonly Part[];
   given: Partial<Record<Name, number>>;
   attack: string | undefined;
+  link: string | undefined;
 } {
   try {
     const { values, positionals } = parseArgs({
       allowPositionals: true,
       options: Object.fromEntries(
-        [...numbers, "attack"].map((name) => [name, { type: "string" as const }]),
+        [...numbers, "attack", "link"].map((name) => [name, { type: "string" as const }]),
       ),
     });
     const given: Partial<Record<Name, number>> = {};
@@ -169,14 +183,25 @@ function readArgs(): {
     if (unknown !== undefined) {
       throw new Error(`no part ${unknown}`);
     }
-    const { attack } = values;
+    const { attack, link } = values;
+    if (link !== undefined && linkRuns.every(({ name }) => name !== link)) {
+      throw new Error(`no link ${link}; there are: ${linkRuns.map(({ name }) => name).join(", ")}`);
+    }
     if (attack !== undefined && attack !== together && !Object.hasOwn(allAttacks, attack)) {
       throw new Error(`no attack ${attack}; there are: ${Object.keys(allAttacks).join(", ")}`);
     }
-    return { names: names.length > 0 ? names : (Object.keys(parts) as Part[]), given, attack };
+    return {
+      names: names.length > 0 ? names : (Object.keys(parts) as Part[]),
+      given,
+      attack,
+      link,
+    };
   } catch (error) {
     console.error((error as Error).message);
-    const options = [...numbers.map((name) => `[--${name} N]`), "[--attack NAME]"].join(" ");
+    const options = [
+      ...numbers.map((name) => `[--${name} N]`),
+      "[--attack NAME] [--link NAME]",
+    ].join(" ");
     console.error(`usage: make soak ARGS="[${Object.keys(parts).join(" ")}] ${options}"`);
     process.exit(2);
   }

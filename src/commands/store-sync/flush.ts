@@ -29,6 +29,7 @@ import {
   leftExit,
   linkTalk,
   openUplink,
+  unmarkedTalk,
   withLinkFlags,
 } from "./link-talk.ts";
 
@@ -101,6 +102,7 @@ export async function run(flags: LinkFlags, context: CommandContext): Promise<Ex
           );
         },
         onAlarm: (why) => complainOfLedger(terminal, why),
+        onUnmarked: unmarkedTalk(context),
         onUnnamed: ({ message }) =>
           terminal.say(
             `${plain(message)}; going on with an answer for each event, as store-sync channel does`,

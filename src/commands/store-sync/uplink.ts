@@ -31,13 +31,20 @@ export interface UplinkTo extends Uplink {
 }
 
 /**
- * The longest time that a flushed batch may wait for its summary, in milliseconds. A connection that
- * has died is noticed sooner; this is for a cloud that is there and says nothing.
+ * The longest time in milliseconds in which a flushed batch neither gets its summary nor has more of it
+ * taken by the wire. A connection that has died is noticed sooner; this is for a cloud that is there and
+ * says nothing.
  */
 const summaryTimeoutMs = 60_000;
 
-/** For a report, in milliseconds: the next one comes soon enough. */
+/** The slowest line on which a batch is given the time it needs, in characters per millisecond: 16 kbit/s. */
+const slowestRate = 2;
+
+/** How long a report may take on a near path, in milliseconds: the next one comes soon enough. */
 const reportTimeoutMs = 5_000;
+
+/** How many round trips more a report may take: one is its own, the others wait for the line. */
+const reportRoundTrips = 3;
 
 /** As the contract has it. */
 const maxAlarms = 10;
@@ -102,12 +109,16 @@ export function uplinkTo(
     connect: ({ signal }) => ready({ signal }),
     waitReady: ({ signal, waitMs }) => ready({ signal, waitMs }),
     async upload(bundles, options) {
-      const { accepted, rejected, duplicates, refused, refusals } =
-        await client.uploadBufferedEvents(onWire(bundles), {
-          ...callOptions(options),
-          onSent: options.onSent,
-          deadline: clock.now() + summaryTimeoutMs,
-        });
+      const patience = new Patience(clock, options);
+      const { signal } = patience;
+      const sending = onWire(patience.renewedBy(bundles));
+      const summary = client.uploadBufferedEvents(sending, {
+        ...callOptions({ ...options, signal }),
+        onSent: options.onSent,
+      });
+      const { accepted, rejected, duplicates, refused, refusals } = await summary.finally(() =>
+        patience.end(),
+      );
       return {
         ...{ accepted, rejected, duplicates, refused },
         refusals: refusals.map(({ eventId, code, reason, retryable }) => ({
@@ -149,7 +160,7 @@ export function uplinkTo(
     async report(report, { signal }) {
       const { clockOffsetMs } = await client.reportStatus(onReport(report, storeId, epoch()), {
         signal,
-        deadline: clock.now() + reportTimeoutMs,
+        deadline: clock.now() + reportTimeoutMs + reportRoundTrips * connection.roundTripMs,
       });
       return Number(clockOffsetMs);
     },
@@ -158,6 +169,47 @@ export function uplinkTo(
     },
     close: () => connection.close(),
   };
+}
+
+/** Ends a call with DEADLINE_EXCEEDED when nothing has come of it for too long. */
+class Patience {
+  readonly signal: AbortSignal;
+  readonly #clock: Clock;
+  readonly #over = new AbortController();
+  readonly #lost = new AbortController();
+  #until: number;
+
+  constructor(clock: Clock, { signal }: { readonly signal: AbortSignal }) {
+    this.#clock = clock;
+    this.#until = clock.monotonic() + summaryTimeoutMs;
+    this.signal = AbortSignal.any([signal, this.#lost.signal]);
+    this.#wait();
+  }
+
+  end(): void {
+    this.#over.abort();
+  }
+
+  /** Passes bundles on. Each one that the wire asks for shows that those before it are taken. */
+  async *renewedBy(bundles: AsyncIterable<Bundle>): AsyncGenerator<Bundle, void> {
+    for await (const bundle of bundles) {
+      const size = bundle.reduce((sum, { payload }) => sum + payload.length, 0);
+      this.#until = this.#clock.monotonic() + summaryTimeoutMs + size / slowestRate;
+      yield bundle;
+    }
+  }
+
+  async #wait(): Promise<void> {
+    try {
+      for (let left = summaryTimeoutMs; left > 0; left = this.#until - this.#clock.monotonic()) {
+        await this.#clock.sleep(left, this.#over);
+      }
+      const why = `no summary and no progress for ${summaryTimeoutMs / 1_000} s`;
+      this.#lost.abort(new StatusError("DEADLINE_EXCEEDED", why));
+    } catch {
+      // The call has ended.
+    }
+  }
 }
 
 function onReport(
