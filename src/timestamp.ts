@@ -27,13 +27,15 @@ export const expectedTimestamp =
  * recognized by the present time `now`.
  */
 export function parseTimestamp(text: string, now: number): number {
-  if (/^-?\d+$/.test(text)) {
+  if (/^\d+$/.test(text)) {
     const ms = Number(text);
     if (!Number.isSafeInteger(ms)) {
       throw new RangeError(expectedTimestamp);
     }
-    if (ms < firstPlausibleMs && Math.abs(ms * 1000 - now) < nearMs) {
-      throw new RangeError(`${ms} are seconds; expected milliseconds, which are ${ms * 1000}`);
+    const asSeconds = ms * 1000;
+    const isPlausible = asSeconds >= firstPlausibleMs && Math.abs(asSeconds - now) < nearMs;
+    if (ms < firstPlausibleMs && isPlausible) {
+      throw new RangeError(`${ms} are seconds; expected milliseconds, which are ${asSeconds}`);
     }
     return ms;
   }

@@ -17,6 +17,7 @@
  */
 
 import { existsSync, rmSync } from "node:fs";
+import { formatBytes } from "../bytes.ts";
 import { StatusError } from "../errors.ts";
 import { type DigestCell, DigestCells, dayOf, digestOf } from "../event-digest.ts";
 import { makePrivateFile } from "../private-file.ts";
@@ -297,7 +298,7 @@ export class Outbox {
     if (free < reserveBytes) {
       throw new StatusError(
         "RESOURCE_EXHAUSTED",
-        `the disk of ${this.path} is full: ${free} bytes are left, and ${reserveBytes} are kept for what the cloud acknowledges`,
+        `the disk of ${this.path} is full: ${formatBytes(free)} are left, and ${formatBytes(reserveBytes)} are kept for what the cloud acknowledges`,
         { hint: "nothing was recorded, nothing was lost; make room and record again" },
       );
     }
@@ -730,7 +731,7 @@ export class Outbox {
     if (free < needed) {
       throw new StatusError(
         "RESOURCE_EXHAUSTED",
-        `to compact ${this.path} takes ${needed} bytes of its disk for a while, and ${free} are left`,
+        `to compact ${this.path} takes ${formatBytes(needed)} of its disk for a while, and ${formatBytes(free)} are left`,
         { hint: "nothing was changed; make room, or remove more first: brewctl store-sync prune" },
       );
     }

@@ -168,13 +168,14 @@ export async function run(flags: RecordFlags, context: CommandContext): Promise<
         }
         const appended = commits.add(event);
         appended.catch(() => {});
-        yield appended;
+        // In an object: a generator waits for a promise that it yields.
+        yield { appended };
       }
     }
 
     const summary = () => tellRecorded(recorded, refused.count);
     try {
-      for await (const appended of readAhead(recording(), maxAhead)) {
+      for await (const { appended } of readAhead(recording(), maxAhead)) {
         await print(await appended, outbox);
       }
     } catch (error) {
