@@ -18,10 +18,10 @@ import { inMemory } from "../sqlite.ts";
 import type { CommandContext } from "./client-call.ts";
 import {
   duration,
+  folderPath,
   integer,
   type LogFlags,
   listenAddress,
-  nonEmpty,
   share,
   socketModeOption,
   withLogFlags,
@@ -85,7 +85,7 @@ export const command = withLogFlags(
         "where the ledger of the store bridge is kept (default: brewctl/cloud in your state folder)",
       )
         .env("BREWCTL_DATA_DIR")
-        .argParser(nonEmpty),
+        .argParser(folderPath),
     )
     .addOption(
       new Option("--memory", "keep the ledger in memory and forget it at the end").conflicts(
