@@ -171,6 +171,11 @@ export async function run(flags: ServeFlags, context: CommandContext): Promise<E
     upload_delay: uploadDelay > 0 ? formatDuration(uploadDelay) : undefined,
     port: addr.kind === "tcp" && addr.port === 0 ? server.port : undefined,
   });
+  if (addr.kind === "tcp" && /^(|0\.0\.0\.0|::|0:0:0:0:0:0:0:0)$/.test(addr.host)) {
+    log.info("listening on all interfaces: anyone who reaches this machine can call", {
+      only_this_machine: `--addr localhost:${addr.port}`,
+    });
+  }
   const asked = describeFaults(faults);
   if (asked !== "") {
     log.warn("stores get faults, as asked for", { faults: asked });
