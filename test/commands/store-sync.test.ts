@@ -202,6 +202,23 @@ test("a time that does not exist, has no zone or is in seconds is refused", asyn
   expect(objects(right.stdout)).toMatchObject([{ timestamp: "1767319445500" }]);
 });
 
+test("a list that is empty says so to a person, and to nobody else", async () => {
+  using box = shop();
+  await box.sync("record --store store-01 --type Sale");
+  const saying = async (line: string) => {
+    const { stdout, stderr, code } = await box.sync(line);
+    expect({ stdout, code }).toEqual({ stdout: "", code: 0 });
+    return stderr;
+  };
+  expect(await saying("events --state parked")).toBe("no parked events\n");
+  expect(await saying("commands")).toBe("no commands\n");
+  expect(await saying("commands --state applied")).toBe("no applied commands\n");
+  expect(await saying("commands -q")).toBe("");
+  expect(await saying("events --state parked -o ndjson")).toBe("");
+  const one = await box.sync("events");
+  expect(one.stderr).toBe("");
+});
+
 test("what events prints, record of another store takes", async () => {
   using box = shop();
   await box.sync("record --store store-01 --input -", lines);
