@@ -128,7 +128,7 @@ export async function run(flags: UploadFlags, context: CommandContext): Promise<
     tellUnanswered: () =>
       given === 0 || hasSummary
         ? undefined
-        : `no summary came: the server may have taken any of ${counted(given)}; look there before they are sent again`,
+        : `no summary came: the server may or may not have taken ${given === 1 ? "the record" : `the ${given} records`}; look there before sending again`,
     readsTerminal: input === "-",
     onRuleMet: (rule) => enough.abort(rule),
     async run(call) {
