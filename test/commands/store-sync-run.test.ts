@@ -1,5 +1,6 @@
 /** `brewctl store-sync run`, the real program: a shop's day, and what it does when things go wrong. */
 
+import { once } from "node:events";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { DatabaseSync } from "node:sqlite";
 import { expect, test } from "vitest";
@@ -407,7 +408,11 @@ test("a till hears which events have no answer, and that it may repeat them", as
     implement(
       BridgeApi,
       {
-        async recordEvent() {
+        async recordEvent({ eventId }, { signal }) {
+          if (eventId === "waits") {
+            second.came();
+            await once(signal, "abort");
+          }
           throw lost;
         },
         async *recordEvents(events) {
@@ -467,6 +472,15 @@ test("a till hears which events have no answer, and that it may repeat them", as
   expect((await waiting.ended).stderr).toMatch(
     /^recorded 1 event\nsent 2, 1 answered, 1 without an answer, .*\n {2}record them again, from stdin:2 on/,
   );
+  await using alone = start(
+    ["store-sync", ...at.split(" "), "--type", "Sale", "--event-id", "waits", "-q"],
+    { env: box.env },
+  );
+  await new Promise<void>((resolve) => {
+    second.came = resolve;
+  });
+  alone.child.kill("SIGINT");
+  expect((await alone.ended).stderr).toMatch(/^brewctl: event waits has no answer and may or may/);
   // An id that we have made up must be told, or it could not be used again.
   const single = await box.sync(`${at} --type Sale`);
   expect(single.stderr).toMatch(

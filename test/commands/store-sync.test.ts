@@ -202,6 +202,14 @@ test("a time that does not exist, has no zone or is in seconds is refused", asyn
   expect(objects(right.stdout)).toMatchObject([{ timestamp: "1767319445500" }]);
 });
 
+test("a flush that ends too early says what is left, also when no talk is wanted", async () => {
+  using box = shop();
+  await box.sync("record --store store-01 --type Sale");
+  const { stderr, code } = await box.sync("flush --addr 127.0.0.1:1 --deadline 100ms -q");
+  expect(stderr).toBe("--deadline 100ms: 1 pending\n");
+  expect(code).toBe(5);
+});
+
 test("a list that is empty says so to a person, and to nobody else", async () => {
   using box = shop();
   await box.sync("record --store store-01 --type Sale");

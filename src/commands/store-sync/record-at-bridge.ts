@@ -73,6 +73,9 @@ export async function recordAtBridge(
       throw new StatusError("INVALID_ARGUMENT", fault);
     }
     const ack = await client.recordEvent(onWire(event, flags), { signal }).catch((error) => {
+      if (error instanceof Stop) {
+        terminal.complain(`brewctl: ${tellWithoutAnswer(eventId)}`);
+      }
       throw isTransient(error) ? withoutAnswer(error, eventId) : error;
     });
     await print(type, ack);
@@ -179,7 +182,10 @@ function tellUnanswered(sent: number, unanswered: readonly Sent[]): string[] {
       ];
 }
 
-function withoutAnswer(error: StatusError, eventId: string): StatusError {
-  const hint = `event ${plain(eventId)} has no answer and may or may not be recorded; record it again, under the same eventId`;
-  return new StatusError(error.code, error.message, { hint, cause: error });
+function tellWithoutAnswer(eventId: string): string {
+  return `event ${plain(eventId)} has no answer and may or may not be recorded; record it again, under the same eventId`;
+}
+
+function withoutAnswer({ code, message }: StatusError, eventId: string): StatusError {
+  return new StatusError(code, message, { hint: tellWithoutAnswer(eventId) });
 }
