@@ -80,13 +80,30 @@ process.stderr.on("error", ({ code }: NodeJS.ErrnoException) => {
   }
 });
 
-/** Runs one command line. `argv` is without node and script. */
-async function main(argv: readonly string[]): Promise<Exit> {
+/** What other programs take for `--version`. */
+const versionWords = ["version", "-v", "-V", "-version", "--version"];
+
+/** `--version` and `help` first, also where they are spelled as other programs have them. */
+function usualWords(argv: readonly string[]): readonly string[] {
+  const [first = "", second, ...rest] = argv;
+  if (versionWords.includes(first)) {
+    return ["--version"];
+  }
+  return second === "help" && Object.hasOwn(commands, first) ? ["help", first, ...rest] : argv;
+}
+
+/** Runs one command line. `words` is without node and script. */
+async function main(words: readonly string[]): Promise<Exit> {
+  const argv = usualWords(words);
   for (const name of Object.keys(process.env)) {
     // commander would take an empty variable for a value.
     if (name.startsWith("BREWCTL_") && process.env[name] === "") {
       delete process.env[name];
     }
+  }
+  if (process.env["NO_COLOR"]) {
+    // Both together have Node print a warning. NO_COLOR wins, as it does in Node.
+    delete process.env["FORCE_COLOR"];
   }
   let exit: Exit = 0;
   const program = new Command("brewctl")
@@ -97,14 +114,23 @@ async function main(argv: readonly string[]): Promise<Exit> {
     .helpCommand(false)
     .showSuggestionAfterError()
     .configureOutput({
-      outputError: (text, write) => write(text.replace(/^error: /, "brewctl: ")),
+      // A value that is refused may have line ends and other control characters of its own.
+      outputError: (text, write) =>
+        write(
+          `${text
+            .trimEnd()
+            .replace(/^error: /, "brewctl: ")
+            .split(/\n(?=\(Did you mean )/)
+            .map(plain)
+            .join("\n")}\n`,
+        ),
     })
     .exitOverride((error) => {
       throw error;
     });
 
   const [first = "", second = ""] = argv;
-  const isVersion = /^(-V|--?version)$/.test(first);
+  const isVersion = first === "--version";
   // With flags before it, the command is known only when all flags are.
   const names = Object.hasOwn(commands, first) ? [first] : Object.keys(commands);
   const modules = isVersion ? [] : await Promise.all(names.map((name) => commands[name]?.()));
@@ -265,13 +291,14 @@ function isSamePipe(fd: number, other: number): boolean {
 function complain(error: unknown): number {
   if (!(error instanceof StatusError)) {
     const stack = error instanceof Error ? error.stack : undefined;
-    process.stderr.write(`brewctl: a fault inside brewctl: ${stack ?? messageOf(error)}\n`);
+    const told = (stack ?? messageOf(error)).split("\n").map(plain).join("\n");
+    process.stderr.write(`brewctl: a fault inside brewctl: ${told}\n`);
     return faultExit;
   }
   const isUsage = error instanceof UsageError;
   process.stderr.write(`brewctl: ${isUsage ? "" : `${error.code}: `}${plain(error.message)}\n`);
   if (error.hint !== undefined) {
-    process.stderr.write(`  ${error.hint}\n`);
+    process.stderr.write(`  ${plain(error.hint)}\n`);
   }
   return isUsage ? usageExit : statusExitBase + statusCodes[error.code];
 }

@@ -6,6 +6,7 @@
 import { randomBytes } from "node:crypto";
 import { existsSync, renameSync, rmSync, statSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
+import { pathToFileURL } from "node:url";
 import { messageOf, StatusError } from "../errors.ts";
 import { makePrivateFile, readPrivateFile, replaceFile } from "../private-file.ts";
 import { DamagedError, Database, type Kind, salvage, suspicionPath, takeLock } from "../sqlite.ts";
@@ -426,6 +427,24 @@ function copy(database: Database, table: string, rows: Record<string, unknown>[]
     }
   }
   return copied;
+}
+
+/**
+ * The id of the store that the buffer in a file belongs to, whatever the schema and the state of the file.
+ * Undefined if that cannot be read. Nothing is changed in the file.
+ */
+export function ownerOf(path: string): string | undefined {
+  // SQLite makes files beside a database that it reads, unless it is told that nobody writes to it. A
+  // buffer without a log was closed by everybody.
+  const place = existsSync(`${path}-wal`) ? path : `${pathToFileURL(path)}?immutable=1`;
+  try {
+    for (const { store_id: storeId } of salvage(place, "outbox", "one")) {
+      return typeof storeId === "string" ? storeId : undefined;
+    }
+  } catch {
+    // It is not a database, or not one of ours.
+  }
+  return undefined;
 }
 
 export function storeOf(database: Database): string | undefined {

@@ -18,6 +18,7 @@
  */
 
 import { existsSync, rmSync } from "node:fs";
+import { formatBytes } from "../bytes.ts";
 import { systemUptime, type Uptime } from "../clock.ts";
 import { DiskRoom, type Room } from "../disk-room.ts";
 import { StatusError } from "../errors.ts";
@@ -340,7 +341,7 @@ export class Outbox {
     if (!isEnough) {
       throw new StatusError(
         "RESOURCE_EXHAUSTED",
-        `the disk of ${this.path} is full: ${free} bytes are left, with ${log} in its log and ${unused} in its free pages, and ${reserveBytes} are kept for what the cloud acknowledges`,
+        `the disk of ${this.path} is full: ${formatBytes(free)} are left, with ${formatBytes(log)} in its log and ${formatBytes(unused)} in its free pages, and ${formatBytes(reserveBytes)} are kept for what the cloud acknowledges`,
         {
           hint: "nothing was recorded, nothing was lost; make room, or remove what is acknowledged: brewctl store-sync prune",
         },
@@ -908,9 +909,9 @@ export class Outbox {
     if (free < needed) {
       throw new StatusError(
         "RESOURCE_EXHAUSTED",
-        `to compact ${this.path} takes ${needed} bytes of its disk for a while, and ${free} are left`,
+        `to compact ${this.path} takes ${formatBytes(needed)} of its disk for a while, and ${formatBytes(free)} are left`,
         {
-          hint: `nothing was changed; make ${needed - free} bytes of room more, or remove more events first: brewctl store-sync prune`,
+          hint: `nothing was changed; make ${formatBytes(needed - free)} of room more, or remove more events first: brewctl store-sync prune`,
         },
       );
     }

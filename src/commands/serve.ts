@@ -18,10 +18,10 @@ import { inMemory } from "../sqlite.ts";
 import type { CommandContext } from "./client-call.ts";
 import {
   duration,
+  folderPath,
   integer,
   type LogFlags,
   listenAddress,
-  nonEmpty,
   share,
   socketModeOption,
   withLogFlags,
@@ -85,7 +85,7 @@ export const command = withLogFlags(
         "where the ledger of the store bridge is kept (default: brewctl/cloud in your state folder)",
       )
         .env("BREWCTL_DATA_DIR")
-        .argParser(nonEmpty),
+        .argParser(folderPath),
     )
     .addOption(
       new Option("--memory", "keep the ledger in memory and forget it at the end").conflicts(
@@ -171,6 +171,11 @@ export async function run(flags: ServeFlags, context: CommandContext): Promise<E
     upload_delay: uploadDelay > 0 ? formatDuration(uploadDelay) : undefined,
     port: addr.kind === "tcp" && addr.port === 0 ? server.port : undefined,
   });
+  if (addr.kind === "tcp" && /^(|0\.0\.0\.0|::|0:0:0:0:0:0:0:0)$/.test(addr.host)) {
+    log.info("listening on all interfaces: anyone who reaches this machine can call", {
+      only_this_machine: `--addr localhost:${addr.port}`,
+    });
+  }
   const asked = describeFaults(faults);
   if (asked !== "") {
     log.warn("stores get faults, as asked for", { faults: asked });

@@ -11,6 +11,7 @@ import type { Ora } from "ora";
 import type { Clock } from "../clock.ts";
 import { formatElapsed } from "../duration.ts";
 import type { LogBacklog } from "../log.ts";
+import { printableLine } from "../plain.ts";
 import { LivePicture } from "./live-picture.ts";
 
 export interface TerminalFlags {
@@ -122,7 +123,8 @@ export function openTerminal(
   const isOneTerminal = isTerminal(stdout) && isSameDevice(stdout.fd, stderr.fd);
   const blocked = stopwatch(clock);
   let live: LivePicture | undefined;
-  const talk = (line: string) => {
+  const talk = (text: string) => {
+    const line = printableLine(text);
     if (live === undefined) {
       stderr.write(`${line}\n`);
     } else {
@@ -153,7 +155,8 @@ export function openTerminal(
     get isTalkBehind() {
       return stderr.writableNeedDrain;
     },
-    async print(line) {
+    async print(text) {
+      const line = printableLine(text);
       if (live !== undefined && isOneTerminal) {
         live.print(line);
       } else if (!outputLost.aborted && !stdout.write(`${line}\n`)) {

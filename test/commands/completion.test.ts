@@ -69,6 +69,11 @@ describe("in bash", () => {
     ["subscribe --reconnect --quie", ["--quiet"]],
     ["help ex", ["exit-codes"]],
     ["help sub", ["subscribe"]],
+    ["help store-sync fl", ["flush"]],
+    ["help head-office ", ["command", "commands", "events", "reconcile", "stores"]],
+    ["help chat ", []],
+    ["demo ", ["lesson", "store"]],
+    ["demo --no-c", ["--no-color"]],
     ["completion ", ["bash", "zsh", "fish"]],
     ["nonsense ", allCommands],
   ])("brewctl %s", (line, expected) => {

@@ -1,6 +1,7 @@
 /** `brewctl store-sync compact`: the room of what was removed goes back to the disk. */
 
 import { Command } from "commander";
+import { formatBytes } from "../../bytes.ts";
 import type { Exit } from "../../shutdown.ts";
 import type { CommandContext } from "../client-call.ts";
 import { becomeDrainer, type LocalFlags, openBuffer, withLocalFlags } from "./buffer.ts";
@@ -32,7 +33,7 @@ export async function run(flags: LocalFlags, context: CommandContext): Promise<E
     await terminal.print(
       flags.output === "ndjson"
         ? JSON.stringify({ before, after })
-        : `compacted ${outbox.path}: ${before} bytes before, ${after} after`,
+        : `compacted ${outbox.path}: ${formatBytes(before)} before, ${formatBytes(after)} after`,
     );
     return 0;
   } finally {

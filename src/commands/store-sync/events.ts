@@ -49,6 +49,9 @@ export async function run(flags: EventsFlags, context: CommandContext): Promise<
       left -= page.length;
       const last = page.at(-1);
       if (last === undefined || left === 0) {
+        if (left === limit && output === "text") {
+          terminal.say(`no ${state === undefined ? "" : `${state} `}events`);
+        }
         return 0;
       }
       after = last.position;

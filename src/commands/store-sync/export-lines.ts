@@ -14,7 +14,8 @@ import { StatusError, UsageError } from "../../errors.ts";
 import { type DigestCell, digestBytes } from "../../event-digest.ts";
 import { plain } from "../../plain.ts";
 import { faultOfEvent, faultOfName, maxRecordedPayloadBytes } from "../../store-event.ts";
-import { type Line, parseJson } from "../input.ts";
+import type { Line } from "../input.ts";
+import { parseJson } from "../json-line.ts";
 import { eventJson } from "./event-line.ts";
 
 /** Of the lines. An export of a higher one is refused. */
@@ -130,7 +131,7 @@ export async function readExport(lines: AsyncIterator<Line>, name: string): Prom
   async function* things(): AsyncGenerator<Kept, void> {
     const tally = none();
     for (let line = await next(); line !== undefined; line = await next()) {
-      const json = parseJson(line, "a line of an export");
+      const json = parseJson(line, "a line of an export").values;
       if (json["end"] !== undefined) {
         checkEnd(fieldsOf(line, json["end"], endFields), tally, sum.digest("hex"), line.where);
         const behind = await next();
@@ -156,7 +157,7 @@ const expected = "expected what brewctl store-sync export writes, or a buffer's 
 function headOf(line: Line): BufferHead {
   let json: { [name: string]: JsonValue };
   try {
-    json = parseJson(line, "an export");
+    json = parseJson(line, "an export").values;
   } catch {
     json = {};
   }

@@ -129,7 +129,13 @@ export async function run(flags: LinkFlags, context: CommandContext): Promise<Ex
     await terminal.print(output === "ndjson" ? summaryJson(total) : summaryText(total));
     const left = describeLeft(outbox);
     const rest = left || "everything recorded so far is in the cloud";
-    terminal.say([stopped?.message, rest].filter(Boolean).join(": "));
+    const told = [stopped?.message, rest].filter(Boolean).join(": ");
+    if (stopped !== undefined && left !== "") {
+      // Also with --quiet: it was not to end here.
+      terminal.complain(told);
+    } else {
+      terminal.say(told);
+    }
     return stopped?.exit || (left === "" ? 0 : leftExit);
   } finally {
     outbox.close();
