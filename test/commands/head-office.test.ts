@@ -284,7 +284,9 @@ describe("command", () => {
       "queued cmd-7 as #1 for store-02: it is watching",
       "queued cmd-7 as #1 for store-O3: it gets it when it comes back",
     ]);
-    expect(stderr).toBe("the cloud has never heard of store-O3; is that a typing error?\n");
+    expect(stderr).toBe(
+      "the cloud has never heard of store-O3; if it is mistyped: brewctl head-office cancel cmd-7 --store store-O3\n",
+    );
     expect(code).toBe(0);
     await store.leave();
   });
@@ -331,6 +333,64 @@ test("commands: what was queued and what has become of it", async () => {
   expect(JSON.parse(parked)).toMatchObject({
     ...{ storeId: "store-01", commandId: "one", state: "COMMAND_STATE_PARKED" },
     reason: "no such\nitem",
+  });
+});
+
+describe("cancel", () => {
+  test("withdraws what was not sent, says what was, and commands lists both", async () => {
+    await using cloud = await serveCloud();
+    await report(cloud, "store-01");
+    const command = ["command", "--all-stores", "--type", "StockAlert", "--id"];
+    await office(cloud, ...command, "early");
+    const store = await present(cloud, "store-02");
+    await office(cloud, ...command, "price");
+    await cloud.log.line('command queued store="2 stores" command_id=price');
+    const both = await office(cloud, "cancel", "price");
+    expect(both).toMatchObject({
+      code: 5,
+      stderr: "1 store keeps the command; issue one that undoes it\n",
+    });
+    expect(lines(both.stdout)).toEqual([
+      "price as #2 for store-01: cancelled",
+      "price as #1 for store-02: not cancelled: it was sent, and the store may apply it",
+    ]);
+    expect(await office(cloud, "cancel", "early")).toMatchObject({
+      ...{ code: 0, stdout: "early as #1 for store-01: cancelled\n", stderr: "" },
+    });
+    const cancelled = await office(cloud, "commands", "--state", "cancelled");
+    expect(lines(cancelled.stdout)).toEqual([
+      expect.stringMatching(/#1 StockAlert early .* cancelled$/),
+      expect.stringMatching(/#2 StockAlert price .* cancelled$/),
+    ]);
+    expect(await office(cloud, "cancel", "late")).toMatchObject({
+      ...{ code: 69, stderr: "brewctl: NOT_FOUND: no store has a command late\n" },
+    });
+    await store.leave();
+  });
+});
+
+describe("forget", () => {
+  test("a closed store leaves the list, --check and --all-stores, and returns with its next contact", async () => {
+    await using cloud = await serveCloud();
+    await sell(cloud, 1, 2);
+    const store = await present(cloud, "store-02");
+    await cloud.log.line("flush ended");
+    expect(await office(cloud, "stores", "--check")).toMatchObject({ code: 5 });
+    expect(await office(cloud, "forget", "store-02")).toMatchObject({
+      ...{ code: 73, stderr: expect.stringContaining("store-02 is connected now") },
+    });
+    expect(await office(cloud, "forget", "store-09")).toMatchObject({ code: 69 });
+    expect(await office(cloud, "forget", "store-01")).toMatchObject({
+      ...{ code: 0, stdout: "forgotten: store-01, until it is heard of again\n" },
+    });
+    const check = await office(cloud, "stores", "--check");
+    expect(check).toMatchObject({ code: 0, stderr: "" });
+    expect(check.stdout).not.toContain("store-01");
+    const all = await office(cloud, "command", "--all-stores", "--type", "StockAlert");
+    expect(all.stdout).not.toContain("store-01");
+    await sell(cloud, 3, 3);
+    expect((await office(cloud, "stores", "--check")).stdout).toContain("store-01");
+    await store.leave();
   });
 });
 

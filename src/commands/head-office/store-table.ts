@@ -188,24 +188,16 @@ export function troublesOf(state: ListStoresResponse): string[] {
   return [
     ...(state.isConnected ? [] : [linkOf(state, Number(state.asOf))]),
     ...several(state.parked, "event").map((events) => `${events} parked`),
-    ...several(openConflicts(state), "conflict"),
+    ...several(state.openConflicts, "conflict"),
     ...several(state.currentGaps, "gap"),
     ...several(state.commandsParked, "command").map((commands) => `${commands} parked`),
     ...state.alarms.map((alarm) => `alarm: ${plain(alarm)}`),
   ];
 }
 
-/**
- * Each conflict is parked at its store. One that has nothing parked any more has settled them, and
- * what is left of them here is history.
- */
-function openConflicts({ conflicts, parked, reportedAt }: ListStoresResponse): bigint {
-  return parked > 0n || reportedAt === 0n ? conflicts : 0n;
-}
-
 function needsSomebody(state: ListStoresResponse): boolean {
   const { parked, commandsParked, currentGaps, alarms } = state;
-  return parked + commandsParked + openConflicts(state) + currentGaps > 0n || alarms.length > 0;
+  return parked + commandsParked + state.openConflicts + currentGaps > 0n || alarms.length > 0;
 }
 
 function worstFirst({ state: a }: SeenStore, { state: b }: SeenStore): number {
@@ -213,7 +205,7 @@ function worstFirst({ state: a }: SeenStore, { state: b }: SeenStore): number {
     state.isConnected ? 0n : 1n,
     BigInt(state.alarms.length),
     state.parked + state.commandsParked,
-    openConflicts(state) + state.currentGaps,
+    state.openConflicts + state.currentGaps,
     state.depth,
   ];
   const [ofA, ofB] = [ranks(a), ranks(b)];

@@ -142,7 +142,11 @@ function watch(flags: StoresFlags, context: CommandContext): Promise<Exit> {
           const seen = { state, cameAt: clock.monotonic() };
           updates += 1;
           if (picture?.isLive) {
-            stores.set(state.storeId, seen);
+            if (state.isForgotten && storeIds.length === 0) {
+              stores.delete(state.storeId);
+            } else {
+              stores.set(state.storeId, seen);
+            }
             drawn.change();
           } else {
             await terminal.print(lineOf(seen));

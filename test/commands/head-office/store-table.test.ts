@@ -44,6 +44,7 @@ const busy = store("store-02", {
     gaps: 3n,
     currentGaps: 1n,
     conflicts: 3n,
+    openConflicts: 3n,
   },
   ...{ clockOffsetMs: 172_800_000n, queuedSequence: 5n, appliedSequence: 3n, commandsParked: 1n },
   reportedAt: BigInt(noon - 780_000),
@@ -172,6 +173,6 @@ test("troubles are what a person should look at", () => {
 test("what is settled at the store, or of an epoch that is over, is no trouble any more", () => {
   const settled = store("a", { conflicts: 3n, gaps: 2n });
   expect(troublesOf(settled.state)).toEqual([]);
-  const silent = { conflicts: 1n, reportedAt: 0n };
-  expect(troublesOf(store("a", silent).state)).toEqual(["1 conflict"]);
+  const open = { conflicts: 4n, openConflicts: 1n };
+  expect(troublesOf(store("a", open).state)).toEqual(["1 conflict"]);
 });
