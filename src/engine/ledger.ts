@@ -21,6 +21,7 @@ import {
   maxTakenPayloadBytes,
   type StoreEvent,
 } from "../store-event.ts";
+import { Boxes } from "./boxes.ts";
 import {
   cancellationsSchema,
   commandsUpgrade,
@@ -268,6 +269,8 @@ export class Ledger {
   readonly database: Database;
   /** Which stores are there now. */
   readonly presence: Presence;
+  /** Which boxes speak for the stores. */
+  readonly boxes: Boxes;
   readonly #now: () => number;
   readonly #lock: Lock | undefined;
   readonly #statements: Statements;
@@ -292,6 +295,7 @@ export class Ledger {
       isKnown: (storeId) => this.isKnown(storeId),
       onHeard: (storeId) => this.#unforget(storeId),
     });
+    this.boxes = new Boxes({ now, isKnown: (storeId) => this.isKnown(storeId) });
     this.#newcomers = new Newcomers({ now });
     this.#lock = path === inMemory ? undefined : lockFor(path);
     let database: Database | undefined;
@@ -716,6 +720,7 @@ export class Ledger {
       ...(row["has_far_numbers"] === 1 ? ["a time or a count beyond 2^53 - 1"] : []),
     ].filter((what) => what !== undefined);
     const isConnected = this.presence.isConnected(storeId);
+    const rivals = this.boxes.alarm(storeId);
     return {
       storeId,
       isConnected,
@@ -742,6 +747,7 @@ export class Ledger {
       epochs: Number(row["epochs"]),
       version: String(report.version ?? ""),
       alarms: [
+        ...(rivals === undefined ? [] : [rivals]),
         ...unreadable.map((what) => `the ledger holds a row that cannot be read: ${what}`),
         ...(Array.isArray(report.alarms) ? report.alarms.map(String) : []),
       ],

@@ -165,6 +165,8 @@ describe("ListStores", () => {
           currentGaps: 0n,
           seen: 0n,
           conflicts: 0n,
+          openConflicts: 0n,
+          isForgotten: false,
           clockOffsetMs: 2_000n,
           epoch: "aa",
           epochs: 0,

@@ -9,6 +9,7 @@
  * story: test/story/shop.test.ts
  */
 
+import { randomBytes } from "node:crypto";
 import { Command, InvalidArgumentError, Option } from "commander";
 import { type Address, formatAddress, parseAddress } from "../../address.ts";
 import { Bridge, type BridgeNews } from "../../bridge/bridge.ts";
@@ -164,7 +165,9 @@ export async function run(flags: RunFlags, context: CommandContext): Promise<Exi
   const applier = flags.exec === undefined ? undefined : becomeApplier(outbox);
   const { storeId } = outbox;
   const inbox = new Inbox(outbox.database, { now });
-  const uplink = { storeId, epoch: () => outbox.epoch(), clock };
+  const box = randomBytes(4).toString("hex");
+  const onOtherBox = otherBoxWarning(log);
+  const uplink = { storeId, epoch: () => outbox.epoch(), clock, box, onOtherBox };
   const events = uplinkTo(addr, uplink);
   const control = uplinkTo(addr, uplink);
   const damaged = Promise.withResolvers<never>();
@@ -212,6 +215,7 @@ export async function run(flags: RunFlags, context: CommandContext): Promise<Exi
       store: storeId,
       listen: server.addresses.map(formatAddress).join(","),
       cloud: formatAddress(addr),
+      box,
       ...{ pending, parked, buffer: outbox.path },
     });
     for (const alarm of alarms()) {
@@ -290,6 +294,20 @@ function waitingWarning(
       isOver = true;
       log.warn("commands wait for a program that applies them; start with --exec", { waiting });
     }
+  };
+}
+
+/** Returns a function that is told of another box at each report and warns of it once, until it is gone. */
+function otherBoxWarning(log: Logger): (otherBox: string) => void {
+  let warnedOf = "";
+  return (otherBox) => {
+    if (otherBox !== "" && otherBox !== warnedOf) {
+      log.warn("another box speaks for this store", {
+        other: otherBox,
+        hint: "one was cloned or moved, or has the wrong --store: see Two boxes speak for one store in docs/operating-the-bridge.md",
+      });
+    }
+    warnedOf = otherBox;
   };
 }
 
