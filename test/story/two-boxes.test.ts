@@ -12,7 +12,7 @@ test("two boxes of one store are told of each other, and so is head office; a re
   await using cloud = await serveCloud();
   const addr = ["--addr", `127.0.0.1:${cloud.port}`];
   const check = () =>
-    brewctl(["head-office", "stores", "--check", "-q"], {
+    brewctl(["head-office", "stores", "--check"], {
       env: { BREWCTL_ADDR: `127.0.0.1:${cloud.port}` },
     });
   const issue = (commandId: string) =>
