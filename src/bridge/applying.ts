@@ -30,6 +30,8 @@ export interface ApplyingOptions {
   readonly signal: AbortSignal;
   /** Rings when a command has come. */
   readonly news: Bell;
+  /** Is called with a command just before it is given to `apply`, at each attempt. */
+  readonly onStart?: ((command: ReceivedCommand) => void) | undefined;
   /** Is told what became of a command when it is on the disk. */
   readonly onOutcome: (command: ReceivedCommand, outcome: CommandOutcome) => void;
 }
@@ -64,13 +66,14 @@ export async function keepApplying(options: ApplyingOptions): Promise<never> {
 
 async function attempt(
   command: ReceivedCommand,
-  { apply, maxAttempts, clock, random, signal }: ApplyingOptions,
+  { apply, maxAttempts, clock, random, signal, onStart }: ApplyingOptions,
 ): Promise<CommandOutcome> {
   if (command.fault !== undefined) {
     // Another attempt would change nothing, and the program would get numbers that nobody sent.
     return { kind: "parked", reason: command.fault };
   }
   try {
+    onStart?.(command);
     await apply(command, { signal });
     return { kind: "applied" };
   } catch (error) {

@@ -27,6 +27,8 @@ export type BridgeNews =
   | { readonly kind: "link"; readonly state: LinkState }
   | { readonly kind: "answer"; readonly answer: Answer; readonly settlement: Settlement }
   | { readonly kind: "command"; readonly command: Command; readonly received: Received }
+  /** The program of a command is about to start. */
+  | { readonly kind: "applying"; readonly command: ReceivedCommand }
   | {
       readonly kind: "outcome";
       readonly command: ReceivedCommand;
@@ -53,7 +55,7 @@ export interface BridgeOptions {
   readonly events: Uplink;
   /** For commands, reports and questions. */
   readonly control: Uplink;
-  /** Applies a command; without it one of a known type counts as applied when it is on the disk. */
+  /** Applies a command. Without it commands are kept on the disk and wait for a bridge that has it. */
   readonly apply?: Parameters<typeof keepApplying>[0]["apply"] | undefined;
   readonly maxAttempts: number;
   /** How long acknowledged events are kept, in milliseconds. */
@@ -133,7 +135,10 @@ export class Bridge {
         tell({ kind: "outcome", command, outcome });
         this.#changed.ring();
       };
-      this.#others.push(this.#keep("applying", () => keepApplying({ ...applying, onOutcome })));
+      const onStart = (command: ReceivedCommand) => tell({ kind: "applying", command });
+      this.#others.push(
+        this.#keep("applying", () => keepApplying({ ...applying, onStart, onOutcome })),
+      );
     }
   }
 
@@ -245,10 +250,10 @@ export class Bridge {
   }
 
   #watch(): Promise<never> {
-    const { inbox, control, clock, random, apply, tell } = this.#options;
+    const { inbox, control, clock, random, tell } = this.#options;
     return watch({
       ...{ inbox, uplink: control, clock, random, signal: this.#over.signal },
-      appliesLater: apply !== undefined,
+      appliesLater: true,
       hurry: this.#found,
       onState: (state) => {
         if (state.kind === "live") {

@@ -30,7 +30,14 @@ import {
   maxTakenPayloadBytes,
   type StoreEvent,
 } from "../store-event.ts";
-import { commandsUpgrade, dispatchSchema, lastSequence, receiptsSchema } from "./command-schema.ts";
+import { Boxes } from "./boxes.ts";
+import {
+  cancellationsSchema,
+  commandsUpgrade,
+  dispatchSchema,
+  lastWantedSequence,
+  receiptsSchema,
+} from "./command-schema.ts";
 import { Newcomers } from "./newcomers.ts";
 import { type Page, readPage } from "./page.ts";
 import { Presence } from "./presence.ts";
@@ -100,6 +107,8 @@ export interface StoreState
     "cameAt" | "epoch" | "sentAt" | "version" | "ledgerId" | "parkedCommands" | "alarms"
   > {
   readonly isConnected: boolean;
+  /** An operator has hidden it, and it was not heard of since. */
+  readonly isForgotten: boolean;
   readonly lastSeen: number;
   readonly reportedAt: number;
   /** Numbers below the highest of each epoch that were never seen. */
@@ -110,6 +119,11 @@ export interface StoreState
   readonly seen: number;
   /** Events that were refused because another one has their id. */
   readonly conflicts: number;
+  /**
+   * Those that are not settled. Each conflict is parked at its store, so all are settled once the store
+   * has reported, after the last conflict, that nothing is parked.
+   */
+  readonly openConflicts: number;
   readonly clockOffsetMs: number;
   readonly queuedSequence: number;
   readonly epoch: string;
@@ -178,6 +192,17 @@ const conflictsSchema = `
       at        INTEGER NOT NULL,
       reason    TEXT NOT NULL,
       PRIMARY KEY (store, event_id)
+    ) STRICT, WITHOUT ROWID;
+`;
+
+/**
+ * The table of stores that an operator has hidden. Like that of cancelled commands it is made when a ledger is
+ * opened, and is no part of a version of the file.
+ */
+const forgottenSchema = `
+    CREATE TABLE IF NOT EXISTS forgotten_stores (
+      store_id  TEXT PRIMARY KEY,
+      at        INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
 `;
 
@@ -257,12 +282,16 @@ export class Ledger {
   readonly database: Database;
   /** Which stores are there now. */
   readonly presence: Presence;
+  /** Which boxes speak for the stores. */
+  readonly boxes: Boxes;
   readonly #now: () => number;
   readonly #lock: Lock | undefined;
   readonly #statements: Statements;
   readonly #newcomers: Newcomers;
   readonly #stores = new Map<string, Store>();
   readonly #epochs = new Map<string, Epoch>();
+  /** The stores that an operator has hidden, as the table of them has it. */
+  readonly #forgotten: Set<string>;
   #seenSavedAt = 0;
   /** How many stores there are; undefined until somebody wants to know. */
   #storeCount: number | undefined;
@@ -274,7 +303,12 @@ export class Ledger {
   constructor({ folder, now }: LedgerOptions) {
     const path = folder === inMemory ? inMemory : databaseFile(join(folder, "ledger.db"));
     this.#now = now;
-    this.presence = new Presence({ now, isKnown: (storeId) => this.isKnown(storeId) });
+    this.presence = new Presence({
+      now,
+      isKnown: (storeId) => this.isKnown(storeId),
+      onHeard: (storeId) => this.#unforget(storeId),
+    });
+    this.boxes = new Boxes({ now, isKnown: (storeId) => this.isKnown(storeId) });
     this.#newcomers = new Newcomers({ now });
     this.#lock = path === inMemory ? undefined : lockFor(path);
     let database: Database | undefined;
@@ -288,6 +322,8 @@ export class Ledger {
         database.check();
       }
       this.database.write(() => {
+        this.database.prepare(cancellationsSchema).run();
+        this.database.prepare(forgottenSchema).run();
         this.database
           .prepare("INSERT INTO ledger (one, id) VALUES (1, ?) ON CONFLICT DO NOTHING")
           .run(randomBytes(8).toString("hex"));
@@ -295,6 +331,8 @@ export class Ledger {
       });
       this.id = String(this.database.prepare("SELECT id FROM ledger").get()?.["id"]);
       this.#statements = prepare(this.database);
+      const forgotten = this.#statements.forgotten.all();
+      this.#forgotten = new Set(forgotten.map((row) => String(row["store_id"])));
     } catch (error) {
       const explained = database?.explain(error) ?? error;
       database?.close();
@@ -671,7 +709,35 @@ export class Ledger {
     return this.#stores.has(storeId) || this.#statements.store.get(storeId) !== undefined;
   }
 
-  /** All stores that it has ever heard of, in the order of their ids. */
+  /**
+   * Hides a store that was closed until it is heard of again. Its events and their ids stay for ever.
+   * Throws `StatusError`: NOT_FOUND for a store that was never heard of, FAILED_PRECONDITION for one that
+   * is connected now, and what the disk throws.
+   */
+  forget(storeId: string): void {
+    if (!this.isKnown(storeId)) {
+      const message = `the cloud has never heard of a store ${JSON.stringify(storeId)}`;
+      throw new StatusError("NOT_FOUND", message);
+    }
+    if (this.presence.isConnected(storeId)) {
+      throw new StatusError(
+        "FAILED_PRECONDITION",
+        `store ${storeId} is connected now, and would be back at once; stop its bridge first`,
+      );
+    }
+    this.database.write(() => this.#statements.forget.run(storeId, this.#now()));
+    this.#forgotten.add(storeId);
+    this.presence.touch([storeId]);
+  }
+
+  /** Shows a store again that was hidden. Also within a transaction. */
+  #unforget(storeId: string): void {
+    if (this.#forgotten.delete(storeId)) {
+      this.#statements.unforget.run(storeId);
+    }
+  }
+
+  /** All stores that it has ever heard of but for those that are hidden, in the order of their ids. */
   storeIds(): string[] {
     return this.#statements.storeIds.all().map((row) => String(row["store_id"]));
   }
@@ -692,9 +758,11 @@ export class Ledger {
       ...(row["has_far_numbers"] === 1 ? ["a time or a count beyond 2^53 - 1"] : []),
     ].filter((what) => what !== undefined);
     const isConnected = this.presence.isConnected(storeId);
+    const rivals = this.boxes.alarm(storeId);
     return {
       storeId,
       isConnected,
+      isForgotten: this.#forgotten.has(storeId),
       // Of what is on the disk it may be that it is from a clock which has been set back since.
       lastSeen: this.presence.seenAt(storeId) || Number(row["seen_at"]),
       reportedAt: Number(row["reported_at"]),
@@ -706,6 +774,8 @@ export class Ledger {
       currentGaps: Number(row["current_gaps"]),
       seen: Number(row["seen"]),
       conflicts: Number(row["conflicts"]),
+      openConflicts:
+        countOf(report.parked) > 0 ? Number(row["conflicts"]) : Number(row["new_conflicts"]),
       clockOffsetMs: Number(row["clock_offset_ms"]),
       queuedSequence: Number(row["queued"]),
       receivedSequence: Number(row["received"]),
@@ -715,6 +785,7 @@ export class Ledger {
       epochs: Number(row["epochs"]),
       version: String(report.version ?? ""),
       alarms: [
+        ...(rivals === undefined ? [] : [rivals]),
         ...unreadable.map((what) => `the ledger holds a row that cannot be read: ${what}`),
         ...(Array.isArray(report.alarms) ? report.alarms.map(String) : []),
       ],
@@ -811,7 +882,7 @@ function refused(code: Extract<Outcome, { kind: "refused" }>["code"], reason: st
  * Says what is wrong with where an event comes from: its store, epoch and seq. Nothing is kept of such
  * an event, not even that it came.
  */
-export function faultOfOrigin({
+function faultOfOrigin({
   storeId,
   epoch,
   seq,
@@ -959,7 +1030,11 @@ function prepare(database: Database) {
     ofStore: sql(`SELECT ${event} ${fromEvents.replace("events", "events NOT INDEXED")}
       WHERE position > ? AND position <= ? AND events.store = ? ORDER BY position LIMIT ?`),
     end: sql("SELECT max(position) AS position FROM events"),
-    storeIds: sql("SELECT store_id FROM stores ORDER BY store_id"),
+    storeIds: sql(`SELECT store_id FROM stores
+      WHERE store_id NOT IN (SELECT store_id FROM forgotten_stores) ORDER BY store_id`),
+    forgotten: sql("SELECT store_id FROM forgotten_stores"),
+    forget: sql("INSERT INTO forgotten_stores (store_id, at) VALUES (?, ?) ON CONFLICT DO NOTHING"),
+    unforget: sql("DELETE FROM forgotten_stores WHERE store_id = ?"),
     countStores: sql("SELECT count(*) AS n FROM stores"),
     countEpochs: sql("SELECT count(*) AS n FROM epochs WHERE store = ?"),
     countOthers: sql(`SELECT count(*) AS n FROM other_seqs
@@ -968,13 +1043,15 @@ function prepare(database: Database) {
     state: sql(`SELECT status, ${safe("reported_at")} AS reported_at,
         ${safe("clock_offset_ms")} AS clock_offset_ms, ${safe("seen_at")} AS seen_at,
         ${safe("coalesce(received, 0)")} AS received, ${safe("coalesce(applied, 0)")} AS applied,
-        ${lastSequence("stores.store_id")} AS queued,
+        ${lastWantedSequence("stores.store_id")} AS queued,
         EXISTS (SELECT 1 FROM commands WHERE commands.store_id = stores.store_id
           AND sequence > ${Number.MAX_SAFE_INTEGER}) AS has_far_commands,
         ${isUnsafe("reported_at", "clock_offset_ms", "seen_at")}
           OR ${isUnsafe("coalesce(received, 0)", "coalesce(applied, 0)")}
           OR coalesce(max(${isUnsafe("highest", "seen", "highest - seen")}), 0) AS has_far_numbers,
         (SELECT count(*) FROM conflicts WHERE store = stores.number) AS conflicts,
+        (SELECT count(*) FROM conflicts WHERE store = stores.number AND at > reported_at)
+          AS new_conflicts,
         count(epochs.number) AS epochs, ${safeSum("seen")} AS seen,
         ${safeSum("highest - seen")} AS gaps,
         coalesce((SELECT ${safe("highest - seen")} FROM epochs WHERE store = stores.number

@@ -7,6 +7,7 @@
  */
 
 import { create } from "@bufbuild/protobuf";
+import type { Box } from "../engine/boxes.ts";
 import { type OfferedEvent, type Outcome, refusalOf } from "../engine/ledger.ts";
 import { messageOf, StatusError } from "../errors.ts";
 import {
@@ -66,6 +67,7 @@ interface Caller {
   readonly epoch: string | undefined;
   /** Whether it promises a checksum with each event. */
   readonly hasChecksums: boolean;
+  readonly box: Box | undefined;
 }
 
 /** What a message has brought: one event, or a bundle. */
@@ -84,7 +86,7 @@ export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions)
     const { commits, ledger } = open;
     const tally = { accepted: 0, duplicates: 0, refused: 0 };
     const refusals = new RefusalLog({ log });
-    let { store, hasChecksums } = callerOf(context);
+    let { store, hasChecksums, box } = callerOf(context);
     let leave = store === undefined ? undefined : ledger.presence.enter(store);
     let came = 0;
 
@@ -120,6 +122,9 @@ export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions)
     };
 
     const bundles = mapped(messages, (message): OfferedBundle => {
+      if (store !== undefined && box !== undefined) {
+        ledger.boxes.hear(store, box);
+      }
       const { storeId, epoch, more } = message;
       if (more.length >= maxBundle) {
         const count = more.length + 1;
@@ -184,7 +189,10 @@ export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions)
 
   /** What the store should know of the ledger, before the first answer. */
   function introduce({ ledger }: OpenCloud, context: CallContext): void {
-    const { store, epoch } = callerOf(context);
+    const { store, epoch, box } = callerOf(context);
+    if (store !== undefined && box !== undefined) {
+      ledger.boxes.hear(store, box);
+    }
     const seen =
       store === undefined || epoch === undefined
         ? {}
@@ -202,7 +210,9 @@ export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions)
       introduce(open, context);
       await open.know(storeId);
       const leave = open.ledger.presence.enter(storeId);
-      log.info(`Store ${plain(storeId)} connected. Streaming commands...`);
+      const { box } = callerOf(context);
+      const place = { box: box?.id, from: box?.from };
+      log.info(`Store ${plain(storeId)} connected. Streaming commands...`, place);
       const cursor =
         lastAppliedSequence === undefined
           ? undefined
@@ -216,7 +226,15 @@ export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions)
       try {
         for await (const message of answersQuestions ? merged(commands, asked()) : commands) {
           yield message;
-          sent += message.question === undefined ? 1 : 0;
+          if (message.question !== undefined) {
+            continue;
+          }
+          sent += 1;
+          // Where two boxes speak for a store, the log tells which of them has got a command.
+          if (box !== undefined && open.ledger.boxes.rivalOf(storeId, box) !== undefined) {
+            const fields = { store: storeId, command_id: message.commandId, ...place };
+            log.info("command sent to one of two boxes", fields);
+          }
         }
       } finally {
         leave();
@@ -303,7 +321,8 @@ export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions)
       }
     },
 
-    async reportStatus(report) {
+    async reportStatus(report, context) {
+      const { box } = callerOf(context);
       const { ledger, report: keep } = cloud.forCall();
       const { storeId, epoch, version, ledgerId, parkedCommands, alarms } = report;
       const clockOffsetMs = await keep({
@@ -317,7 +336,15 @@ export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions)
         appliedSequence: Number(report.appliedSequence),
         commandsParked: Number(report.commandsParked),
       });
-      return { ledgerId: ledger.id, clockOffsetMs: BigInt(clockOffsetMs) };
+      if (box !== undefined) {
+        ledger.boxes.hear(storeId, box);
+      }
+      const rival = box === undefined ? undefined : ledger.boxes.rivalOf(storeId, box);
+      return {
+        ledgerId: ledger.id,
+        clockOffsetMs: BigInt(clockOffsetMs),
+        otherBox: rival === undefined ? "" : `${rival.id} at ${rival.from}`,
+      };
     },
 
     async answerDigest(parts) {
@@ -329,19 +356,31 @@ export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions)
 }
 
 /** Throws INVALID_ARGUMENT for metadata that no store of that name or epoch could have sent. */
-function callerOf({ metadata }: CallContext): Caller {
+function callerOf({ metadata, peer }: CallContext): Caller {
   const [name] = metadata.get("brewctl-store");
   const [epoch] = metadata.get("brewctl-epoch");
+  const [box] = metadata.get("brewctl-box");
   const caller = {
     store: name === undefined ? undefined : decodedName(String(name)),
     epoch: epoch === undefined || epoch === "" ? undefined : String(epoch),
     hasChecksums: metadata.get("brewctl-checksums").length > 0,
+    box: box === undefined ? undefined : { id: String(box), from: hostOf(peer) },
   };
-  const fault = faultIn("brewctl-store", caller.store) ?? faultIn("brewctl-epoch", caller.epoch);
+  const fault =
+    faultIn("brewctl-store", caller.store) ??
+    faultIn("brewctl-epoch", caller.epoch) ??
+    (caller.box === undefined || /^[0-9A-Za-z]{1,64}$/.test(caller.box.id)
+      ? undefined
+      : "brewctl-box in the metadata is not 1 to 64 letters and digits");
   if (fault !== undefined) {
     throw new StatusError("INVALID_ARGUMENT", fault);
   }
   return caller;
+}
+
+/** The address without the port, which is another one for each connection. */
+function hostOf(peer: string): string {
+  return peer === "unknown" ? "a unix socket" : peer.replace(/:\d+$/, "");
 }
 
 function faultIn(key: string, value: string | undefined): string | undefined {

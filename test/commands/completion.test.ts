@@ -49,7 +49,7 @@ describe("in bash", () => {
     ["store-sync record --ev", ["--event-id"]],
     ["store-sync events --state ", ["pending", "acked", "parked"]],
     ["-q store-sync flush --wait", ["--wait-ready"]],
-    ["head-office ", ["command", "commands", "events", "reconcile", "stores"]],
+    ["head-office ", ["cancel", "command", "commands", "events", "forget", "reconcile", "stores"]],
     ["head-office events --fol", ["--follow"]],
     ["subscribe --customer store-sync --li", ["--limit"]],
     ["--v", ["--version"]],

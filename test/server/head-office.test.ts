@@ -166,6 +166,8 @@ describe("ListStores", () => {
           currentGaps: 0n,
           seen: 0n,
           conflicts: 0n,
+          openConflicts: 0n,
+          isForgotten: false,
           clockOffsetMs: 2_000n,
           epoch: "aa",
           epochs: 0,

@@ -164,7 +164,7 @@ function onWire(event: NewEvent, { store }: RecordFlags): TillEvent {
     ...{ type, payload, eventId },
     storeId: store ?? "",
     ...(timestamp === undefined ? {} : { timestamp: BigInt(timestamp) }),
-    checksum: checksumOf(event),
+    checksum: checksumOf({ ...event, timestamp }),
   };
 }
 

@@ -9,6 +9,7 @@
  * story: test/story/shop.test.ts
  */
 
+import { randomBytes } from "node:crypto";
 import { Command, InvalidArgumentError, Option } from "commander";
 import { type Address, formatAddress, parseAddress } from "../../address.ts";
 import { Bridge, type BridgeNews } from "../../bridge/bridge.ts";
@@ -44,7 +45,7 @@ import {
   openBuffer,
   withBufferFlags,
 } from "./buffer.ts";
-import { exec } from "./exec.ts";
+import { exec, insistOnProgram, programEnv } from "./exec.ts";
 import { uplinkTo } from "./uplink.ts";
 
 export interface RunFlags extends BufferFlags, LogFlags {
@@ -128,11 +129,14 @@ export const notes = `\
 A till hears "recorded" when its event is on this disk, whether the cloud is there or not. Whoever
 can reach an address of --listen can record; there is no authentication yet.
 
+Without --exec commands are received and wait on this disk: head office shows them as received, and
+none counts as applied until a bridge with --exec has applied it.
+
 The program of --exec gets each command as a line of JSON on standard input, and its id in
 BREWCTL_COMMAND_ID, beside BREWCTL_COMMAND_TYPE, _SEQUENCE and _ATTEMPT. Of brewctl's own environment
 it gets PATH, HOME, USER, LOGNAME, SHELL, LANG, LANGUAGE, LC_*, TZ and TMPDIR, and what --exec-env
-names; nothing else, so that it learns no secrets. Exit code 0: applied. Else it is tried again after a while, those behind it
-wait, and after --exec-attempts it is parked: see store-sync commands and help store-sync retry. A
+names; nothing else, so that it learns no secrets. Exit code 0: applied. Else it is tried again after
+a while, those after it wait, and after --exec-attempts it is parked: see store-sync commands and help store-sync retry. A
 command may be given to it twice, after a crash; its id tells.
 
 Ctrl+C or SIGTERM: tills are let go, what is pending goes up within --grace if the cloud is there,
@@ -151,6 +155,9 @@ export async function run(flags: RunFlags, context: CommandContext): Promise<Exi
     write: (line) => terminal.complain(line),
     backlog: terminal.talkBacklog,
   });
+  if (flags.exec !== undefined) {
+    insistOnProgram(flags.exec, programEnv(process.env, flags.execEnv));
+  }
   // What was salvaged is one of the alarms, which the log has.
   const outbox = openBuffer(flags, context, {
     ...{ makes: flags.store !== undefined, saysSalvaged: false },
@@ -161,7 +168,9 @@ export async function run(flags: RunFlags, context: CommandContext): Promise<Exi
   const applier = flags.exec === undefined ? undefined : becomeApplier(outbox);
   const { storeId } = outbox;
   const inbox = new Inbox(outbox.database, { now });
-  const uplink = { storeId, epoch: () => outbox.epoch(), clock };
+  const box = randomBytes(4).toString("hex");
+  const onOtherBox = otherBoxWarning(log);
+  const uplink = { storeId, epoch: () => outbox.epoch(), clock, box, onOtherBox };
   const events = uplinkTo(addr, uplink);
   const control = uplinkTo(addr, uplink);
   const { lost } = outbox.database;
@@ -212,20 +221,20 @@ export async function run(flags: RunFlags, context: CommandContext): Promise<Exi
       store: storeId,
       listen: server.addresses.map(formatAddress).join(","),
       cloud: formatAddress(addr),
+      box,
       ...{ pending, parked, buffer: outbox.path },
     });
     for (const alarm of alarms()) {
       log.warn(alarm);
     }
-    const waiting = inbox.counts().received;
+    const warnOfWaiting = waitingWarning(log, { inbox, hasProgram: flags.exec !== undefined });
     for (const name of flags.execEnv.filter((name) => process.env[name] === undefined)) {
       log.warn("--exec-env names a variable that is not set, and the program does not get it", {
         name,
       });
     }
-    if (flags.exec === undefined && waiting > 0) {
-      log.warn("commands wait for a program that applies them; start with --exec", { waiting });
-    }
+    warnOfWaiting();
+    const say = newsLog(log);
     bridge = new Bridge({
       ...{ outbox, inbox, events, control, clock, random, alarms },
       maxAttempts: flags.execAttempts,
@@ -240,7 +249,12 @@ export async function run(flags: RunFlags, context: CommandContext): Promise<Exi
               onOutput: ({ commandId }, said) =>
                 log.debug(() => `[${plain(commandId)}] the program says: ${said}`),
             }),
-      tell: newsLog(log),
+      tell: (news) => {
+        say(news);
+        if (news.kind === "command") {
+          warnOfWaiting();
+        }
+      },
     });
     const stopped = new Promise<void>((resolve) => {
       interrupted.addEventListener("abort", () => resolve(), { once: true });
@@ -269,6 +283,38 @@ export async function run(flags: RunFlags, context: CommandContext): Promise<Exi
       outbox.close();
     }
   }
+}
+
+/**
+ * Returns a function that warns, once, that commands wait on this disk and that no program applies them.
+ * It is to be called whenever a command may have come. With a program it never warns.
+ */
+function waitingWarning(
+  log: Logger,
+  { inbox, hasProgram }: { readonly inbox: Inbox; readonly hasProgram: boolean },
+): () => void {
+  let isOver = hasProgram;
+  return () => {
+    const waiting = isOver ? 0 : inbox.counts().received;
+    if (waiting > 0) {
+      isOver = true;
+      log.warn("commands wait for a program that applies them; start with --exec", { waiting });
+    }
+  };
+}
+
+/** Returns a function that is told of another box at each report and warns of it once, until it is gone. */
+function otherBoxWarning(log: Logger): (otherBox: string) => void {
+  let warnedOf = "";
+  return (otherBox) => {
+    if (otherBox !== "" && otherBox !== warnedOf) {
+      log.warn("another box speaks for this store", {
+        other: otherBox,
+        hint: "one was cloned or moved, or has the wrong --store: see Two boxes speak for one store in docs/operating-the-bridge.md",
+      });
+    }
+    warnedOf = otherBox;
+  };
 }
 
 /** The flag is another one here than that of `serve`. */
@@ -332,8 +378,13 @@ function newsLog(log: Logger): (news: BridgeNews) => void {
         if (received.kind === "parked") {
           log.warn(`[${plain(type)}] received → parked`, { ...fields, reason: received.reason });
         } else if (received.kind !== "known") {
-          log.info(`[${plain(type)}] received → applying locally`, fields);
+          log.info(`[${plain(type)}] received`, fields);
         }
+        return;
+      }
+      case "applying": {
+        const { type, commandId: command_id, attempts } = news.command;
+        log.info(`[${plain(type)}] → applying locally`, { command_id, attempt: attempts + 1 });
         return;
       }
       case "outcome": {

@@ -49,11 +49,26 @@ const reportRoundTrips = 3;
 /** As the contract has it. */
 const maxAlarms = 10;
 
-/** `epoch` is asked at each call: it changes when the events are numbered anew. */
+export interface UplinkToOptions {
+  readonly storeId: string;
+  /** Is asked at each call: the epoch changes when the events get new numbers. */
+  readonly epoch: () => string;
+  readonly clock: Clock;
+  /** The id that a bridge gave itself at its start; only one bridge of a buffer runs at a time. */
+  readonly box?: string;
+  /**
+   * Is told with the answer to each report which other box speaks for the store; empty if none does.
+   * The cloud says so only to a bridge that has an id.
+   */
+  readonly onOtherBox?: (otherBox: string) => void;
+}
+
 export function uplinkTo(
   address: Address,
-  { storeId, epoch, clock }: { storeId: string; epoch: () => string; clock: Clock },
+  { storeId, epoch, clock, box, onOtherBox }: UplinkToOptions,
 ): UplinkTo {
+  const boxHeader: Readonly<Record<string, string>> =
+    box === undefined ? {} : { "brewctl-box": box };
   const connection = dial(address, { isWatchful: true });
   const client = connection.client(SyncEngine, { bounds: syncEngineAnswers });
 
@@ -65,6 +80,7 @@ export function uplinkTo(
         "brewctl-store": encodeURIComponent(storeId),
         "brewctl-epoch": current,
         "brewctl-checksums": "1",
+        ...boxHeader,
       },
       onHeaders(headers) {
         takesBundles = headers.get("brewctl-bundles").length > 0;
@@ -158,10 +174,13 @@ export function uplinkTo(
       }
     },
     async report(report, { signal }) {
-      const { clockOffsetMs } = await client.reportStatus(onReport(report, storeId, epoch()), {
+      const message = onReport(report, storeId, epoch());
+      const { clockOffsetMs, otherBox } = await client.reportStatus(message, {
         signal,
+        metadata: boxHeader,
         deadline: clock.now() + reportTimeoutMs + reportRoundTrips * connection.roundTripMs,
       });
+      onOtherBox?.(otherBox);
       return Number(clockOffsetMs);
     },
     async answer(questionId, parts, { signal }) {
