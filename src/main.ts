@@ -13,6 +13,7 @@ import type { CommandGroup, CommandModule } from "./commands/command-module.ts";
 import { readWords } from "./commands/go-flags.ts";
 import type { TerminalFlags } from "./commands/terminal.ts";
 import { messageOf, StatusError, statusCodes, UsageError } from "./errors.ts";
+import { flushed, stopBlocking } from "./output-streams.ts";
 import { plain } from "./plain.ts";
 import { dieBy, type Exit, onStopSignals, Stop } from "./shutdown.ts";
 import { version } from "./version.ts";
@@ -62,6 +63,12 @@ const usageExit = 2;
 const statusExitBase = 64;
 
 /**
+ * How long a process that was told to end waits for a slow reader of its output, in milliseconds: much
+ * longer than a reader takes that reads at all, and much shorter than supervisors wait before SIGKILL.
+ */
+const lastWordsMs = 1_000;
+
+/**
  * Aborts when standard output takes no more: with a `Stop` when its reader has gone, as `head`
  * does, with a `UsageError` when it cannot be written, as on a full disk.
  */
@@ -79,6 +86,12 @@ process.stderr.on("error", ({ code }: NodeJS.ErrnoException) => {
     outputLost.abort(new Stop("reader gone"));
   }
 });
+
+stopBlocking(process.stdout);
+stopBlocking(process.stderr);
+
+/** Aborts with the first SIGINT or SIGTERM that a command is sent. */
+const toldToStop = new AbortController();
 
 /** Runs one command line. `argv` is without node and script. */
 async function main(argv: readonly string[]): Promise<Exit> {
@@ -179,18 +192,17 @@ async function runCommand(
   { run, takesSecondInterrupt = false }: CommandModule,
 ): Promise<Exit> {
   const { openTerminal } = await import("./commands/terminal.ts");
-  const first = new AbortController();
   const second = new AbortController();
   const stopListening = onStopSignals(
     (signal) => {
       if (signal === "SIGINT" && process.stderr.isTTY) {
         terminal.endLine();
       }
-      first.abort(new Stop(signal === "SIGINT" ? "Ctrl+C" : signal, signal));
+      toldToStop.abort(new Stop(signal === "SIGINT" ? "Ctrl+C" : signal, signal));
     },
     takesSecondInterrupt ? () => second.abort() : dieBy,
   );
-  const interrupted = first.signal;
+  const interrupted = toldToStop.signal;
   const terminal = openTerminal(flags, {
     stdout: process.stdout,
     stderr: process.stderr,
@@ -276,22 +288,20 @@ function complain(error: unknown): number {
   return isUsage ? usageExit : statusExitBase + statusCodes[error.code];
 }
 
-main(process.argv.slice(2)).then((exit) => {
+main(process.argv.slice(2)).then(async (exit) => {
+  const withinMs = toldToStop.signal.aborted ? lastWordsMs : undefined;
+  // What the reader has not taken yet would be cut off.
+  await Promise.all([flushed(process.stdout, { withinMs }), flushed(process.stderr, { withinMs })]);
   if (typeof exit !== "number") {
     dieBy(exit);
     return;
   }
-  // What a pipe has not taken yet would be cut off by process.exit.
-  process.stdout.write("", () =>
-    process.stderr.write("", () =>
-      // A write that failed says so in an event of its own, which comes after these callbacks.
-      setImmediate(() => {
-        const lost: unknown = outputLost.signal.reason;
-        const isLost = lost instanceof UsageError && exit !== usageExit;
-        // Not left to the event loop: to take a heap apart piece by piece is a tenth of a short
-        // call, and a peer that does not hang up would keep us here.
-        process.exit(isLost ? complain(lost) : exit);
-      }),
-    ),
-  );
+  // A write that failed says so in an event of its own, which comes after these callbacks.
+  setImmediate(() => {
+    const lost: unknown = outputLost.signal.reason;
+    const isLost = lost instanceof UsageError && exit !== usageExit;
+    // Not left to the event loop: to take a heap apart piece by piece is a tenth of a short
+    // call, and a peer that does not hang up would keep us here.
+    process.exit(isLost ? complain(lost) : exit);
+  });
 });
