@@ -11,9 +11,10 @@ import { Argument, Command, CommanderError } from "commander";
 import { systemClock, systemRandom } from "./clock.ts";
 import type { CommandGroup, CommandModule } from "./commands/command-module.ts";
 import { readWords } from "./commands/go-flags.ts";
+import { flushed, stopBlocking } from "./commands/output-streams.ts";
 import type { TerminalFlags } from "./commands/terminal.ts";
 import { messageOf, StatusError, statusCodes, UsageError } from "./errors.ts";
-import { flushed, stopBlocking } from "./output-streams.ts";
+
 import { plain } from "./plain.ts";
 import { dieBy, type Exit, onStopSignals, Stop } from "./shutdown.ts";
 import { version } from "./version.ts";

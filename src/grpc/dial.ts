@@ -8,7 +8,7 @@ import {
   Client as GrpcClient,
 } from "@grpc/grpc-js";
 import { type Address, formatAddress, isLocal } from "../address.ts";
-import { systemClock } from "../clock.ts";
+import { sleepUntil, systemClock } from "../clock.ts";
 import { StatusError } from "../errors.ts";
 import { type AnswerBounds, answerCheck } from "./bounds.ts";
 import { type CallOptions, type Client, startCall } from "./call.ts";
@@ -19,6 +19,9 @@ export type { AnswerHeaders, CallOptions, Client } from "./call.ts";
 
 /** Between two attempts while waiting for a server, in milliseconds: soon at first, then this. */
 const maxPauseMs = 1_000;
+
+/** How long grpc-js may take to say why a connection was refused, in milliseconds; it says it at once. */
+const whyPatienceMs = 100;
 
 /** What grpc-js says of a call that the server has ended with HTTP/2's ENHANCE_YOUR_CALM. */
 const calmDetails = "Bandwidth exhausted or memory limit exceeded";
@@ -109,13 +112,13 @@ export function dial(
       if (openedWithMs !== keepaliveMs) {
         redial();
       }
-      const giveUpAt = systemClock.now() + (waitMs ?? 0);
+      const giveUpAt = systemClock.monotonic() + (waitMs ?? 0);
       let why = "no answer; the host does not respond, or does not speak gRPC";
       for (let attempts = 1; ; attempts += 1) {
         const outcome = await attempt(grpcClient, {
           until: Math.min(
             deadline,
-            systemClock.now() + attemptMs,
+            systemClock.monotonic() + attemptMs,
             waitMs === undefined ? Number.POSITIVE_INFINITY : giveUpAt,
           ),
           signal,
@@ -123,7 +126,7 @@ export function dial(
         if (outcome === "ready") {
           return;
         }
-        if (systemClock.now() >= deadline) {
+        if (systemClock.monotonic() >= deadline) {
           throw new StatusError(
             "DEADLINE_EXCEEDED",
             `no connection to ${formatAddress(address)} before the deadline`,
@@ -135,7 +138,7 @@ export function dial(
         // A channel that was refused stays so while grpc-js backs off, and one that hears nothing
         // never will: either would dial nobody if it were asked again.
         redial();
-        const leftMs = giveUpAt - systemClock.now();
+        const leftMs = giveUpAt - systemClock.monotonic();
         if (leftMs <= 0) {
           throw unavailable(address, why, waitMs);
         }
@@ -170,32 +173,41 @@ function connect(address: Address, options: ChannelOptions): GrpcClient {
   });
 }
 
-/** One attempt to connect; `silent` when nothing was decided until then. */
+/**
+ * Makes one attempt to connect. Resolves with `silent` when nothing is decided at `until`, an instant of
+ * the monotonic clock. grpc-js would take an instant of the wall clock, which may be set meanwhile.
+ */
 async function attempt(
   grpcClient: GrpcClient,
   { until, signal }: { until: number; signal: AbortSignal },
 ): Promise<"ready" | "refused" | "silent"> {
   const channel = grpcClient.getChannel();
-  for (;;) {
-    signal.throwIfAborted();
-    const state = channel.getConnectivityState(true);
-    if (state === connectivityState.READY) {
-      return "ready";
-    }
-    if (state === connectivityState.TRANSIENT_FAILURE) {
-      return "refused";
-    }
-    const hasChanged = await new Promise<boolean>((resolve, reject) => {
-      const onAbort = () => reject(signal.reason);
-      signal.addEventListener("abort", onAbort, { once: true });
-      channel.watchConnectivityState(state, until, (error) => {
-        signal.removeEventListener("abort", onAbort);
-        resolve(error === undefined);
+  const over = new AbortController();
+  const timeUp = sleepUntil(systemClock, until, {
+    signal: AbortSignal.any([signal, over.signal]),
+  }).then(() => "silent" as const);
+  timeUp.catch(() => {});
+  const decided = async () => {
+    for (;;) {
+      const state = channel.getConnectivityState(true);
+      if (state === connectivityState.READY) {
+        return "ready";
+      }
+      if (state === connectivityState.TRANSIENT_FAILURE) {
+        return "refused";
+      }
+      await new Promise<void>((resolve) => {
+        // It never calls back with an error, since there is no deadline.
+        channel.watchConnectivityState(state, Number.POSITIVE_INFINITY, () => resolve());
       });
-    });
-    if (!hasChanged) {
-      return "silent";
+      over.signal.throwIfAborted();
     }
+  };
+  signal.throwIfAborted();
+  try {
+    return await Promise.race([decided(), timeUp]);
+  } finally {
+    over.abort();
   }
 }
 
@@ -206,9 +218,14 @@ async function attempt(
 function whyRefused(grpcClient: GrpcClient): Promise<string> {
   return new Promise((resolve) => {
     const none = (bytes: Buffer) => bytes;
-    const soon = { deadline: systemClock.now() + 100 };
-    grpcClient.makeUnaryRequest("/", none, none, Buffer.alloc(0), soon, (error) =>
-      resolve(error?.details ?? "the connection was lost"),
+    const over = new AbortController();
+    const call = grpcClient.makeUnaryRequest("/", none, none, Buffer.alloc(0), (error) => {
+      over.abort();
+      resolve(error?.details ?? "the connection was lost");
+    });
+    systemClock.sleep(whyPatienceMs, over).then(
+      () => call.cancel(),
+      () => {},
     );
   });
 }

@@ -98,7 +98,7 @@ export function uplinkTo(
         await client.uploadBufferedEvents(onWire(bundles), {
           ...callOptions(options),
           onSent: options.onSent,
-          deadline: clock.now() + summaryTimeoutMs,
+          deadline: clock.monotonic() + summaryTimeoutMs,
         });
       return {
         ...{ accepted, rejected, duplicates, refused },
@@ -140,7 +140,7 @@ export function uplinkTo(
     async report(report, { signal }) {
       const { clockOffsetMs } = await client.reportStatus(onReport(report, storeId, epoch()), {
         signal,
-        deadline: clock.now() + reportTimeoutMs,
+        deadline: clock.monotonic() + reportTimeoutMs,
       });
       return Number(clockOffsetMs);
     },

@@ -10,7 +10,7 @@
  */
 
 import { closeSync, constants, openSync, realpathSync } from "node:fs";
-import { systemClock } from "./clock.ts";
+import { systemClock } from "../clock.ts";
 
 /** A stream on a file descriptor, as Node makes one for standard output and standard error. */
 export type OutputStream = NodeJS.WriteStream & { readonly fd: number };
