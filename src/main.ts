@@ -16,7 +16,7 @@ import type { TerminalFlags } from "./commands/terminal.ts";
 import { messageOf, StatusError, statusCodes, UsageError } from "./errors.ts";
 
 import { plain } from "./plain.ts";
-import { dieBy, type Exit, onStopSignals, Stop } from "./shutdown.ts";
+import { dieBy, type Exit, keepIgnoredSignals, onStopSignals, Stop } from "./shutdown.ts";
 import { version } from "./version.ts";
 
 const commands: Readonly<Record<string, () => Promise<CommandModule | CommandGroup>>> = {
@@ -46,7 +46,8 @@ Exit codes
              .join(", ")
              .replace(/(.{1,70})(?:, |$)/g, "$1\n           ")
              .trimEnd()}
-  130, 143 Ctrl+C, SIGTERM: brewctl dies by the signal itself, so a shell loop ends too
+  129, 130, 143
+           SIGHUP, Ctrl+C, SIGTERM: brewctl dies by the signal itself, so a shell loop ends too
            (serve stops gracefully instead, with 0)`;
 
 const rootExamples = `\
@@ -88,10 +89,11 @@ process.stderr.on("error", ({ code }: NodeJS.ErrnoException) => {
   }
 });
 
+keepIgnoredSignals(process.env);
 stopBlocking(process.stdout);
 stopBlocking(process.stderr);
 
-/** Aborts with the first SIGINT or SIGTERM that a command is sent. */
+/** Aborts with the first SIGHUP, SIGINT or SIGTERM that a command is sent. */
 const toldToStop = new AbortController();
 
 /** Runs one command line. `argv` is without node and script. */
