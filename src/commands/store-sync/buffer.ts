@@ -92,12 +92,12 @@ export function placeOf(flags: BufferFlags): {
   readonly path: string;
   readonly storeId: string | undefined;
 } {
+  if (flags.buffer !== undefined) {
+    return { path: flags.buffer, storeId: flags.store };
+  }
   const folder = join(stateFolder(process.env), "stores");
-  const storeId = flags.store ?? (flags.buffer === undefined ? onlyStore(folder) : undefined);
-  return {
-    path: flags.buffer ?? join(folder, folderName(storeId ?? ""), "buffer.db"),
-    storeId,
-  };
+  const storeId = flags.store ?? onlyStore(folder);
+  return { path: join(folder, folderName(storeId), "buffer.db"), storeId };
 }
 
 /** Throws, with the buffer closed, if another process drains it. */
