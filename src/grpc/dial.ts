@@ -13,7 +13,8 @@ import { StatusError } from "../errors.ts";
 import { type AnswerBounds, answerCheck } from "./bounds.ts";
 import { type CallOptions, type Client, startCall } from "./call.ts";
 import { ClientPool } from "./client-pool.ts";
-import { clientOptions, connectTimeoutMs, loopbackOptions, watchfulOptions } from "./options.ts";
+import { clientOptions, connectTimeoutMs, watchfulOptions } from "./options.ts";
+import { type HttpProxy, proxyFor, proxyOptions } from "./proxy.ts";
 
 export type { AnswerHeaders, CallOptions, Client } from "./call.ts";
 
@@ -77,7 +78,9 @@ export function dial(
 ): Connection {
   const options: ChannelOptions = { ...clientOptions, ...(isWatchful ? watchfulOptions : {}) };
   let { keepaliveMs = Number(options["grpc.keepalive_time_ms"]) } = settings;
-  const open = () => connect(address, { ...options, "grpc.keepalive_time_ms": keepaliveMs });
+  const proxy = proxyOf(address);
+  const open = () =>
+    connect(address, { proxy, options: { ...options, "grpc.keepalive_time_ms": keepaliveMs } });
   let grpcClient = open();
   let pool = new ClientPool(grpcClient, open);
   let openedWithMs = keepaliveMs;
@@ -140,7 +143,7 @@ export function dial(
         redial();
         const leftMs = giveUpAt - systemClock.monotonic();
         if (leftMs <= 0) {
-          throw unavailable(address, why, waitMs);
+          throw unavailable(address, { why, waitMs, proxy });
         }
         await systemClock.sleep(Math.min(leftMs, attempts * 100, maxPauseMs), { signal });
       }
@@ -163,12 +166,22 @@ export function dial(
   };
 }
 
-function connect(address: Address, options: ChannelOptions): GrpcClient {
+/** A proxy from the environment is never meant for a server on this machine. */
+function proxyOf(address: Address): HttpProxy | undefined {
+  return address.kind === "unix" || isLocal(address)
+    ? undefined
+    : proxyFor(address.host, process.env);
+}
+
+function connect(
+  address: Address,
+  { proxy, options }: { readonly proxy: HttpProxy | undefined; readonly options: ChannelOptions },
+): GrpcClient {
   const target = formatAddress(
     address.kind === "tcp" && address.host === "" ? { ...address, host: "localhost" } : address,
   );
-  return new GrpcClient(target, credentials.createInsecure(), {
-    ...(isLocal(address) ? loopbackOptions : {}),
+  return new GrpcClient(proxy?.address ?? target, credentials.createInsecure(), {
+    ...proxyOptions(proxy, target),
     ...options,
   });
 }
@@ -230,9 +243,23 @@ function whyRefused(grpcClient: GrpcClient): Promise<string> {
   });
 }
 
-function unavailable(address: Address, why: string, waitMs: number | undefined): StatusError {
+function unavailable(
+  address: Address,
+  {
+    why,
+    waitMs,
+    proxy,
+  }: {
+    readonly why: string;
+    readonly waitMs: number | undefined;
+    readonly proxy: HttpProxy | undefined;
+  },
+): StatusError {
   const where = formatAddress(address);
   const patience = waitMs === undefined ? "" : ` after waiting ${waitMs / 1000} s`;
+  if (proxy !== undefined) {
+    return unavailableThrough(proxy, `${where}${patience}`, why);
+  }
   if (/ECONNREFUSED|ENOENT/.test(why)) {
     const isDefault = address.kind === "tcp" && address.port === 50052;
     return new StatusError("UNAVAILABLE", `no server at ${where}${patience}`, {
@@ -251,7 +278,31 @@ function unavailable(address: Address, why: string, waitMs: number | undefined):
       hint: "check --addr and BREWCTL_ADDR",
     });
   }
-  // Of what grpc-js says only the part that tells something.
-  const reason = why.replace(/^No connection established. Last error: | ?Resolution note: ?$/g, "");
-  return new StatusError("UNAVAILABLE", `cannot reach ${where}${patience}: ${reason}`);
+  return new StatusError("UNAVAILABLE", `cannot reach ${where}${patience}: ${shortened(why)}`);
+}
+
+/** The server itself was never called, so nothing is said of it. */
+function unavailableThrough(
+  { address, variable }: HttpProxy,
+  where: string,
+  why: string,
+): StatusError {
+  const reason = /resolution failed/i.test(why)
+    ? "no such host"
+    : /protocol error/i.test(why)
+      ? "what answers there does not speak gRPC without TLS"
+      : /undefined/.test(why)
+        ? // Of a proxy that refuses, and of one that is not there, grpc-js says no more than that.
+          "no connection"
+        : shortened(why);
+  return new StatusError(
+    "UNAVAILABLE",
+    `cannot reach ${where} through the proxy ${address} of ${variable}: ${reason}`,
+    { hint: `check ${variable}, or name the server in no_proxy if it can be reached without` },
+  );
+}
+
+/** Leaves of what grpc-js says only the part that tells something. */
+function shortened(why: string): string {
+  return why.replace(/^No connection established. Last error: | ?Resolution note: ?$/g, "");
 }

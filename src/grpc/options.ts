@@ -49,12 +49,6 @@ export const clientOptions = {
 } satisfies ChannelOptions;
 
 /**
- * A proxy from the environment is never meant for a server on this machine, but grpc-js asks it
- * for loopback too.
- */
-export const loopbackOptions = { "grpc.enable_http_proxy": 0 } satisfies ChannelOptions;
-
-/**
  * A store's link: a connection that died without a word is noticed within eight seconds, of which
  * the first five are silence.
  */
