@@ -11,10 +11,12 @@ import { Argument, Command, CommanderError } from "commander";
 import { systemClock, systemRandom } from "./clock.ts";
 import type { CommandGroup, CommandModule } from "./commands/command-module.ts";
 import { readWords } from "./commands/go-flags.ts";
+import { flushed, stopBlocking } from "./commands/output-streams.ts";
 import type { TerminalFlags } from "./commands/terminal.ts";
 import { messageOf, StatusError, statusCodes, UsageError } from "./errors.ts";
+
 import { plain } from "./plain.ts";
-import { dieBy, type Exit, onStopSignals, Stop } from "./shutdown.ts";
+import { dieBy, type Exit, keepIgnoredSignals, onStopSignals, Stop } from "./shutdown.ts";
 import { version } from "./version.ts";
 
 const commands: Readonly<Record<string, () => Promise<CommandModule | CommandGroup>>> = {
@@ -44,7 +46,8 @@ Exit codes
              .join(", ")
              .replace(/(.{1,70})(?:, |$)/g, "$1\n           ")
              .trimEnd()}
-  130, 143 Ctrl+C, SIGTERM: brewctl dies by the signal itself, so a shell loop ends too
+  129, 130, 143
+           SIGHUP, Ctrl+C, SIGTERM: brewctl dies by the signal itself, so a shell loop ends too
            (serve stops gracefully instead, with 0)`;
 
 const rootExamples = `\
@@ -60,6 +63,12 @@ const faultExit = 1;
 const usageExit = 2;
 /** As grpcurl does it: clear of the codes above, and the status can be read off. */
 const statusExitBase = 64;
+
+/**
+ * How long a process that was told to end waits for a slow reader of its output, in milliseconds: much
+ * longer than a reader takes that reads at all, and much shorter than supervisors wait before SIGKILL.
+ */
+const lastWordsMs = 1_000;
 
 /**
  * Aborts when standard output takes no more: with a `Stop` when its reader has gone, as `head`
@@ -91,6 +100,13 @@ function usualWords(argv: readonly string[]): readonly string[] {
   }
   return second === "help" && Object.hasOwn(commands, first) ? ["help", first, ...rest] : argv;
 }
+
+keepIgnoredSignals(process.env);
+stopBlocking(process.stdout);
+stopBlocking(process.stderr);
+
+/** Aborts with the first SIGHUP, SIGINT or SIGTERM that a command is sent. */
+const toldToStop = new AbortController();
 
 /** Runs one command line. `words` is without node and script. */
 async function main(words: readonly string[]): Promise<Exit> {
@@ -205,18 +221,17 @@ async function runCommand(
   { run, takesSecondInterrupt = false }: CommandModule,
 ): Promise<Exit> {
   const { openTerminal } = await import("./commands/terminal.ts");
-  const first = new AbortController();
   const second = new AbortController();
   const stopListening = onStopSignals(
     (signal) => {
       if (signal === "SIGINT" && process.stderr.isTTY) {
         terminal.endLine();
       }
-      first.abort(new Stop(signal === "SIGINT" ? "Ctrl+C" : signal, signal));
+      toldToStop.abort(new Stop(signal === "SIGINT" ? "Ctrl+C" : signal, signal));
     },
     takesSecondInterrupt ? () => second.abort() : dieBy,
   );
-  const interrupted = first.signal;
+  const interrupted = toldToStop.signal;
   const terminal = openTerminal(flags, {
     stdout: process.stdout,
     stderr: process.stderr,
@@ -303,22 +318,20 @@ function complain(error: unknown): number {
   return isUsage ? usageExit : statusExitBase + statusCodes[error.code];
 }
 
-main(process.argv.slice(2)).then((exit) => {
+main(process.argv.slice(2)).then(async (exit) => {
+  const withinMs = toldToStop.signal.aborted ? lastWordsMs : undefined;
+  // What the reader has not taken yet would be cut off.
+  await Promise.all([flushed(process.stdout, { withinMs }), flushed(process.stderr, { withinMs })]);
   if (typeof exit !== "number") {
     dieBy(exit);
     return;
   }
-  // What a pipe has not taken yet would be cut off by process.exit.
-  process.stdout.write("", () =>
-    process.stderr.write("", () =>
-      // A write that failed says so in an event of its own, which comes after these callbacks.
-      setImmediate(() => {
-        const lost: unknown = outputLost.signal.reason;
-        const isLost = lost instanceof UsageError && exit !== usageExit;
-        // Not left to the event loop: to take a heap apart piece by piece is a tenth of a short
-        // call, and a peer that does not hang up would keep us here.
-        process.exit(isLost ? complain(lost) : exit);
-      }),
-    ),
-  );
+  // A write that failed says so in an event of its own, which comes after these callbacks.
+  setImmediate(() => {
+    const lost: unknown = outputLost.signal.reason;
+    const isLost = lost instanceof UsageError && exit !== usageExit;
+    // Not left to the event loop: to take a heap apart piece by piece is a tenth of a short
+    // call, and a peer that does not hang up would keep us here.
+    process.exit(isLost ? complain(lost) : exit);
+  });
 });

@@ -78,7 +78,7 @@ export async function makeClientCall<S extends DescService>(
   await checkObserveFlags(flags);
 
   const startedAt = clock.monotonic();
-  const deadline = flags.deadline === undefined ? undefined : clock.now() + flags.deadline;
+  const deadline = flags.deadline === undefined ? undefined : clock.monotonic() + flags.deadline;
   const over = new AbortController();
   const stop = (reason: Stop) => over.abort(reason);
   const signal = AbortSignal.any([over.signal, interrupted, terminal.outputLost]);

@@ -126,8 +126,9 @@ export const examples = `\
   brewctl serve --memory --fault-lose-ack 0.1      a lesson: see make scenario NAME=lost-ack`;
 
 export const notes = `\
-Ctrl+C or SIGTERM stops gracefully: subscriptions and chats end at once with UNAVAILABLE, uploads
-may finish within --grace. A second Ctrl+C does not wait. Health and reflection are always on.
+Ctrl+C, SIGTERM or SIGHUP stops gracefully: subscriptions and chats end at once with UNAVAILABLE,
+uploads may finish within --grace. A second Ctrl+C does not wait. Under nohup SIGHUP is ignored.
+Health and reflection are always on.
 
 The ledger of the store bridge is opened by the first store that calls, or at the start with
 --data-dir; one server at a time can have it.`;

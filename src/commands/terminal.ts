@@ -132,6 +132,12 @@ export function openTerminal(
     }
   };
 
+  const drained = async (stream: NodeJS.WriteStream) => {
+    blocked.start();
+    await once(stream, "drain", { signal: noLongerWaits }).catch(() => {});
+    blocked.stop();
+  };
+
   return {
     out: chalkFor(supportsColor),
     err: chalkFor(supportsColorStderr),
@@ -159,10 +165,11 @@ export function openTerminal(
       const line = printableLine(text);
       if (live !== undefined && isOneTerminal) {
         live.print(line);
+        if (stderr.writableNeedDrain) {
+          await drained(stderr);
+        }
       } else if (!outputLost.aborted && !stdout.write(`${line}\n`)) {
-        blocked.start();
-        await once(stdout, "drain", { signal: noLongerWaits }).catch(() => {});
-        blocked.stop();
+        await drained(stdout);
       }
     },
     say(line) {
@@ -202,6 +209,7 @@ export function openTerminal(
       live = new LivePicture({
         draw: drawNow,
         write: (text) => stderr.write(text),
+        isBehind: () => stderr.writableNeedDrain,
         screen: () => ({ columns: columnsOf(stderr, env), rows: rowsOf(stderr) }),
         clock,
       });

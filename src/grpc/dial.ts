@@ -8,19 +8,14 @@ import {
   Client as GrpcClient,
 } from "@grpc/grpc-js";
 import { type Address, formatAddress, isLocal } from "../address.ts";
-import { systemClock } from "../clock.ts";
+import { sleepUntil, systemClock } from "../clock.ts";
 import { StatusError } from "../errors.ts";
 import { type AnswerBounds, answerCheck } from "./bounds.ts";
 import { type CallOptions, type Client, startCall } from "./call.ts";
 import { ClientPool } from "./client-pool.ts";
 import { Liveness, PathTimes } from "./liveness.ts";
-import {
-  clientOptions,
-  connectTimeoutMs,
-  livenessSilenceMs,
-  loopbackOptions,
-  watchfulOptions,
-} from "./options.ts";
+import { clientOptions, connectTimeoutMs, livenessSilenceMs, watchfulOptions } from "./options.ts";
+import { type HttpProxy, proxyFor, proxyOptions } from "./proxy.ts";
 
 export type { AnswerHeaders, CallOptions, Client } from "./call.ts";
 
@@ -29,6 +24,9 @@ const lateAttempts = 6;
 
 /** Between two attempts while waiting for a server, in milliseconds: soon at first, then this. */
 const maxPauseMs = 1_000;
+
+/** How long grpc-js may take to say why a connection was refused, in milliseconds; it says it at once. */
+const whyPatienceMs = 100;
 
 /** What grpc-js says of a call that the server has ended with HTTP/2's ENHANCE_YOUR_CALM. */
 const calmDetails = "Bandwidth exhausted or memory limit exceeded";
@@ -96,7 +94,8 @@ export function dial(
   let { keepaliveMs = livenessSilenceMs } = settings;
   const path = new PathTimes();
   const liveness = new Liveness({ path, silenceMs: () => keepaliveMs });
-  const open = () => connect(address, options);
+  const proxy = proxyOf(address);
+  const open = () => connect(address, { proxy, options });
   const dialled = (): Dialled => {
     const grpcClient = open();
     return { grpcClient, pool: new ClientPool(grpcClient, open), begunAt: 0 };
@@ -135,7 +134,7 @@ export function dial(
   };
   return {
     async ready({ signal, waitMs, deadline = Number.POSITIVE_INFINITY }) {
-      const giveUpAt = systemClock.now() + (waitMs ?? 0);
+      const giveUpAt = systemClock.monotonic() + (waitMs ?? 0);
       let why = "no answer; the host does not respond, or does not speak gRPC";
       for (let attempts = 1; ; attempts += 1) {
         const now = systemClock.monotonic();
@@ -145,7 +144,7 @@ export function dial(
         const outcome = await attemptAny(current, late, {
           until: Math.min(
             deadline,
-            systemClock.now() + attemptMs,
+            systemClock.monotonic() + attemptMs,
             waitMs === undefined ? Number.POSITIVE_INFINITY : giveUpAt,
           ),
           signal,
@@ -162,7 +161,7 @@ export function dial(
           }
           return;
         }
-        if (systemClock.now() >= deadline) {
+        if (systemClock.monotonic() >= deadline) {
           throw new StatusError(
             "DEADLINE_EXCEEDED",
             `no connection to ${formatAddress(address)} before the deadline`,
@@ -176,9 +175,9 @@ export function dial(
           late.push(current);
         }
         current = dialled();
-        const leftMs = giveUpAt - systemClock.now();
+        const leftMs = giveUpAt - systemClock.monotonic();
         if (leftMs <= 0) {
-          throw unavailable(address, why, waitMs);
+          throw unavailable(address, { why, waitMs, proxy });
         }
         await systemClock.sleep(Math.min(leftMs, attempts * 100, maxPauseMs), { signal });
       }
@@ -211,12 +210,22 @@ export function dial(
   };
 }
 
-function connect(address: Address, options: ChannelOptions): GrpcClient {
+/** A proxy from the environment is never meant for a server on this machine. */
+function proxyOf(address: Address): HttpProxy | undefined {
+  return address.kind === "unix" || isLocal(address)
+    ? undefined
+    : proxyFor(address.host, process.env);
+}
+
+function connect(
+  address: Address,
+  { proxy, options }: { readonly proxy: HttpProxy | undefined; readonly options: ChannelOptions },
+): GrpcClient {
   const target = formatAddress(
     address.kind === "tcp" && address.host === "" ? { ...address, host: "localhost" } : address,
   );
-  return new GrpcClient(target, credentials.createInsecure(), {
-    ...(isLocal(address) ? loopbackOptions : {}),
+  return new GrpcClient(proxy?.address ?? target, credentials.createInsecure(), {
+    ...proxyOptions(proxy, target),
     ...options,
   });
 }
@@ -250,32 +259,41 @@ function stateOf({ grpcClient }: Dialled, { dials }: { readonly dials: boolean }
   return grpcClient.getChannel().getConnectivityState(dials);
 }
 
-/** One attempt to connect; `silent` when nothing was decided until then. */
+/**
+ * Makes one attempt to connect. Resolves with `silent` when nothing is decided at `until`, an instant of
+ * the monotonic clock. grpc-js would take an instant of the wall clock, which may be set meanwhile.
+ */
 async function attempt(
   dialled: Dialled,
   { until, signal }: { until: number; signal: AbortSignal },
 ): Promise<Dialled | "refused" | "silent"> {
   const channel = dialled.grpcClient.getChannel();
-  for (;;) {
-    signal.throwIfAborted();
-    const state = stateOf(dialled, { dials: true });
-    if (state === connectivityState.READY) {
-      return dialled;
-    }
-    if (state === connectivityState.TRANSIENT_FAILURE) {
-      return "refused";
-    }
-    const hasChanged = await new Promise<boolean>((resolve, reject) => {
-      const onAbort = () => reject(signal.reason);
-      signal.addEventListener("abort", onAbort, { once: true });
-      channel.watchConnectivityState(state, until, (error) => {
-        signal.removeEventListener("abort", onAbort);
-        resolve(error === undefined);
+  const over = new AbortController();
+  const timeUp = sleepUntil(systemClock, until, {
+    signal: AbortSignal.any([signal, over.signal]),
+  }).then(() => "silent" as const);
+  timeUp.catch(() => {});
+  const decided = async () => {
+    for (;;) {
+      const state = stateOf(dialled, { dials: true });
+      if (state === connectivityState.READY) {
+        return dialled;
+      }
+      if (state === connectivityState.TRANSIENT_FAILURE) {
+        return "refused";
+      }
+      await new Promise<void>((resolve) => {
+        // It never calls back with an error, since there is no deadline.
+        channel.watchConnectivityState(state, Number.POSITIVE_INFINITY, () => resolve());
       });
-    });
-    if (!hasChanged) {
-      return "silent";
+      over.signal.throwIfAborted();
     }
+  };
+  signal.throwIfAborted();
+  try {
+    return await Promise.race([decided(), timeUp]);
+  } finally {
+    over.abort();
   }
 }
 
@@ -286,16 +304,35 @@ async function attempt(
 function whyRefused(grpcClient: GrpcClient): Promise<string> {
   return new Promise((resolve) => {
     const none = (bytes: Buffer) => bytes;
-    const soon = { deadline: systemClock.now() + 100 };
-    grpcClient.makeUnaryRequest("/", none, none, Buffer.alloc(0), soon, (error) =>
-      resolve(error?.details ?? "the connection was lost"),
+    const over = new AbortController();
+    const call = grpcClient.makeUnaryRequest("/", none, none, Buffer.alloc(0), (error) => {
+      over.abort();
+      resolve(error?.details ?? "the connection was lost");
+    });
+    systemClock.sleep(whyPatienceMs, over).then(
+      () => call.cancel(),
+      () => {},
     );
   });
 }
 
-function unavailable(address: Address, why: string, waitMs: number | undefined): StatusError {
+function unavailable(
+  address: Address,
+  {
+    why,
+    waitMs,
+    proxy,
+  }: {
+    readonly why: string;
+    readonly waitMs: number | undefined;
+    readonly proxy: HttpProxy | undefined;
+  },
+): StatusError {
   const where = formatAddress(address);
   const patience = waitMs === undefined ? "" : ` after waiting ${waitMs / 1000} s`;
+  if (proxy !== undefined) {
+    return unavailableThrough(proxy, `${where}${patience}`, why);
+  }
   if (/ECONNREFUSED|ENOENT/.test(why)) {
     const isDefault = address.kind === "tcp" && address.port === 50052;
     return new StatusError("UNAVAILABLE", `no server at ${where}${patience}`, {
@@ -314,7 +351,31 @@ function unavailable(address: Address, why: string, waitMs: number | undefined):
       hint: "check --addr and BREWCTL_ADDR",
     });
   }
-  // Of what grpc-js says only the part that tells something.
-  const reason = why.replace(/^No connection established. Last error: | ?Resolution note: ?$/g, "");
-  return new StatusError("UNAVAILABLE", `cannot reach ${where}${patience}: ${reason}`);
+  return new StatusError("UNAVAILABLE", `cannot reach ${where}${patience}: ${shortened(why)}`);
+}
+
+/** The server itself was never called, so nothing is said of it. */
+function unavailableThrough(
+  { address, variable }: HttpProxy,
+  where: string,
+  why: string,
+): StatusError {
+  const reason = /resolution failed/i.test(why)
+    ? "no such host"
+    : /protocol error/i.test(why)
+      ? "what answers there does not speak gRPC without TLS"
+      : /undefined/.test(why)
+        ? // Of a proxy that refuses, and of one that is not there, grpc-js says no more than that.
+          "no connection"
+        : shortened(why);
+  return new StatusError(
+    "UNAVAILABLE",
+    `cannot reach ${where} through the proxy ${address} of ${variable}: ${reason}`,
+    { hint: `check ${variable}, or name the server in no_proxy if it can be reached without` },
+  );
+}
+
+/** Leaves of what grpc-js says only the part that tells something. */
+function shortened(why: string): string {
+  return why.replace(/^No connection established. Last error: | ?Resolution note: ?$/g, "");
 }

@@ -23,6 +23,7 @@ import type {
   StatusObject,
 } from "@grpc/grpc-js";
 import { StreamDecoder } from "@grpc/grpc-js/build/src/stream-decoder.js";
+import { systemClock } from "../clock.ts";
 import type { StatusError } from "../errors.ts";
 import { FrameDecoder, framed, headerBytes } from "./frames.ts";
 import type { OpenStream } from "./open-stream.ts";
@@ -65,11 +66,16 @@ const innerCalls = new WeakMap<object, InnerCall>();
 export class InnerCall {
   /** What the call takes of its connection; set when the call was admitted. */
   openStream: OpenStream | undefined;
+  /** When the client will have given up, as `systemClock.monotonic()` counts; Infinity if it did not say. */
+  readonly deadline: number;
   #requests: Requests | undefined;
   readonly #base: BaseCall;
 
+  /** To be called as soon as the call has come, since its deadline is a time of the wall clock until then. */
   constructor(base: BaseCall) {
     this.#base = base;
+    const leftMs = Number(base.getDeadline()) - systemClock.now();
+    this.deadline = systemClock.monotonic() + leftMs;
   }
 
   /** The HTTP/2 stream of the call. */
@@ -86,11 +92,6 @@ export class InnerCall {
   /** The headers that the client sent, without those that are gRPC's own. */
   get metadata(): Metadata {
     return this.#base.metadata;
-  }
-
-  /** When the client will have given up, in Unix milliseconds; Infinity if it did not say. */
-  get deadline(): number {
-    return Number(this.#base.getDeadline());
   }
 
   /** Hands all incoming bytes to `decode` instead of grpc-js's decoder. What it throws ends the call. */

@@ -48,12 +48,6 @@ export const clientOptions = {
   "grpc.per_rpc_retry_buffer_size": 0,
 } satisfies ChannelOptions;
 
-/**
- * A proxy from the environment is never meant for a server on this machine, but grpc-js asks it
- * for loopback too.
- */
-export const loopbackOptions = { "grpc.enable_http_proxy": 0 } satisfies ChannelOptions;
-
 /** How long a silence lasts on a watched connection before the peer is asked for a sign of life, in milliseconds. */
 export const livenessSilenceMs = 5_000;
 

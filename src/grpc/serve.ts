@@ -170,7 +170,7 @@ function admit(
     call.fail(why);
     stream.ended();
   };
-  if (call.deadline <= systemClock.now()) {
+  if (call.deadline <= systemClock.monotonic()) {
     refuse(new StatusError("DEADLINE_EXCEEDED", "the deadline had passed when the call came"));
     return;
   }

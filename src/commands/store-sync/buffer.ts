@@ -102,17 +102,16 @@ export function placeOf(
   flags: BufferFlags,
   terminal: Pick<Terminal, "say">,
 ): { readonly path: string; readonly storeId: string | undefined } {
-  const folder = join(stateFolder(process.env), "stores");
   const fault = flags.store === undefined ? undefined : faultOfName("--store", flags.store);
   if (fault !== undefined) {
     throw new UsageError(fault);
   }
-  const storeId =
-    flags.store ?? (flags.buffer === undefined ? onlyStore(folder, terminal) : undefined);
-  return {
-    path: flags.buffer ?? join(folder, folderName(storeId ?? ""), "buffer.db"),
-    storeId,
-  };
+  if (flags.buffer !== undefined) {
+    return { path: flags.buffer, storeId: flags.store };
+  }
+  const folder = join(stateFolder(process.env), "stores");
+  const storeId = flags.store ?? onlyStore(folder, terminal);
+  return { path: join(folder, folderName(storeId), "buffer.db"), storeId };
 }
 
 /** Throws, with the buffer closed, if another process drains it. */

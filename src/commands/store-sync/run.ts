@@ -139,9 +139,9 @@ names; nothing else, so that it learns no secrets. Exit code 0: applied. Else it
 a while, those after it wait, and after --exec-attempts it is parked: see store-sync commands and help store-sync retry. A
 command may be given to it twice, after a crash; its id tells.
 
-Ctrl+C or SIGTERM: tills are let go, what is pending goes up within --grace if the cloud is there,
-and the rest stays on the disk for the next start. The exit code is 0 in either case. A second
-Ctrl+C does not wait.`;
+Ctrl+C, SIGTERM or SIGHUP: tills are let go, what is pending goes up within --grace if the cloud is
+there, and the rest stays on the disk for the next start. The exit code is 0 in either case. A second
+Ctrl+C does not wait. Under nohup SIGHUP is ignored.`;
 
 /** A second Ctrl+C cuts the grace short and still exits 0. */
 export const takesSecondInterrupt = true;

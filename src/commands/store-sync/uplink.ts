@@ -178,7 +178,7 @@ export function uplinkTo(
       const { clockOffsetMs, otherBox } = await client.reportStatus(message, {
         signal,
         metadata: boxHeader,
-        deadline: clock.now() + reportTimeoutMs + reportRoundTrips * connection.roundTripMs,
+        deadline: clock.monotonic() + reportTimeoutMs + reportRoundTrips * connection.roundTripMs,
       });
       onOtherBox?.(otherBox);
       return Number(clockOffsetMs);
