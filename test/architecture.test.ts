@@ -27,6 +27,7 @@ const rooms: Readonly<Record<string, Room>> = {
       "disk-error.ts": ["./errors.ts"],
       "disk-room.ts": ["./sqlite.ts"],
       "sqlite.ts": ["./disk-error.ts", "./errors.ts", "./private-file.ts"],
+      "event-checksum.ts": ["./store-event.ts"],
       "event-digest.ts": ["./store-event.ts"],
       "version.ts": ["../package.json"],
     },

@@ -3,6 +3,7 @@
 import { statSync } from "node:fs";
 import { expect, test } from "vitest";
 import { type NewEvent, Outbox, reserveBytes } from "../../src/bridge/outbox.ts";
+import { formatBytes } from "../../src/bytes.ts";
 import { memoryFolder, type TempFolder } from "../support/temp.ts";
 
 const ack = (position: number) => ({ kind: "acked", position }) as const;
@@ -75,7 +76,7 @@ test("free pages do not count when the log has no room", () => {
   expect(outbox.database.unusedBytes()).toBeGreaterThan(reserveBytes);
   free = reserveBytes / 2 - 1;
   expect(() => outbox.append(sales(1_000, 1, ""))).toThrow(
-    `is full: ${free} bytes are left, with 0 in its log and ${outbox.database.unusedBytes()} in its free pages`,
+    `is full: ${formatBytes(free)} are left, with 0 bytes in its log and ${formatBytes(outbox.database.unusedBytes())} in its free pages`,
   );
   free = reserveBytes / 2;
   expect(outbox.append(sales(1_000, 1, ""))).toMatchObject([{ isNew: true }]);

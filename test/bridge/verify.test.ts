@@ -255,7 +255,10 @@ describe("what is wrong is named", () => {
     const path = buffer(folder);
     const bytes = readFileSync(path);
     const index = "CREATE INDEX parked ON events (position) WHERE state = ";
-    bytes.write("1", bytes.indexOf(index) + index.length);
+    // A page that was split has a copy that does not count, but looks the same.
+    for (let at = bytes.indexOf(index); at >= 0; at = bytes.indexOf(index, at + 1)) {
+      bytes.write("1", at + index.length);
+    }
     writeFileSync(path, bytes);
     const found = await findings(path);
     expect(found).toContainEqual(expect.stringMatching(/^SQLite: row 1 missing from index parked/));

@@ -470,6 +470,7 @@ describe("what is known of a store", () => {
     expect(box.ledger.store("store-01")).toEqual({
       ...{ storeId: "store-01", isConnected: false, lastSeen: noon, reportedAt: noon },
       ...{ depth: 7, bytes: 4096, oldestUnacked: noon, parked: 2, commandsParked: 1 },
+      ...{ isForgotten: false, openConflicts: 0 },
       // 2 and 3 of the one epoch, 1 to 4 of the other.
       ...{
         gaps: 6,
