@@ -156,6 +156,11 @@ export class Database {
    * in it: then it should be checked.
    */
   readonly hasHotLog: boolean;
+  /**
+   * Whether the disk was so full at the opening that SQLite had no room for the file through which
+   * processes share a log: then no other process can open this database until it is closed here.
+   */
+  readonly isExclusive: boolean;
   readonly #sqlite: DatabaseSync;
   /** Which file this is, whatever name it is opened by; undefined in memory. */
   readonly #identity: string | undefined;
@@ -203,7 +208,9 @@ export class Database {
       if (wasThere) {
         checkKind(path, kind);
       }
-      sqlite = new DatabaseSync(path, { timeout: busyMs, readOnly: isReadOnly });
+      const opened = openShared(path, { isReadOnly });
+      sqlite = opened.sqlite;
+      this.isExclusive = opened.isExclusive;
       checkVersion(sqlite);
       if (isReadOnly) {
         insistOnVersion(sqlite, kind, path);
@@ -615,7 +622,36 @@ function checkVersion(sqlite: DatabaseSync): void {
  * has interrupted is rolled back: SQLite reads nothing before that, and it needs to write for it.
  */
 function openToRead(path: string): DatabaseSync {
-  return new DatabaseSync(path, { readOnly: !hasJournal(path), timeout: busyMs });
+  return openShared(path, { isReadOnly: !hasJournal(path) }).sqlite;
+}
+
+/**
+ * Opens a database that other processes may have open too. They share an index of the log in a file of 32
+ * KiB, and on a disk without room for it SQLite opens nothing. But a store must be able to send away
+ * what it has, and a cloud to show it: then SQLite keeps the index in its own memory, and the database
+ * for this process alone (sqlite.org/wal.html, "Use of WAL Without Shared-Memory").
+ */
+function openShared(
+  path: string,
+  { isReadOnly }: { isReadOnly: boolean },
+): { sqlite: DatabaseSync; isExclusive: boolean } {
+  const sqlite = new DatabaseSync(path, { readOnly: isReadOnly, timeout: busyMs });
+  try {
+    if (sizeOf(path) > 0) {
+      // Only reading makes SQLite open the log.
+      sqlite.prepare("SELECT count(*) FROM sqlite_schema").get();
+    }
+    return { sqlite, isExclusive: false };
+  } catch (error) {
+    sqlite.close();
+    const explained = diskError(error, path, path);
+    if (!(explained instanceof StatusError && explained.code === "RESOURCE_EXHAUSTED")) {
+      throw error;
+    }
+    const exclusive = new DatabaseSync(path, { timeout: busyMs });
+    exclusive.exec("PRAGMA locking_mode = EXCLUSIVE");
+    return { sqlite: exclusive, isExclusive: true };
+  }
 }
 
 /**

@@ -250,6 +250,8 @@ export class Ledger {
   readonly id: string;
   /** The queues of commands share the file. */
   readonly database: Database;
+  /** Whether the disk had no room at the opening: the ledger can be read, and stores nothing yet. */
+  readonly isDiskFull: boolean = false;
   /** Which stores are there now. */
   readonly presence: Presence;
   readonly #now: () => number;
@@ -282,12 +284,24 @@ export class Ledger {
       if (database.hasHotLog || (last !== undefined && last["server_pid"] !== 0)) {
         database.check();
       }
-      this.database.write(() => {
-        this.database
-          .prepare("INSERT INTO ledger (one, id) VALUES (1, ?) ON CONFLICT DO NOTHING")
-          .run(randomBytes(8).toString("hex"));
-        this.database.prepare("UPDATE ledger SET server_pid = ?").run(process.pid);
-      });
+      try {
+        this.database.write(() => {
+          this.database
+            .prepare("INSERT INTO ledger (one, id) VALUES (1, ?) ON CONFLICT DO NOTHING")
+            .run(randomBytes(8).toString("hex"));
+          this.database.prepare("UPDATE ledger SET server_pid = ?").run(process.pid);
+        });
+      } catch (error) {
+        // A ledger that is there can be read on a full disk too.
+        if (
+          last === undefined ||
+          !(error instanceof StatusError) ||
+          error.code !== "RESOURCE_EXHAUSTED"
+        ) {
+          throw error;
+        }
+        this.isDiskFull = true;
+      }
       this.id = String(this.database.prepare("SELECT id FROM ledger").get()?.["id"]);
       this.#statements = prepare(this.database);
     } catch (error) {

@@ -147,6 +147,14 @@ export class Cloud {
         ledger: ledger.id,
         events: ledger.size(),
       });
+      if (ledger.isDiskFull) {
+        log.warn(
+          "the ledger's disk is full: what is there can be read, and no event can be stored",
+          {
+            hint: "make room; the stores keep their events and send them again",
+          },
+        );
+      }
     }
     return this.#open;
   }
