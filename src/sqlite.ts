@@ -20,6 +20,7 @@ import {
 } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { DatabaseSync, type StatementSync } from "node:sqlite";
+import { pathToFileURL } from "node:url";
 import {
   DamagedError,
   diskError,
@@ -38,6 +39,7 @@ import {
   tighten,
   tightenDatabase,
 } from "./private-file.ts";
+import { isReadOnlyForAll, isReadOnlyHere } from "./read-only-disk.ts";
 
 export { BusyError, DamagedError, needsReopening, ReplacedError } from "./disk-error.ts";
 
@@ -156,6 +158,8 @@ export class Database {
    * in it: then it should be checked.
    */
   readonly hasHotLog: boolean;
+  /** Whether nothing can be written here, as was asked for, or since the file system is read-only. */
+  readonly isReadOnly: boolean;
   /**
    * Whether the disk was so full at the opening that SQLite had no room for the file through which
    * processes share a log: then no other process can open this database until it is closed here.
@@ -179,10 +183,14 @@ export class Database {
    * changed in it, except that an interrupted transaction is rolled back. A file with a second name (a
    * hard link) is refused with FAILED_PRECONDITION.
    */
-  constructor(name: string, kind: Kind, { isReadOnly = false, ownerOf }: DatabaseOptions = {}) {
+  constructor(name: string, kind: Kind, options: DatabaseOptions = {}) {
     const path = databaseFile(name);
     this.path = path;
     const isFile = path !== inMemory;
+    const { ownerOf } = options;
+    const isReadOnly =
+      (options.isReadOnly ?? false) || (isFile && existsSync(path) && isReadOnlyHere(path));
+    this.isReadOnly = isReadOnly;
     if (isFile) {
       refuseLogAlone(path, kind);
     }
@@ -430,7 +438,9 @@ export class Database {
       if (verdict !== "ok") {
         throw this.damaged(verdict);
       }
-      rmSync(suspicionPath(this.path), { force: true });
+      if (!this.isReadOnly) {
+        rmSync(suspicionPath(this.path), { force: true });
+      }
     } catch (error) {
       throw this.explain(error);
     }
@@ -567,7 +577,11 @@ function notLockable(error: unknown, path: string): unknown {
     });
   }
   const owner = statSync(path, { throwIfNoEntry: false })?.uid;
-  if (explained instanceof StatusError && explained.code === "PERMISSION_DENIED") {
+  if (
+    explained instanceof StatusError &&
+    explained.code === "PERMISSION_DENIED" &&
+    errnoOf(explained.cause) !== "EROFS"
+  ) {
     const user = process.geteuid?.();
     return new StatusError(
       "PERMISSION_DENIED",
@@ -644,6 +658,12 @@ function openShared(
     return { sqlite, isExclusive: false };
   } catch (error) {
     sqlite.close();
+    if (isReadOnly && isFrozen(path)) {
+      // SQLite then makes no files beside the database, and takes no locks.
+      const url = pathToFileURL(resolve(path));
+      url.searchParams.set("immutable", "1");
+      return { sqlite: new DatabaseSync(url, { readOnly: true }), isExclusive: false };
+    }
     const explained = diskError(error, path, path);
     if (!(explained instanceof StatusError && explained.code === "RESOURCE_EXHAUSTED")) {
       throw error;
@@ -652,6 +672,21 @@ function openShared(
     exclusive.exec("PRAGMA locking_mode = EXCLUSIVE");
     return { sqlite: exclusive, isExclusive: true };
   }
+}
+
+/**
+ * Whether a database was closed well and nobody can change it now: it is on a file system that is
+ * read-only for all, and has neither a log with something in it nor the index that is there while a
+ * process has it open.
+ */
+function isFrozen(path: string): boolean {
+  return (
+    isReadOnlyHere(path) &&
+    isReadOnlyForAll(path) &&
+    sizeOf(`${path}-wal`) === 0 &&
+    !existsSync(`${path}-shm`) &&
+    !hasJournal(path)
+  );
 }
 
 /**

@@ -25,7 +25,7 @@ const rooms: Readonly<Record<string, Room>> = {
     imports: ["node:"],
     except: {
       "disk-error.ts": ["./errors.ts"],
-      "sqlite.ts": ["./disk-error.ts", "./errors.ts", "./private-file.ts"],
+      "sqlite.ts": ["./disk-error.ts", "./errors.ts", "./private-file.ts", "./read-only-disk.ts"],
       "event-digest.ts": ["./store-event.ts"],
       "version.ts": ["../package.json"],
     },

@@ -123,7 +123,9 @@ export function openOrSalvage(path: string, { storeId, now, probe }: OpenOptions
     }
     const database = new Database(path, bufferKind);
     try {
-      if (database.hasHotLog) {
+      if (database.hasHotLog && database.isReadOnly) {
+        database.check();
+      } else if (database.hasHotLog) {
         checkUnlessDrained(database);
       }
       // Whether its tables are there at all.

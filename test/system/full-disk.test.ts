@@ -117,3 +117,54 @@ test("a disk without inodes is said to be out of them, with the exit code of a f
     expect(code).toBe(72);
   }
 });
+
+test("on a read-only file system a buffer that was closed well is read, and a sale is refused in words", async () => {
+  using frozen = disk("size=64m");
+  using folder = tempFolder();
+  await sync("record --type Sale -q", frozen.buffer);
+  frozen.remount("ro");
+  expect((await sync("status", frozen.buffer)).stdout).toMatch(/pending +1/);
+  expect((await sync("verify", frozen.buffer)).code).toBe(0);
+  expect((await sync("events", frozen.buffer)).stdout).toContain("Sale");
+  expect(await sync(`export ${folder.file("out.ndjson")}`, frozen.buffer)).toMatchObject({
+    code: 0,
+  });
+  for (const line of ["record --type Sale", "flush --addr 127.0.0.1:1", "compact"]) {
+    const { code, stderr } = await sync(line, frozen.buffer);
+    expect(stderr, line).toContain("the file system is read-only");
+    expect(code, line).toBe(71);
+  }
+  frozen.remount("rw");
+  expect(await sync("record --type Sale -q", frozen.buffer)).toMatchObject({ code: 0 });
+});
+
+test("on a read-only file system the log of a process that was killed is read too", async () => {
+  using frozen = disk("size=64m");
+  const run = ["store-sync", "run", "--store", "store-01", "--buffer", frozen.buffer];
+  const socket = `unix:${join(frozen.path, "../tills")}`;
+  {
+    await using bridge = start([...run, "--listen", socket, "--addr", "127.0.0.1:1"]);
+    await bridge.output(/started/);
+    const till = ["store-sync", "record", "--bridge", socket, "--type", "Sale", "-q"];
+    expect(await brewctl(till)).toMatchObject({ code: 0 });
+  }
+  frozen.remount("ro");
+  expect((await sync("status", frozen.buffer)).stdout).toMatch(/pending +1/);
+  expect((await sync("verify", frozen.buffer)).code).toBe(0);
+});
+
+test("through a read-only mount of a disk that others write to, a buffer is not taken for unchanging", async () => {
+  using shared = disk("size=64m");
+  using folder = tempFolder();
+  await sync("record --type Sale -q", shared.buffer);
+  const view = folder.file("view");
+  mkdirSync(view);
+  execFileSync("mount", ["--bind", "-o", "ro", shared.path, view]);
+  try {
+    const { code, stderr } = await sync("status", join(view, "store/buffer.db"));
+    expect(stderr).toContain("the file system is read-only");
+    expect(code).toBe(71);
+  } finally {
+    execFileSync("umount", [view]);
+  }
+});
