@@ -5,6 +5,7 @@
 
 import { randomBytes } from "node:crypto";
 import { existsSync, renameSync, rmSync, statSync } from "node:fs";
+import { diskError } from "../disk-error.ts";
 import { messageOf, StatusError } from "../errors.ts";
 import { makePrivateFile, readPrivateFile, replaceFile } from "../private-file.ts";
 import { DamagedError, Database, type Kind, salvage, suspicionPath, takeLock } from "../sqlite.ts";
@@ -226,6 +227,8 @@ function replaceDamaged(
     const salvaging: Salvaging = { at, owner, setAside };
     replaceFile(salvagingPath(path), `${JSON.stringify(salvaging)}\n`);
     return { database: finishSalvage(path, salvaging), isSalvaged: true };
+  } catch (error) {
+    throw diskError(error, `${path} is damaged, and cannot be salvaged now`, path);
   } finally {
     lock.release();
   }
@@ -281,6 +284,8 @@ export function resumeSalvage(path: string): boolean {
       rmSync(salvagingPath(path));
     }
     return false;
+  } catch (error) {
+    throw diskError(error, `the salvage of ${path} cannot be finished now`, path);
   } finally {
     lock.release();
   }

@@ -7,6 +7,7 @@ import {
   openSync,
   rmSync,
   statfsSync,
+  truncateSync,
   writeFileSync,
   writeSync,
 } from "node:fs";
@@ -167,4 +168,16 @@ test("through a read-only mount of a disk that others write to, a buffer is not 
   } finally {
     execFileSync("umount", [view]);
   }
+});
+
+test("a damaged buffer on a disk without room for its salvage is a full disk, and is salvaged when there is room", async () => {
+  using full = disk("size=64m");
+  await sync("record --type Sale -q", full.buffer);
+  truncateSync(full.buffer);
+  fill(full.path);
+  const { code, stderr } = await sync("status", full.buffer);
+  expect(stderr).toContain("the disk is full");
+  expect(code).toBe(72);
+  rmSync(full.file("filler"));
+  expect((await sync("status", full.buffer)).stdout).toContain("the buffer was damaged");
 });
