@@ -241,8 +241,9 @@ export class Database {
   }
 
   /**
-   * Aborts with `ReplacedError` at the first write that finds the file gone or replaced: nothing can be
-   * written here any more. A process that is there to write should end, and be started again.
+   * Aborts with `ReplacedError` at the first write that finds the file gone or replaced, and with
+   * `DamagedError` at the first that finds it emptied: nothing can be written here any more. A process
+   * that is there to write should end, and be started again.
    */
   get lost(): AbortSignal {
     return this.#lost.signal;
@@ -342,7 +343,9 @@ export class Database {
       throw error;
     }
     if (there.size === 0n) {
-      throw this.damaged("it was emptied while it was open here");
+      const error = this.damaged("it was emptied while it was open here");
+      this.#lost.abort(error);
+      throw error;
     }
   }
 
@@ -451,6 +454,10 @@ export class Database {
     const explained = diskError(error, this.path, this.path);
     if (explained instanceof DamagedError && explained !== error) {
       this.#suspect();
+      if (this.#identity !== undefined && sizeOf(this.path) === 0) {
+        // What SQLite met is a page that an emptied file does not have.
+        this.#lost.abort(explained);
+      }
     }
     return explained;
   }
