@@ -130,20 +130,18 @@ export function diskError(error: unknown, what: string, path: string): unknown {
       return new BusyError(what, error);
     case sqliteCodes.full:
       return noSpace(error, what, path);
-    case sqliteCodes.cannotOpen: {
+    case sqliteCodes.cannotOpen:
+    case sqliteCodes.permission:
+    case sqliteCodes.readOnly: {
+      if (extendedCodeOf(error) === cannotRollBack) {
+        const undone = "a transaction that was interrupted must be rolled back first";
+        return denied(error, `${what}: ${undone}: ${why}`);
+      }
       const reason = reasonNotToOpen(path);
       return reason === undefined
         ? denied(error, `${what}: cannot be written: ${why}`)
         : fromErrno(reason, what, path);
     }
-    case sqliteCodes.permission:
-    case sqliteCodes.readOnly:
-      return extendedCodeOf(error) === cannotRollBack
-        ? denied(
-            error,
-            `${what}: a transaction that was interrupted must be rolled back first: ${why}`,
-          )
-        : denied(error, `${what}: cannot be written: ${why}`);
     case sqliteCodes.corrupt:
     // We never write anything so big: a length that was read makes no sense.
     case sqliteCodes.tooBig:

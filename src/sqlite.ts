@@ -20,6 +20,7 @@ import {
 } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { DatabaseSync, type StatementSync } from "node:sqlite";
+import { pathToFileURL } from "node:url";
 import {
   DamagedError,
   diskError,
@@ -38,6 +39,7 @@ import {
   tighten,
   tightenDatabase,
 } from "./private-file.ts";
+import { isReadOnlyForAll, isReadOnlyHere } from "./read-only-disk.ts";
 
 export { BusyError, DamagedError, needsReopening, ReplacedError } from "./disk-error.ts";
 
@@ -165,6 +167,13 @@ export class Database {
    * in it: then it should be checked.
    */
   readonly hasHotLog: boolean;
+  /** Whether nothing can be written here, as was asked for, or since the file system is read-only. */
+  readonly isReadOnly: boolean;
+  /**
+   * Whether the disk was so full at the opening that SQLite had no room for the file through which
+   * processes share a log: then no other process can open this database until it is closed here.
+   */
+  readonly isExclusive: boolean;
   readonly #sqlite: DatabaseSync;
   /** Which file this is, whatever name it is opened by; undefined in memory. */
   readonly #identity: string | undefined;
@@ -184,10 +193,14 @@ export class Database {
    * changed in it, except that an interrupted transaction is rolled back. A file with a second name (a
    * hard link) is refused with FAILED_PRECONDITION.
    */
-  constructor(name: string, kind: Kind, { isReadOnly = false, ownerOf }: DatabaseOptions = {}) {
+  constructor(name: string, kind: Kind, options: DatabaseOptions = {}) {
     const path = databaseFile(name);
     this.path = path;
     const isFile = path !== inMemory;
+    const { ownerOf } = options;
+    const isReadOnly =
+      (options.isReadOnly ?? false) || (isFile && existsSync(path) && isReadOnlyHere(path));
+    this.isReadOnly = isReadOnly;
     if (isFile) {
       refuseLogAlone(path, kind);
     }
@@ -213,7 +226,9 @@ export class Database {
       if (wasThere) {
         checkKind(path, kind);
       }
-      sqlite = new DatabaseSync(path, { timeout: busyMs, readOnly: isReadOnly });
+      const opened = openShared(path, { isReadOnly });
+      sqlite = opened.sqlite;
+      this.isExclusive = opened.isExclusive;
       checkVersion(sqlite);
       if (isReadOnly) {
         insistOnVersion(sqlite, kind, path);
@@ -236,8 +251,9 @@ export class Database {
   }
 
   /**
-   * Aborts with `ReplacedError` at the first write that finds the file gone or replaced: nothing can be
-   * written here any more. A process that is there to write should end, and be started again.
+   * Aborts with `ReplacedError` at the first write that finds the file gone or replaced, and with
+   * `DamagedError` at the first that finds it emptied: nothing can be written here any more. A process
+   * that is there to write should end, and be started again.
    */
   get lost(): AbortSignal {
     return this.#lost.signal;
@@ -337,7 +353,9 @@ export class Database {
       throw error;
     }
     if (there.size === 0n) {
-      throw this.damaged("it was emptied while it was open here");
+      const error = this.damaged("it was emptied while it was open here");
+      this.#lost.abort(error);
+      throw error;
     }
   }
 
@@ -478,7 +496,9 @@ export class Database {
       if (verdict !== "ok") {
         throw this.damaged(verdict);
       }
-      rmSync(suspicionPath(this.path), { force: true });
+      if (!this.isReadOnly) {
+        rmSync(suspicionPath(this.path), { force: true });
+      }
     } catch (error) {
       throw this.explain(error);
     }
@@ -489,6 +509,10 @@ export class Database {
     const explained = diskError(error, this.path, this.path);
     if (explained instanceof DamagedError && explained !== error) {
       this.#suspect();
+      if (this.#identity !== undefined && sizeOf(this.path) === 0) {
+        // What SQLite met is a page that an emptied file does not have.
+        this.#lost.abort(explained);
+      }
     }
     return explained;
   }
@@ -615,7 +639,11 @@ function notLockable(error: unknown, path: string): unknown {
     });
   }
   const owner = statSync(path, { throwIfNoEntry: false })?.uid;
-  if (explained instanceof StatusError && explained.code === "PERMISSION_DENIED") {
+  if (
+    explained instanceof StatusError &&
+    explained.code === "PERMISSION_DENIED" &&
+    errnoOf(explained.cause) !== "EROFS"
+  ) {
     const user = process.geteuid?.();
     return new StatusError(
       "PERMISSION_DENIED",
@@ -670,7 +698,57 @@ function checkVersion(sqlite: DatabaseSync): void {
  * has interrupted is rolled back: SQLite reads nothing before that, and it needs to write for it.
  */
 function openToRead(path: string): DatabaseSync {
-  return new DatabaseSync(path, { readOnly: !hasJournal(path), timeout: busyMs });
+  return openShared(path, { isReadOnly: !hasJournal(path) }).sqlite;
+}
+
+/**
+ * Opens a database that other processes may have open too. They share an index of the log in a file of 32
+ * KiB, and on a disk without room for it SQLite opens nothing. But a store must be able to send away
+ * what it has, and a cloud to show it: then SQLite keeps the index in its own memory, and the database
+ * for this process alone (sqlite.org/wal.html, "Use of WAL Without Shared-Memory").
+ */
+function openShared(
+  path: string,
+  { isReadOnly }: { isReadOnly: boolean },
+): { sqlite: DatabaseSync; isExclusive: boolean } {
+  const sqlite = new DatabaseSync(path, { readOnly: isReadOnly, timeout: busyMs });
+  try {
+    if (sizeOf(path) > 0) {
+      // Only reading makes SQLite open the log.
+      sqlite.prepare("SELECT count(*) FROM sqlite_schema").get();
+    }
+    return { sqlite, isExclusive: false };
+  } catch (error) {
+    sqlite.close();
+    if (isReadOnly && isFrozen(path)) {
+      // SQLite then makes no files beside the database, and takes no locks.
+      const url = pathToFileURL(resolve(path));
+      url.searchParams.set("immutable", "1");
+      return { sqlite: new DatabaseSync(url, { readOnly: true }), isExclusive: false };
+    }
+    const explained = diskError(error, path, path);
+    if (!(explained instanceof StatusError && explained.code === "RESOURCE_EXHAUSTED")) {
+      throw error;
+    }
+    const exclusive = new DatabaseSync(path, { timeout: busyMs });
+    exclusive.exec("PRAGMA locking_mode = EXCLUSIVE");
+    return { sqlite: exclusive, isExclusive: true };
+  }
+}
+
+/**
+ * Whether a database was closed well and nobody can change it now: it is on a file system that is
+ * read-only for all, and has neither a log with something in it nor the index that is there while a
+ * process has it open.
+ */
+function isFrozen(path: string): boolean {
+  return (
+    isReadOnlyHere(path) &&
+    isReadOnlyForAll(path) &&
+    sizeOf(`${path}-wal`) === 0 &&
+    !existsSync(`${path}-shm`) &&
+    !hasJournal(path)
+  );
 }
 
 /**

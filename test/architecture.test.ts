@@ -26,7 +26,7 @@ const rooms: Readonly<Record<string, Room>> = {
     except: {
       "disk-error.ts": ["./errors.ts"],
       "disk-room.ts": ["./sqlite.ts"],
-      "sqlite.ts": ["./disk-error.ts", "./errors.ts", "./private-file.ts"],
+      "sqlite.ts": ["./disk-error.ts", "./errors.ts", "./private-file.ts", "./read-only-disk.ts"],
       "event-checksum.ts": ["./store-event.ts"],
       "event-digest.ts": ["./store-event.ts"],
       "version.ts": ["../package.json"],

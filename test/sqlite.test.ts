@@ -477,3 +477,40 @@ test("a database that is named by a link is the file that the link means", () =>
   linked.close();
   database.close();
 });
+
+test("a process that has no descriptor left is told so, and that it may try again", async () => {
+  using folder = tempFolder();
+  const whole = open(folder.file("list.db"));
+  whole.close();
+  const sqlite = fileURLToPath(new URL("../src/sqlite.ts", import.meta.url));
+  const script = `
+    import { openSync } from "node:fs";
+    const { Database, takeLock } = await import(process.argv[1]);
+    const kind = JSON.parse(process.argv[3]);
+    const folder = process.argv[2];
+    try { for (;;) openSync("/dev/null"); } catch {}
+    for (const act of [
+      () => new Database(folder + "/list.db", kind),
+      () => new Database(folder + "/new.db", kind),
+      () => takeLock(folder + "/lock"),
+    ]) {
+      try { act(); } catch (error) { process._rawDebug(error.code + ": " + error.message); }
+    }`;
+  const node = [process.execPath, "--input-type=module", "-e", script];
+  const child = spawn(
+    "/bin/sh",
+    ["-c", 'ulimit -n 64; exec "$@"', "sh", ...node, sqlite, folder.path, JSON.stringify(kind)],
+    { stdio: ["ignore", "ignore", "pipe"] },
+  );
+  reap(child);
+  let said = "";
+  child.stderr.on("data", (text) => {
+    said += text;
+  });
+  await once(child, "close");
+  const lines = said.trim().split("\n");
+  expect(lines).toHaveLength(3);
+  for (const line of lines) {
+    expect(line).toMatch(/^UNAVAILABLE: .*: this process has too many files open \(EMFILE\)$/);
+  }
+});

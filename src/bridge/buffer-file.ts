@@ -7,6 +7,7 @@ import { randomBytes } from "node:crypto";
 import { existsSync, renameSync, rmSync, statSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { pathToFileURL } from "node:url";
+import { diskError } from "../disk-error.ts";
 import { messageOf, StatusError } from "../errors.ts";
 import { makePrivateFile, readPrivateFile, replaceFile } from "../private-file.ts";
 import { DamagedError, Database, type Kind, salvage, suspicionPath, takeLock } from "../sqlite.ts";
@@ -121,7 +122,9 @@ export function openOrSalvage(path: string, { storeId, now, probe }: OpenOptions
     }
     const database = new Database(path, bufferKind);
     try {
-      if (database.hasHotLog) {
+      if (database.hasHotLog && database.isReadOnly) {
+        database.check();
+      } else if (database.hasHotLog) {
         checkUnlessDrained(database);
       }
       // Whether its tables are there at all.
@@ -222,6 +225,8 @@ function replaceDamaged(
     const salvaging: Salvaging = { at, owner, setAside: basename(setAside) };
     replaceFile(salvagingPath(path), `${JSON.stringify(salvaging)}\n`);
     return { database: finishSalvage(path, salvaging), isSalvaged: true };
+  } catch (error) {
+    throw diskError(error, `${path} is damaged, and cannot be salvaged now`, path);
   } finally {
     lock.release();
   }
@@ -281,6 +286,8 @@ export function resumeSalvage(path: string): boolean {
       rmSync(salvagingPath(path));
     }
     return false;
+  } catch (error) {
+    throw diskError(error, `the salvage of ${path} cannot be finished now`, path);
   } finally {
     lock.release();
   }

@@ -955,9 +955,17 @@ export class Outbox {
         { hint: "one drainer at a time; recording and looking are free to all" },
       );
     }
-    this.database.write(() => {
-      this.database.prepare("UPDATE outbox SET drainer_pid = ?").run(process.pid);
-    });
+    try {
+      this.database.write(() => {
+        this.database.prepare("UPDATE outbox SET drainer_pid = ?").run(process.pid);
+      });
+    } catch (error) {
+      // It is only for people. A full disk is what draining makes room on.
+      if (!(error instanceof StatusError && error.code === "RESOURCE_EXHAUSTED")) {
+        lock.release();
+        throw error;
+      }
+    }
     return lock;
   }
 

@@ -76,12 +76,9 @@ export const dispatchSchema = `
     ) STRICT, WITHOUT ROWID;
 `;
 
-/**
- * The table of withdrawn commands. It is made when a ledger is opened, if it is not there, and is no part
- * of a version of the file: a brewctl that does not know the table sends these commands.
- */
+/** The table of withdrawn commands. */
 export const cancellationsSchema = `
-    CREATE TABLE IF NOT EXISTS cancelled_commands (
+    CREATE TABLE cancelled_commands (
       store_id    TEXT NOT NULL,
       command_id  TEXT NOT NULL,
       at          INTEGER NOT NULL,

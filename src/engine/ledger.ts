@@ -195,12 +195,9 @@ const conflictsSchema = `
     ) STRICT, WITHOUT ROWID;
 `;
 
-/**
- * The table of stores that an operator has hidden. Like that of cancelled commands it is made when a ledger is
- * opened, and is no part of a version of the file.
- */
+/** The table of stores that an operator has hidden. */
 const forgottenSchema = `
-    CREATE TABLE IF NOT EXISTS forgotten_stores (
+    CREATE TABLE forgotten_stores (
       store_id  TEXT PRIMARY KEY,
       at        INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
@@ -217,7 +214,11 @@ const kind: Kind = {
     ${receiptsSchema}
     `,
     commandsUpgrade,
-    "ALTER TABLE events ADD COLUMN checksum INTEGER",
+    `
+    ALTER TABLE events ADD COLUMN checksum INTEGER;
+    ${cancellationsSchema}
+    ${forgottenSchema}
+    `,
   ],
   schema: `
     -- One row. The id tells a ledger from one that was lost and made anew.
@@ -271,7 +272,9 @@ const kind: Kind = {
       PRIMARY KEY (epoch, seq)
     ) STRICT, WITHOUT ROWID;
     ${conflictsSchema}
+    ${forgottenSchema}
     ${dispatchSchema}
+    ${cancellationsSchema}
   `,
 };
 
@@ -280,6 +283,8 @@ export class Ledger {
   readonly id: string;
   /** The queues of commands share the file. */
   readonly database: Database;
+  /** Whether the disk had no room at the opening: the ledger can be read, and stores nothing yet. */
+  readonly isDiskFull: boolean = false;
   /** Which stores are there now. */
   readonly presence: Presence;
   /** Which boxes speak for the stores. */
@@ -321,14 +326,24 @@ export class Ledger {
       if (database.hasHotLog || (last !== undefined && last["server_pid"] !== 0)) {
         database.check();
       }
-      this.database.write(() => {
-        this.database.prepare(cancellationsSchema).run();
-        this.database.prepare(forgottenSchema).run();
-        this.database
-          .prepare("INSERT INTO ledger (one, id) VALUES (1, ?) ON CONFLICT DO NOTHING")
-          .run(randomBytes(8).toString("hex"));
-        this.database.prepare("UPDATE ledger SET server_pid = ?").run(process.pid);
-      });
+      try {
+        this.database.write(() => {
+          this.database
+            .prepare("INSERT INTO ledger (one, id) VALUES (1, ?) ON CONFLICT DO NOTHING")
+            .run(randomBytes(8).toString("hex"));
+          this.database.prepare("UPDATE ledger SET server_pid = ?").run(process.pid);
+        });
+      } catch (error) {
+        // A ledger that is there can be read on a full disk too.
+        if (
+          last === undefined ||
+          !(error instanceof StatusError) ||
+          error.code !== "RESOURCE_EXHAUSTED"
+        ) {
+          throw error;
+        }
+        this.isDiskFull = true;
+      }
       this.id = String(this.database.prepare("SELECT id FROM ledger").get()?.["id"]);
       this.#statements = prepare(this.database);
       const forgotten = this.#statements.forgotten.all();

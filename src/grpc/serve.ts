@@ -68,13 +68,28 @@ const never = new AbortController().signal;
 /** Files that the process needs for other things than connections: ledgers, logs, pipes. */
 const filesOfOurs = 64;
 
+/**
+ * Below this limit of open files the log says how many peers can connect. It is a quarter of the 1,024
+ * that most systems allow: with less, the tills of one large store may not all get in.
+ */
+const fewOpenFiles = 256;
+
 /** How much of all connections one peer may have. */
 const largestShare = 3 / 4;
 
 /** Throws `UsageError`, naming the address and what to do, if it cannot listen there. */
 export async function listen(options: ListenOptions): Promise<RunningServer> {
   const { address, implementations, log, socketMode = defaultSocketMode } = options;
-  const limits = withinOpenFiles({ ...defaultLimits, ...options.limits });
+  const openFiles = maxOpenFiles();
+  const limits = withinOpenFiles({ ...defaultLimits, ...options.limits }, openFiles);
+  if (openFiles !== undefined && openFiles < fewOpenFiles) {
+    log.warn("the process may have few files open, so few peers can connect", {
+      open_files: openFiles,
+      connections: limits.maxConnections,
+      of_one_peer: limits.maxConnectionsPerPeer,
+      hint: "raise the limit: ulimit -n, or LimitNOFILE= of a systemd unit",
+    });
+  }
   const calls = new RunningCalls(options);
   const refusals = new Refusals({ log });
   const connections = new Connections({ limits, refusals, clock: systemClock });
@@ -212,8 +227,8 @@ function sizeOf(headers: Readonly<Record<string, readonly (string | Buffer)[]>>)
   );
 }
 
-function withinOpenFiles(limits: ServerLimits): ServerLimits {
-  const room = (maxOpenFiles() ?? Number.POSITIVE_INFINITY) - filesOfOurs;
+function withinOpenFiles(limits: ServerLimits, openFiles = Number.POSITIVE_INFINITY): ServerLimits {
+  const room = openFiles - filesOfOurs;
   const maxConnections = Math.max(1, Math.min(limits.maxConnections, room));
   // One peer never has all places.
   const ofPeer = Math.ceil(maxConnections * largestShare);

@@ -10,7 +10,7 @@ import { Ledger, type OfferedEvent, type Outcome, type StatusReport } from "../e
 import { messageOf, StatusError } from "../errors.ts";
 import { GroupCommit } from "../group-commit.ts";
 import type { Logger } from "../log.ts";
-import { inMemory, ReplacedError } from "../sqlite.ts";
+import { inMemory } from "../sqlite.ts";
 
 export interface CloudOptions {
   /** The ledger's folder; `:memory:` for one that is to be forgotten. */
@@ -66,7 +66,7 @@ const eventsLingerMs = 4;
 const maxCommitSize = 4 * 1024 * 1024;
 
 export class Cloud {
-  /** Rejects when the ledger's file was removed or replaced: this process cannot store anything any more. */
+  /** Rejects when the ledger's file was removed, replaced or emptied: nothing can be stored in it any more. */
   readonly failed: Promise<never>;
   readonly #fail: (error: unknown) => void;
   readonly #options: CloudOptions;
@@ -111,7 +111,7 @@ export class Cloud {
             taken.ring();
             return outcomes;
           } catch (error) {
-            if (!(error instanceof ReplacedError)) {
+            if (!lost.aborted) {
               log.error("the ledger takes nothing", { why: messageOf(error) });
             }
             return events.map(() => ({ kind: "not stored" }));
@@ -147,6 +147,14 @@ export class Cloud {
         ledger: ledger.id,
         events: ledger.size(),
       });
+      if (ledger.isDiskFull) {
+        log.warn(
+          "the ledger's disk is full: what is there can be read, and no event can be stored",
+          {
+            hint: "make room; the stores keep their events and send them again",
+          },
+        );
+      }
     }
     return this.#open;
   }

@@ -1,6 +1,6 @@
 /** A file that is taken away from a running bridge or cloud: it says so, once, and ends to be started again. */
 
-import { copyFileSync, existsSync, renameSync, rmSync } from "node:fs";
+import { copyFileSync, existsSync, renameSync, rmSync, truncateSync } from "node:fs";
 import { dirname } from "node:path";
 import { expect, test } from "vitest";
 import { serve } from "../support/brewctl.ts";
@@ -66,4 +66,16 @@ test("a cloud whose ledger was removed says so, ends with 78 and can be started 
 
   await using again = await serve(["--grace", "100ms", "--data-dir", folder.file("cloud")]);
   expect(await box.sync(`flush --addr ${again.addr}`)).toMatchObject({ code: 0 });
+});
+
+test("a cloud whose ledger was emptied says so and ends with 79", async () => {
+  using folder = tempFolder();
+  using box = shop();
+  await using cloud = await serve(["--grace", "100ms", "--data-dir", folder.path]);
+  await box.sync("record --type Sale -q");
+  truncateSync(folder.file("ledger.db"));
+  await box.sync(`flush --addr ${cloud.addr} --deadline 1s`);
+  const { code, stderr } = await cloud.ended;
+  expect(stderr).toMatch(/^brewctl: DATA_LOSS: .*ledger\.db is damaged: /m);
+  expect(code).toBe(79);
 });

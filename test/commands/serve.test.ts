@@ -260,3 +260,12 @@ test("--upload-delay takes its time over each record, and a stop does not wait f
   expect((await own.ended).code).toBe(0);
   expect((await slow.ended).code).toBe(78);
 });
+
+test("a server that may have few files open says how many peers can connect, and what to do", async () => {
+  await using server = start(["serve", "--addr", "127.0.0.1:0", "--memory"], {
+    under: ["sh", "-c", 'ulimit -n 100; exec "$@"', "sh"],
+  });
+  await server.output(
+    /WARN .*few files open.* open_files=100 connections=36 of_one_peer=27 .*ulimit/,
+  );
+});

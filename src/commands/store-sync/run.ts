@@ -227,6 +227,11 @@ export async function run(flags: RunFlags, context: CommandContext): Promise<Exi
     for (const alarm of alarms()) {
       log.warn(alarm);
     }
+    if (outbox.database.isExclusive) {
+      log.warn("the disk was full when the buffer was opened, and no other process can open it", {
+        hint: "make room and start the bridge again; tills record through it as soon as there is room",
+      });
+    }
     const warnOfWaiting = waitingWarning(log, { inbox, hasProgram: flags.exec !== undefined });
     for (const name of flags.execEnv.filter((name) => process.env[name] === undefined)) {
       log.warn("--exec-env names a variable that is not set, and the program does not get it", {
