@@ -81,11 +81,22 @@ export function socketModeOption(): Option {
     .argParser(socketMode);
 }
 
+/**
+ * A text that is kept as it was given. Node decodes the command line and the environment, and makes
+ * U+FFFD of every byte that is not UTF-8: then what was given cannot be known any more.
+ */
+export const exactText = parser((text) => {
+  if (text.includes("\ufffd")) {
+    throw new RangeError("expected valid UTF-8");
+  }
+  return text;
+});
+
 export const nonEmpty = parser((text) => {
   if (text === "") {
     throw new RangeError("expected something");
   }
-  return text;
+  return exactText(text);
 });
 
 /** Throws a `RangeError` for what cannot be the path of a file. Nothing is made. */

@@ -16,7 +16,7 @@ import { readAhead } from "../../read-ahead.ts";
 import { type Exit, Stop } from "../../shutdown.ts";
 import { parseTimestamp } from "../../timestamp.ts";
 import type { CommandContext } from "../client-call.ts";
-import { dialAddress } from "../flags.ts";
+import { dialAddress, exactText } from "../flags.ts";
 import { checkInput, type Line, parsedLines, RefusedLines } from "../input.ts";
 import { type LocalFlags, openBuffer, withLocalFlags } from "./buffer.ts";
 import { parseEvent } from "./event-input.ts";
@@ -36,14 +36,16 @@ export interface RecordFlags extends LocalFlags {
 export const command = withLocalFlags(
   new Command("record")
     .description("put an event on this store's disk; no network needed")
-    .option("--type <type>", "what happened, such as Sale, StockMovement or TillClose")
+    .option("--type <type>", "what happened, such as Sale, StockMovement or TillClose", exactText)
     .option(
       "--payload <text>",
       "any text, kept as it is and not checked, such as JSON (default: nothing)",
+      exactText,
     )
     .option(
       "--event-id <id>",
       "its id; recording the same event again is then safe (default: a random one)",
+      exactText,
     )
     .option(
       "--timestamp <time>",
