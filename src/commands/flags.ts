@@ -101,6 +101,7 @@ export const nonEmpty = parser((text) => {
 
 /** Throws a `RangeError` for what cannot be the path of a file. Nothing is made. */
 function checkFilePath(path: string): void {
+  exactText(path);
   if (path === "" || path.endsWith("/")) {
     throw new RangeError("expected the path of a file");
   }
@@ -117,6 +118,7 @@ export const filePath = parser((path) => {
 
 /** The path of a folder, which need not be there. */
 export const folderPath = parser((path) => {
+  exactText(path);
   if (path === "" || statSync(path, { throwIfNoEntry: false })?.isDirectory() === false) {
     throw new RangeError("expected the path of a folder");
   }

@@ -251,6 +251,16 @@ test("what events prints, record of another store takes", async () => {
   expect(taken.code).toBe(0);
 });
 
+test("the largest payload is taken from a line that spells each of its bytes out", async () => {
+  using box = shop();
+  const payload = "\u0001".repeat(1024 * 1024);
+  await box.sync("record --store store-01 --input -", JSON.stringify({ type: "Sale", payload }));
+  const printed = await box.sync("events -o ndjson");
+  expect(objects(printed.stdout)).toMatchObject([{ payload }]);
+  const taken = await box.sync("record --store store-02 --input -", printed.stdout);
+  expect(taken.stderr).toBe("recorded 1 event\n");
+});
+
 test("a payload of 1 MiB is recorded, one byte more is refused", async () => {
   using box = shop();
   const event = (bytes: number) => JSON.stringify({ type: "Sale", payload: "x".repeat(bytes) });
