@@ -6,6 +6,7 @@ import { readdirSync, statSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { describe, expect, test, vi } from "vitest";
 import { type Appended, Outbox, reserveBytes, retentionMs } from "../../src/bridge/outbox.ts";
+import { formatBytes } from "../../src/bytes.ts";
 import { StatusError } from "../../src/errors.ts";
 import { DigestCells, dayOf } from "../../src/event-digest.ts";
 import { BusyError, Database, inMemory } from "../../src/sqlite.ts";
@@ -400,7 +401,7 @@ describe("compacting", () => {
     expect(refusal(() => outbox.compact())).toMatchObject({
       code: "RESOURCE_EXHAUSTED",
       message: expect.stringContaining(
-        `takes ${needed} bytes of its disk for a while, and ${free} a`,
+        `takes ${formatBytes(needed)} of its disk for a while, and ${formatBytes(free)} a`,
       ),
     });
     expect(outbox.bytes()).toBe(size);
