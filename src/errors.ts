@@ -54,7 +54,8 @@ export class StatusError extends Error {
 
 /**
  * The user's own input is wrong: a flag, a file, a line. The message names it and says what was
- * expected. Raised before anything is sent, or, for a line of a live input, after cancelling.
+ * expected. It is raised before anything is sent. A wrong line of an input does not end the command: it is
+ * refused, and costs no other line.
  */
 export class UsageError extends StatusError {
   override readonly name = "UsageError";

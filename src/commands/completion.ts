@@ -116,7 +116,7 @@ function bash(specs: readonly Spec[]): string {
     '      case "$previous" in',
     ...flags
       .filter(({ value }) => value !== "none")
-      .map((flag) => `        ${spellings(flag).join("|")}) ${bashValue(flag)} ;;`),
+      .map((flag) => `        ${spellings(flag).join("|")}) ${bashValue(flag, name)} ;;`),
     "      esac",
     "      ;;",
   ]);
@@ -130,7 +130,7 @@ _brewctl() {
   elif [[ $previous == "=" ]]; then
     previous=\${COMP_WORDS[COMP_CWORD-2]}
   fi
-  local command= flags="--version --help" words="${specs.filter(isTop).map(nameOf).join(" ")}" values= files= i
+  local command= flags="--version --help" words="${specs.filter(isTop).map(nameOf).join(" ")}" values= files= stores= i
   for ((i = 1; i < COMP_CWORD; i++)); do
     # The command, and behind a group its verb.
     case "\${command:+$command }\${COMP_WORDS[i]}" in
@@ -147,6 +147,14 @@ ${cases.join("\n")}
     while IFS= read -r file; do
       COMPREPLY+=("$file")
     done < <(compgen -f -- "$current")
+  elif [[ -n $stores ]]; then
+    # The folders of the stores on this machine; ids that a folder's name spells out are left out.
+    local store
+    for store in "\${XDG_STATE_HOME:-\${HOME-}/.local/state}"/brewctl/stores/*/buffer.db; do
+      store=\${store%/buffer.db}
+      store=\${store##*/}
+      [[ $store == *[%=*]* || $store != "$current"* ]] || COMPREPLY+=("$store")
+    done
   elif [[ -n $values ]]; then
     [[ $values == "?" ]] || COMPREPLY=($(compgen -W "$values" -- "$current"))
   elif [[ $current == -* || -z $words ]]; then
@@ -159,7 +167,10 @@ complete -F _brewctl brewctl
 `;
 }
 
-function bashValue({ value, isOptional }: Flag): string {
+function bashValue({ long, value, isOptional }: Flag, command: string): string {
+  if (long === "--store" && command.startsWith("store-sync ")) {
+    return "stores=1";
+  }
   if (value === "file") {
     return "files=1";
   }

@@ -81,15 +81,27 @@ export function socketModeOption(): Option {
     .argParser(socketMode);
 }
 
-export const nonEmpty = parser((text) => {
-  if (text === "") {
-    throw new RangeError("expected something");
+/**
+ * A text that is kept as it was given. Node decodes the command line and the environment, and makes
+ * U+FFFD of every byte that is not UTF-8: then what was given cannot be known any more.
+ */
+export const exactText = parser((text) => {
+  if (text.includes("\ufffd")) {
+    throw new RangeError("expected valid UTF-8");
   }
   return text;
 });
 
+export const nonEmpty = parser((text) => {
+  if (text === "") {
+    throw new RangeError("expected something");
+  }
+  return exactText(text);
+});
+
 /** Throws a `RangeError` for what cannot be the path of a file. Nothing is made. */
 function checkFilePath(path: string): void {
+  exactText(path);
   if (path === "" || path.endsWith("/")) {
     throw new RangeError("expected the path of a file");
   }
@@ -106,6 +118,7 @@ export const filePath = parser((path) => {
 
 /** The path of a folder, which need not be there. */
 export const folderPath = parser((path) => {
+  exactText(path);
   if (path === "" || statSync(path, { throwIfNoEntry: false })?.isDirectory() === false) {
     throw new RangeError("expected the path of a folder");
   }

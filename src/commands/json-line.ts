@@ -40,11 +40,12 @@ export function parseJson({ text, where }: Line, what: string): JsonLine {
   if (typeof json !== "object" || json === null || Array.isArray(json)) {
     throw new UsageError(`${where}: expected a JSON object`, { hint });
   }
-  const members = [...membersOf(text)];
-  const texts = new Map(members);
-  if (texts.size < members.length) {
-    const twice = members.find(([name], i) => members.findIndex(([other]) => other === name) < i);
-    throw new UsageError(`${where}: ${JSON.stringify(twice?.[0])} is given twice`, { hint });
+  const texts = new Map<string, string>();
+  for (const [name, value] of membersOf(text)) {
+    if (texts.has(name)) {
+      throw new UsageError(`${where}: ${JSON.stringify(name)} is given twice`, { hint });
+    }
+    texts.set(name, value);
   }
   return { where, values: json, texts };
 }

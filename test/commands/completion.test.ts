@@ -1,7 +1,7 @@
 /** `brewctl completion`: its script, in a real bash, and what the others are made of. */
 
 import { spawnSync } from "node:child_process";
-import { writeFileSync } from "node:fs";
+import { mkdirSync, writeFileSync } from "node:fs";
 import { beforeAll, describe, expect, test } from "vitest";
 import { brewctl, cleanEnv, root } from "../support/brewctl.ts";
 import { tempFolder } from "../support/temp.ts";
@@ -14,7 +14,7 @@ beforeAll(async () => {
 });
 
 /** What bash offers when TAB is pressed at the end of these words. */
-function offered(words: string[], cwd = root): string[] {
+function offered(words: string[], cwd = root, env: Record<string, string> = {}): string[] {
   using folder = tempFolder();
   const file = folder.file("brewctl.bash");
   writeFileSync(file, scripts["bash"] ?? "");
@@ -27,7 +27,7 @@ function offered(words: string[], cwd = root): string[] {
     printf '%s\\n' "\${COMPREPLY[@]}"`;
   const { stdout, stderr, status } = spawnSync("bash", ["--norc", "-uc", press, file, ...words], {
     cwd,
-    env: cleanEnv(),
+    env: cleanEnv(env),
     encoding: "utf8",
   });
   expect(stderr).toBe("");
@@ -87,6 +87,21 @@ describe("in bash", () => {
     const words = (last: string) => ["brewctl", "upload", "--input", last];
     expect(offered(words("my"), folder.path)).toEqual(["my orders.ndjson"]);
     expect(offered(words(""), folder.path).sort()).toEqual(["my orders.ndjson", "other"]);
+  });
+
+  test("the stores of this machine follow --store", () => {
+    using folder = tempFolder();
+    for (const name of ["store-01", "store-02", "K%C3%B6ln", "other", "empty"]) {
+      mkdirSync(folder.file(`brewctl/stores/${name}`), { recursive: true });
+      if (name !== "empty") {
+        writeFileSync(folder.file(`brewctl/stores/${name}/buffer.db`), "");
+      }
+    }
+    const env = { XDG_STATE_HOME: folder.path };
+    const words = (last: string) => ["brewctl", "store-sync", "status", "--store", last];
+    expect(offered(words("store"), root, env)).toEqual(["store-01", "store-02"]);
+    expect(offered(words(""), root, env)).toEqual(["other", "store-01", "store-02"]);
+    expect(offered(words(""), root, { XDG_STATE_HOME: folder.file("missing") })).toEqual([]);
   });
 
   test("a file's name is no pattern", () => {

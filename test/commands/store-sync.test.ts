@@ -202,6 +202,20 @@ test("a time that does not exist, has no zone or is in seconds is refused", asyn
   expect(objects(right.stdout)).toMatchObject([{ timestamp: "1767319445500" }]);
 });
 
+test("a flag that is not UTF-8 is refused, since what it was cannot be known", async () => {
+  using box = shop();
+  for (const flag of ["--payload", "--event-id", "--type", "--store"]) {
+    const script = `"$0" store-sync record --store s1 --type Sale ${flag} $'caf\\xe9'`;
+    const { stdout, stderr, status } = spawnSync("bash", ["-c", script, "bin/brewctl"], {
+      env: { ...process.env, ...box.env },
+      encoding: "utf8",
+    });
+    expect(stdout).toBe("");
+    expect(stderr).toMatch(new RegExp(`option '${flag} .* is invalid. expected valid UTF-8`));
+    expect(status).toBe(2);
+  }
+});
+
 test("a flush that ends too early says what is left, also when no talk is wanted", async () => {
   using box = shop();
   await box.sync("record --store store-01 --type Sale");
@@ -235,6 +249,16 @@ test("what events prints, record of another store takes", async () => {
   const taken = await box.sync("record --store store-02 --input -", printed.stdout);
   expect(taken.stderr).toBe("recorded 2 events\n");
   expect(taken.code).toBe(0);
+});
+
+test("the largest payload is taken from a line that spells each of its bytes out", async () => {
+  using box = shop();
+  const payload = "\u0001".repeat(1024 * 1024);
+  await box.sync("record --store store-01 --input -", JSON.stringify({ type: "Sale", payload }));
+  const printed = await box.sync("events -o ndjson");
+  expect(objects(printed.stdout)).toMatchObject([{ payload }]);
+  const taken = await box.sync("record --store store-02 --input -", printed.stdout);
+  expect(taken.stderr).toBe("recorded 1 event\n");
 });
 
 test("a payload of 1 MiB is recorded, one byte more is refused", async () => {

@@ -26,6 +26,7 @@ import type { CommandContext } from "../client-call.ts";
 import { type Line, parsedLines, RefusedLines } from "../input.ts";
 import { ndjson } from "../output.ts";
 import { parseEvent } from "./event-input.ts";
+import { maxExportLineBytes } from "./export-lines.ts";
 import { newIds } from "./new-id.ts";
 import { type RecordFlags, tellRecorded, timeOf } from "./record.ts";
 
@@ -100,7 +101,8 @@ export async function recordAtBridge(
     };
 
     async function* sending(): AsyncGenerator<TillEvent, void> {
-      for await (const next of parsedLines(path, { stdin, signal, parse, refused })) {
+      const options = { stdin, signal, parse, refused, maxBytes: maxExportLineBytes };
+      for await (const next of parsedLines(path, options)) {
         sent += 1;
         unanswered.push(next);
         yield onWire(next.event, flags);

@@ -16,11 +16,12 @@ import { readAhead } from "../../read-ahead.ts";
 import { type Exit, Stop } from "../../shutdown.ts";
 import { parseTimestamp } from "../../timestamp.ts";
 import type { CommandContext } from "../client-call.ts";
-import { dialAddress } from "../flags.ts";
+import { dialAddress, exactText } from "../flags.ts";
 import { checkInput, type Line, parsedLines, RefusedLines } from "../input.ts";
 import { type LocalFlags, openBuffer, withLocalFlags } from "./buffer.ts";
 import { parseEvent } from "./event-input.ts";
 import { eventJson } from "./event-line.ts";
+import { maxExportLineBytes } from "./export-lines.ts";
 import { newIds } from "./new-id.ts";
 import { recordAtBridge } from "./record-at-bridge.ts";
 
@@ -36,14 +37,16 @@ export interface RecordFlags extends LocalFlags {
 export const command = withLocalFlags(
   new Command("record")
     .description("put an event on this store's disk; no network needed")
-    .option("--type <type>", "what happened, such as Sale, StockMovement or TillClose")
+    .option("--type <type>", "what happened, such as Sale, StockMovement or TillClose", exactText)
     .option(
       "--payload <text>",
       "any text, kept as it is and not checked, such as JSON (default: nothing)",
+      exactText,
     )
     .option(
       "--event-id <id>",
       "its id; recording the same event again is then safe (default: a random one)",
+      exactText,
     )
     .option(
       "--timestamp <time>",
@@ -79,8 +82,8 @@ then the exit code is 2. Only with an eventId is it safe to record something aga
 then the same answer. A timestamp is Unix milliseconds, or a time of RFC 3339 with Z or an offset;
 what follows its milliseconds is cut off, and a leap second is the first second of the next day.
 When the disk is full recording stops, the last line that was recorded is named, and the exit code is
-72. With --bridge an event may be
-recorded although its answer was lost: record it again, under its eventId.`;
+72. With --bridge an event may be recorded although its answer was lost: record it again, under its
+eventId.`;
 
 interface NumberedEvent {
   /** Where its line stands. */
@@ -162,7 +165,8 @@ export async function run(flags: RecordFlags, context: CommandContext): Promise<
 
     async function* recording() {
       const parse = (line: Line) => ({ where: line.where, event: parseEvent(line, making) });
-      for await (const event of parsedLines(path, { stdin, signal, parse, refused })) {
+      const options = { stdin, signal, parse, refused, maxBytes: maxExportLineBytes };
+      for await (const event of parsedLines(path, options)) {
         if (failure !== undefined) {
           return;
         }
