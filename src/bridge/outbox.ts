@@ -49,6 +49,7 @@ import {
   storeOf,
 } from "./buffer-file.ts";
 import { type HandedOver, handedOver, insistOnOurs } from "./hand-over-mark.ts";
+import { HighWaterMark, highWaterOf, noteLostTail } from "./high-water.ts";
 import { acknowledged, markSalvaged, type Salvaged, salvagedIn } from "./salvage-mark.ts";
 
 /**
@@ -210,6 +211,7 @@ export class Outbox {
   readonly #now: () => number;
   readonly #free: (path: string) => number;
   readonly #statements: Statements;
+  readonly #highWater: HighWaterMark;
   /** Of this connection, which does not see its own in SQLite's data version. */
   #appends = 0;
   /** The names of epochs, by their numbers here. */
@@ -238,6 +240,7 @@ export class Outbox {
     this.path = path;
     this.#now = now;
     this.#free = path === inMemory ? () => Number.POSITIVE_INFINITY : free;
+    const highWater = highWaterOf(path);
     const { database, isSalvaged } = salvages
       ? openOrSalvage(path, { storeId, now, probe: prepare })
       : { database: openWhole(path, prepare), isSalvaged: false };
@@ -245,11 +248,13 @@ export class Outbox {
     this.hasJustSalvaged = hasResumed || isSalvaged;
     try {
       this.storeId = this.#belongTo(storeId);
+      noteLostTail(database, highWater, now());
     } catch (error) {
       this.database.close();
       throw error;
     }
     this.#statements = prepare(this.database);
+    this.#highWater = new HighWaterMark(path);
   }
 
   /** The store id of the file; a new file is given one. */
@@ -320,7 +325,8 @@ export class Outbox {
 
   #append(events: readonly NewEvent[]): Appended[] {
     const { insert, advance } = this.#statements;
-    return this.database.write(() => {
+    let last = { epoch: "", seq: 0 };
+    const appended = this.database.write(() => {
       this.insistOnOurs();
       const { epoch, name, next } = this.#numbering();
       let seq = next;
@@ -353,8 +359,12 @@ export class Outbox {
       });
       advance.run(seq);
       this.#appends += 1;
+      last = { epoch: name, seq: seq - 1 };
       return appended;
     });
+    // After the commit: a number that was rolled back is not one that was given.
+    this.#highWater.note(last);
+    return appended;
   }
 
   /**
@@ -800,6 +810,7 @@ export class Outbox {
   }
 
   close(): void {
+    this.#highWater.close();
     this.database.close();
   }
 }

@@ -9,9 +9,9 @@ import type { Database } from "../sqlite.ts";
 /** The first and the last of some numbers that follow one another. */
 export type NumberRange = readonly [first: number, last: number];
 
-/** Events that were recorded and that a salvage could not read. */
+/** Events that were recorded and are not in the buffer any more: a salvage could not read them. */
 export interface Loss {
-  /** The time of the salvage, in Unix milliseconds. */
+  /** The time at which the loss was found, as by a salvage, in Unix milliseconds. */
   readonly at: number;
   /** The events that could be read. */
   readonly read: number;
@@ -26,6 +26,8 @@ export interface Loss {
   readonly isMore: boolean;
   /** Whether some of `numbers` are of events that were removed long before the damage. */
   readonly hasPruned: boolean;
+  /** True if no salvage found it: the last events are gone, as when SQLite's log was removed. */
+  readonly isTail?: boolean;
   /** The time at which a person took note of the loss, in Unix milliseconds. */
   readonly acknowledgedAt?: number;
 }
@@ -34,7 +36,7 @@ export interface Loss {
 export interface Salvaged {
   /** Unix milliseconds. */
   readonly at: number;
-  /** Where the damaged file is now. */
+  /** Where the damaged file is now; empty if there was none, and the last events are gone. */
   readonly setAside: string;
   /** The events that could be read. */
   readonly events: number;
@@ -62,11 +64,15 @@ export function parseSalvaged(text: string, path: string): Salvaged | undefined 
     // Earlier versions counted no losses.
     const salvaged: Salvaged = { losses: [], ...JSON.parse(text) };
     return salvaged.losses.every(isLoss)
-      ? { ...salvaged, setAside: join(dirname(path), basename(salvaged.setAside)) }
+      ? { ...salvaged, setAside: besideOf(path, salvaged.setAside) }
       : undefined;
   } catch {
     return undefined;
   }
+}
+
+function besideOf(path: string, name: string): string {
+  return name === "" ? "" : join(dirname(path), basename(name));
 }
 
 function isLoss({ at, read, atLeast, atMost = 0, epoch, numbers }: Loss): boolean {
@@ -94,8 +100,19 @@ export function acknowledged(salvaged: Salvaged, at: number): Salvaged {
   return { ...salvaged, losses, acknowledgedAt: salvaged.acknowledgedAt ?? at };
 }
 
-/** Describes a loss in a sentence without its end. */
-export function tellLoss({ at, read, atLeast, atMost, ...loss }: Loss): string {
+/** Describes a loss and how it was found, in a sentence without its end. */
+export function tellLoss({ at, ...loss }: Loss): string {
+  const time = new Date(at).toISOString();
+  return loss.isTail === true
+    ? `${tellWhatIsLost(loss, "are gone")}; at ${time} the buffer's log was missing, or an older copy was in its place`
+    : tellWhatIsLost(loss, `could not be read in the salvage of ${time}`);
+}
+
+/** Describes how many events are lost, and which. */
+export function tellWhatIsLost(
+  { read, atLeast, atMost, ...loss }: Omit<Loss, "at">,
+  fate: string,
+): string {
   const total = read + atLeast;
   const count =
     atMost === atLeast
@@ -105,7 +122,7 @@ export function tellLoss({ at, read, atLeast, atMost, ...loss }: Loss): string {
           ? `up to ${atMost} of ${read + atMost} events`
           : `${atLeast} to ${atMost} events`
         : atLeast > 0
-          ? `at least ${atLeast} of at least ${total} events`
+          ? `at least ${atLeast} of ${total} events`
           : "an unknown number of events";
   const ranges = loss.numbers.map(([first, last]) => (first === last ? first : `${first}-${last}`));
   const numbers = `${ranges.join(", ")}${loss.isMore ? ", ..." : ""}`;
@@ -114,7 +131,7 @@ export function tellLoss({ at, read, atLeast, atMost, ...loss }: Loss): string {
     ranges.length === 0
       ? ""
       : `${where} ${numbers}${loss.epoch === "" ? "" : ` of epoch ${loss.epoch}`}`;
-  return `${count} could not be read in the salvage of ${new Date(at).toISOString()}${which}`;
+  return `${count} ${fate}${which}`;
 }
 
 function isOne({ numbers: [range, ...others] }: Pick<Loss, "numbers">): boolean {
