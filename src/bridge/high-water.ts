@@ -12,7 +12,7 @@ import { makePrivateFile, readPrivateFile } from "../private-file.ts";
 import { type Database, inMemory } from "../sqlite.ts";
 import { type Loss, markSalvaged, salvagedIn } from "./salvage-mark.ts";
 
-interface HighWater {
+export interface HighWater {
   readonly epoch: string;
   readonly seq: number;
 }
@@ -99,21 +99,21 @@ export function lostTail(
 
 /**
  * Notes the loss in the buffer and gives none of the lost numbers a second time: the cloud may know
- * them, and sees a gap where it does not.
+ * them, and sees a gap where it does not. Returns whether there was a loss to be noted.
  */
 export function noteLostTail(
   database: Database,
   highWater: HighWater | undefined,
   at: number,
-): void {
+): boolean {
   if (lostTail(database, highWater) === undefined) {
-    return;
+    return false;
   }
-  database.write(() => {
+  return database.write(() => {
     // Another process may have been faster.
     const loss = lostTail(database, highWater);
     if (loss === undefined || highWater === undefined) {
-      return;
+      return false;
     }
     const before = salvagedIn(database) ?? { at, setAside: "", events: loss.read, losses: [] };
     markSalvaged(database, { ...before, losses: [...before.losses, { at, ...loss }] });
@@ -121,5 +121,6 @@ export function noteLostTail(
     database
       .prepare("UPDATE epochs SET gone = gone + ? WHERE epoch = ?")
       .run(loss.atLeast, loss.epoch);
+    return true;
   });
 }

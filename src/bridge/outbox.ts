@@ -204,8 +204,8 @@ export class Outbox {
   /** The inbox shares the file, so that a command and its cursor are one transaction. */
   readonly database: Database;
   /**
-   * Whether this opening has salvaged a damaged file, or finished a salvage that was interrupted; then
-   * `salvaged` tells what became of it. A later opening of the same file finds false here.
+   * Whether this opening has salvaged a damaged file, finished a salvage that was interrupted, or found
+   * that the last events are gone; then `salvaged` tells what became of it. A later opening of the same file finds false here.
    */
   readonly hasJustSalvaged: boolean;
   readonly #now: () => number;
@@ -245,10 +245,10 @@ export class Outbox {
       ? openOrSalvage(path, { storeId, now, probe: prepare })
       : { database: openWhole(path, prepare), isSalvaged: false };
     this.database = database;
-    this.hasJustSalvaged = hasResumed || isSalvaged;
     try {
       this.storeId = this.#belongTo(storeId);
-      noteLostTail(database, highWater, now());
+      const hasLost = noteLostTail(database, highWater, now());
+      this.hasJustSalvaged = hasResumed || isSalvaged || hasLost;
     } catch (error) {
       this.database.close();
       throw error;

@@ -4,6 +4,7 @@
  */
 
 import type { Database } from "../sqlite.ts";
+import type { HighWater } from "./high-water.ts";
 import { type Loss, maxRanges, type NumberRange } from "./salvage-mark.ts";
 
 type Row = Readonly<Record<string, unknown>>;
@@ -15,6 +16,8 @@ export interface DamagedHead {
   readonly epochs: readonly Row[];
   /** The last position that was given; undefined if that cannot be read. */
   readonly lastPosition: number | undefined;
+  /** What the file beside the buffer says; it may be behind. */
+  readonly highWater: HighWater | undefined;
 }
 
 /**
@@ -31,7 +34,7 @@ export function lastPositionIn(sequences: readonly Row[], events: number): numbe
  */
 export function lossOf(
   database: Database,
-  { outbox, epochs, lastPosition }: DamagedHead,
+  { outbox, epochs, lastPosition, highWater }: DamagedHead,
   { at, strays }: { readonly at: number; readonly strays: number },
 ): Loss | undefined {
   const read = countIn(database);
@@ -40,21 +43,25 @@ export function lossOf(
   const { seqs, absent, last } = numbersOf(database, current);
   // A number that a broken page made up is below the events that are there, or above all positions.
   const given = counted((counted(outbox?.["next_seq"], 1) ?? 0) - 1, last, lastPosition);
-  const missing = (given ?? last) - seqs;
+  const noted = highWater?.epoch === row?.["epoch"] ? (highWater?.seq ?? 0) : 0;
+  // Then the counters of the file are old ones, and the other file may be behind as well.
+  const isLogGone = given !== undefined && noted > given;
+  const highest = Math.max(given ?? last, noted);
+  const missing = highest - seqs;
   const gone = counted(row?.["gone"], 0, missing);
   const atLeast = gone === undefined ? 0 : missing - gone;
   const isOnlyEpoch = epochs.length === 1 && row !== undefined && seqs === read;
   const removed = epochs.reduce((sum, { gone }) => sum + (counted(gone, 0) ?? 0), 0);
   const atMost =
-    isOnlyEpoch && given !== undefined
+    isOnlyEpoch && given !== undefined && !isLogGone
       ? missing - (gone ?? 0)
-      : lastPosition === undefined
+      : lastPosition === undefined || isLogGone
         ? undefined
         : Math.max(atLeast, lastPosition - read - removed);
   if (atMost === 0) {
     return undefined;
   }
-  const tail: NumberRange[] = given === undefined || given === last ? [] : [[last + 1, given]];
+  const tail: NumberRange[] = highest === last ? [] : [[last + 1, highest]];
   const numbers = [...absent, ...tail];
   return {
     ...{ at, read, atLeast, ...(atMost === undefined ? {} : { atMost }) },

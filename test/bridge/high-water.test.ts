@@ -40,12 +40,14 @@ test("events that were in a log that somebody removed are missed, and their numb
     expect.stringMatching(/^at least 3 of 8 events are gone: numbers 6-8 of epoch [0-9a-f]{16}$/),
   ]);
   const outbox = open(path);
+  expect(outbox.hasJustSalvaged).toBe(true);
   const [loss] = outbox.salvaged()?.losses ?? [];
   expect(loss && tellLoss(loss)).toContain("at least 3 of 8 events are gone: numbers 6-8 of epoch");
   expect(outbox.append(sales(9, 9))[0]).toMatchObject({ event: { seq: 9 } });
   outbox.close();
   const again = open(path);
   expect(again.salvaged()?.losses).toHaveLength(1);
+  expect(again.hasJustSalvaged).toBe(false);
   expect(again.acknowledgeSalvage()).toBeDefined();
   again.close();
   expect(await findings(path)).toEqual([]);
