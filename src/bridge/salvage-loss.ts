@@ -52,12 +52,13 @@ export function lossOf(
   const atLeast = gone === undefined ? 0 : missing - gone;
   const isOnlyEpoch = epochs.length === 1 && row !== undefined && seqs === read;
   const removed = epochs.reduce((sum, { gone }) => sum + (counted(gone, 0) ?? 0), 0);
-  const atMost =
-    isOnlyEpoch && given !== undefined && !isLogGone
-      ? missing - (gone ?? 0)
-      : lastPosition === undefined || isLogGone
-        ? undefined
-        : Math.max(atLeast, lastPosition - read - removed);
+  let atMost: number | undefined;
+  if (!isLogGone && isOnlyEpoch && given !== undefined) {
+    atMost = missing - (gone ?? 0);
+  } else if (!isLogGone && lastPosition !== undefined) {
+    // Each event of each epoch had a position, and so had some that were never recorded.
+    atMost = Math.max(atLeast, lastPosition - read - removed);
+  }
   if (atMost === 0) {
     return undefined;
   }
