@@ -673,7 +673,7 @@ function makeLockFile(path: string): void {
   }
 }
 
-/** What the file system threw, in our words: RESOURCE_EXHAUSTED if the disk is full. */
+/** Returns what the file system threw, in our words: RESOURCE_EXHAUSTED if the disk is full. */
 export function refusedByDisk(error: unknown, what: string, hint?: string): StatusError {
   const { code } = error as NodeJS.ErrnoException;
   return new StatusError(

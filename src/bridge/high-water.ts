@@ -24,7 +24,7 @@ function highWaterPath(path: string): string {
   return `${path}-high-water`;
 }
 
-/** Keeps the file up to date for one process. */
+/** Keeps the file up to date for one process. Close it at the end. */
 export class HighWaterMark {
   readonly #path: string;
   /** Undefined before the first note; "none" if the file cannot be written. */
@@ -35,7 +35,7 @@ export class HighWaterMark {
     this.#file = path === inMemory ? "none" : undefined;
   }
 
-  /** A file that cannot be written costs nothing but its use, and a sale must not fail for it. */
+  /** Notes a number. A sale must not fail for it: if the file cannot be written, it is given up. */
   note({ epoch, seq }: HighWater): void {
     try {
       this.#file ??= openFile(highWaterPath(this.#path));
@@ -62,7 +62,7 @@ function openFile(path: string): number {
   return openSync(path, constants.O_WRONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
 }
 
-/** Returns undefined if there is none, or none that makes sense. */
+/** Returns what the file says; undefined if there is none, or none that makes sense. */
 export function highWaterOf(path: string): HighWater | undefined {
   try {
     const { epoch, seq } = JSON.parse(readPrivateFile(highWaterPath(path)));

@@ -9,7 +9,7 @@ import { type Loss, maxRanges, type NumberRange } from "./salvage-mark.ts";
 
 type Row = Readonly<Record<string, unknown>>;
 
-/** What could be read of a damaged file beside its events. */
+/** Holds what could be read of a damaged file beside its events. */
 export interface DamagedHead {
   /** The row of `outbox`. */
   readonly outbox: Row | undefined;
@@ -44,7 +44,7 @@ export function lossOf(
   // A number that a broken page made up is below the events that are there, or above all positions.
   const given = counted((counted(outbox?.["next_seq"], 1) ?? 0) - 1, last, lastPosition);
   const noted = highWater?.epoch === row?.["epoch"] ? (highWater?.seq ?? 0) : 0;
-  // Then the counters of the file are old ones, and the other file may be behind as well.
+  // If so, the counters in the file are old ones, and the mark beside it may be behind as well.
   const isLogGone = given !== undefined && noted > given;
   const highest = Math.max(given ?? last, noted);
   const missing = highest - seqs;
@@ -73,7 +73,7 @@ export function lossOf(
   };
 }
 
-/** The value if it is a whole number within these bounds. */
+/** Returns the value if it is a whole number within these bounds, and undefined otherwise. */
 function counted(value: unknown, min: number, max = Number.MAX_SAFE_INTEGER): number | undefined {
   const number = Number(value);
   return value !== null && Number.isSafeInteger(number) && number >= min && number <= max
@@ -85,7 +85,7 @@ function countIn(database: Database): number {
   return Number(database.prepare("SELECT count(*) AS n FROM events").get()?.["n"]);
 }
 
-/** The epoch of the last event, which is the current one if an event was recorded in it. */
+/** Returns the epoch of the last event, which is the current one if an event was recorded in it. */
 function newestEpoch(database: Database, strays: number): number {
   const newest = database
     .prepare("SELECT epoch FROM events WHERE epoch <> ? ORDER BY position DESC LIMIT 1")
@@ -93,7 +93,7 @@ function newestEpoch(database: Database, strays: number): number {
   return Number(newest?.["epoch"] ?? 0);
 }
 
-/** How many events of an epoch are there, the highest seq, and the ranges below it that are absent. */
+/** Counts the events of an epoch and finds the highest seq and the ranges below it that are absent. */
 function numbersOf(database: Database, epoch: number) {
   const absent: NumberRange[] = [];
   let seqs = 0;

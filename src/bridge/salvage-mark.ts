@@ -6,10 +6,10 @@
 import { basename, dirname, join } from "node:path";
 import type { Database } from "../sqlite.ts";
 
-/** The first and the last of some numbers that follow one another. */
+/** Stands for all numbers from the first to the last. */
 export type NumberRange = readonly [first: number, last: number];
 
-/** Events that were recorded and are not in the buffer any more: a salvage could not read them. */
+/** Describes events that were recorded and that the buffer does not have any more. */
 export interface Loss {
   /** The time at which the loss was found, as by a salvage, in Unix milliseconds. */
   readonly at: number;
@@ -32,7 +32,7 @@ export interface Loss {
   readonly acknowledgedAt?: number;
 }
 
-/** What was done to a damaged file. */
+/** Tells what was done to a damaged file, and what is lost. */
 export interface Salvaged {
   /** Unix milliseconds. */
   readonly at: number;
@@ -71,10 +71,12 @@ export function parseSalvaged(text: string, path: string): Salvaged | undefined 
   }
 }
 
+/** Returns the path of the file of this name that lies in the folder of `path`. */
 function besideOf(path: string, name: string): string {
   return name === "" ? "" : join(dirname(path), basename(name));
 }
 
+/** Returns whether what was read from a file or an export can be told without a fault. */
 function isLoss({ at, read, atLeast, atMost = 0, epoch, numbers }: Loss): boolean {
   const counts = [read, atLeast, atMost, ...numbers.flat()];
   return (
@@ -89,12 +91,12 @@ export function markSalvaged(database: Database, salvaged: Salvaged): void {
   database.prepare("UPDATE outbox SET salvaged = ?").run(JSON.stringify(salvaged));
 }
 
-/** The losses that nobody has acknowledged yet. */
+/** Returns the losses that nobody has acknowledged yet. */
 export function openLosses(salvaged: Salvaged | undefined): readonly Loss[] {
   return (salvaged?.losses ?? []).filter(({ acknowledgedAt }) => acknowledgedAt === undefined);
 }
 
-/** The same mark after a person has taken note of all that it says. */
+/** Returns the mark as it is after a person has taken note of all that it says. */
 export function acknowledged(salvaged: Salvaged, at: number): Salvaged {
   const losses = salvaged.losses.map((loss) => ({ acknowledgedAt: at, ...loss }));
   return { ...salvaged, losses, acknowledgedAt: salvaged.acknowledgedAt ?? at };
@@ -108,7 +110,7 @@ export function tellLoss({ at, ...loss }: Loss): string {
     : tellWhatIsLost(loss, `could not be read in the salvage of ${time}`);
 }
 
-/** Describes how many events are lost, and which. */
+/** Says how many events are lost, which, and what has become of them: their `fate`. */
 export function tellWhatIsLost(
   { read, atLeast, atMost, ...loss }: Omit<Loss, "at">,
   fate: string,
