@@ -82,7 +82,7 @@ scenario: build ## run one of them: make scenario NAME=client-gone
 	@sh scripts/run-scenarios "$(NAME)"
 
 test-system: build ## tests that need npm, git, make, strace, Go, old Nodes and other shells
-	@sh scripts/install-packages zsh fish strace
+	@sh scripts/install-packages zsh fish strace jq
 	@sh scripts/go version >/dev/null 2>&1 || sh scripts/install-packages go=golang-go
 	@npx --no-install vitest run --config vitest.system.config.ts $(ARGS)
 

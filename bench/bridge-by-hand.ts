@@ -31,7 +31,8 @@ import {
   type UploadSummary,
   UploadSummarySchema,
 } from "../src/gen/sync/v1/sync_engine_pb.ts";
-import { clientOptions, loopbackOptions, serverOptions } from "../src/grpc/options.ts";
+import { clientOptions, serverOptions } from "../src/grpc/options.ts";
+import { directOptions } from "../src/grpc/proxy.ts";
 
 const serialize =
   <M extends DescMessage>(schema: M) =>
@@ -111,7 +112,7 @@ export interface ByHandOptions {
 export function bridgeByHand(port: number) {
   const client = new Client(`127.0.0.1:${port}`, credentials.createInsecure(), {
     ...clientOptions,
-    ...loopbackOptions,
+    ...directOptions,
   });
   const sendAll = async (
     call: Writable,

@@ -36,7 +36,8 @@ import {
   type UploadSummary,
   UploadSummarySchema,
 } from "../src/gen/orders/v1/streaming_pb.ts";
-import { clientOptions, loopbackOptions, serverOptions } from "../src/grpc/options.ts";
+import { clientOptions, serverOptions } from "../src/grpc/options.ts";
+import { directOptions } from "../src/grpc/proxy.ts";
 import { chatMessage, orderEvent, orderInput } from "./messages.ts";
 import type { Streams } from "./streams.ts";
 
@@ -129,7 +130,7 @@ export async function serveByHand(prepare = (_: Writable) => {}): Promise<number
 export function streamsByHand(port: number): Streams {
   const client = new Client(`127.0.0.1:${port}`, credentials.createInsecure(), {
     ...clientOptions,
-    ...loopbackOptions,
+    ...directOptions,
   });
   return {
     subscribe(count) {

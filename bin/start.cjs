@@ -26,7 +26,8 @@ if (version[0] < 24 || (version[0] === 24 && version[1] < 15)) {
   // In the user's own cache: what lies in a shared /tmp could be somebody else's code.
   var cache =
     process.env.XDG_CACHE_HOME || (process.env.HOME && path.join(process.env.HOME, ".cache"));
-  if (cache) {
+  // A relative one would be in the working folder.
+  if (cache && path.isAbsolute(cache)) {
     // One for each command: the cache has the functions that were used when it was written, and
     // what `help` uses would not help a call.
     var first = process.argv[2] || "";

@@ -3,6 +3,9 @@
  * `Random` as an argument, so that a test decides both and never sleeps.
  */
 
+import { existsSync, readFileSync } from "node:fs";
+import { uptime } from "node:os";
+
 export interface Clock {
   /** Unix time in milliseconds; may jump when the machine's clock is set. */
   now(): number;
@@ -13,6 +16,25 @@ export interface Clock {
    * once with the signal's reason when it aborts.
    */
   sleep(ms: number, options: { signal: AbortSignal }): Promise<void>;
+}
+
+/** How long a machine has been running. Setting its clock does not change that. */
+export interface Uptime {
+  /** Tells one boot from every other, of any machine. Empty where the system has no such id. */
+  readonly boot: string;
+  /** Milliseconds since the boot, with the time in which the machine slept. */
+  readonly ms: number;
+}
+
+/** Where Linux keeps a random id of each boot; see random(4). */
+const bootIdPath = "/proc/sys/kernel/random/boot_id";
+
+let bootId: string | undefined;
+
+/** Returns the uptime of this machine, with a resolution of some milliseconds. */
+export function systemUptime(): Uptime {
+  bootId ??= existsSync(bootIdPath) ? readFileSync(bootIdPath, "utf8").trim() : "";
+  return { boot: bootId, ms: Math.round(uptime() * 1000) };
 }
 
 /** From 0 up to, not including, 1. */
@@ -45,6 +67,22 @@ export const systemClock: Clock = {
     });
   },
 };
+
+const began = new WeakMap<Clock, number>();
+
+/**
+ * Returns the Unix time in milliseconds as it would be if nobody had set the clock since the first call
+ * for this clock. A wait that is stored as the instant of its end is counted by this, so that a clock
+ * that jumps neither delays nor hurries it. Another process counts from its own clock.
+ */
+export function steadyNow(clock: Clock): number {
+  let offset = began.get(clock);
+  if (offset === undefined) {
+    offset = clock.now() - clock.monotonic();
+    began.set(clock, offset);
+  }
+  return clock.monotonic() + offset;
+}
 
 /**
  * Resolves when `clock.monotonic()` has reached `instant`; at once if that is past. Rejects like

@@ -11,10 +11,12 @@ import { Argument, Command, CommanderError } from "commander";
 import { systemClock, systemRandom } from "./clock.ts";
 import type { CommandGroup, CommandModule } from "./commands/command-module.ts";
 import { readWords } from "./commands/go-flags.ts";
+import { flushed, stopBlocking } from "./commands/output-streams.ts";
 import type { TerminalFlags } from "./commands/terminal.ts";
 import { messageOf, StatusError, statusCodes, UsageError } from "./errors.ts";
+
 import { plain } from "./plain.ts";
-import { dieBy, type Exit, onStopSignals, Stop } from "./shutdown.ts";
+import { dieBy, type Exit, keepIgnoredSignals, onStopSignals, Stop } from "./shutdown.ts";
 import { version } from "./version.ts";
 
 const commands: Readonly<Record<string, () => Promise<CommandModule | CommandGroup>>> = {
@@ -44,7 +46,8 @@ Exit codes
              .join(", ")
              .replace(/(.{1,70})(?:, |$)/g, "$1\n           ")
              .trimEnd()}
-  130, 143 Ctrl+C, SIGTERM: brewctl dies by the signal itself, so a shell loop ends too
+  129, 130, 143
+           SIGHUP, Ctrl+C, SIGTERM: brewctl dies by the signal itself, so a shell loop ends too
            (serve stops gracefully instead, with 0)`;
 
 const rootExamples = `\
@@ -60,6 +63,12 @@ const faultExit = 1;
 const usageExit = 2;
 /** As grpcurl does it: clear of the codes above, and the status can be read off. */
 const statusExitBase = 64;
+
+/**
+ * How long a process that was told to end waits for a slow reader of its output, in milliseconds: much
+ * longer than a reader takes that reads at all, and much shorter than supervisors wait before SIGKILL.
+ */
+const lastWordsMs = 1_000;
 
 /**
  * Aborts when standard output takes no more: with a `Stop` when its reader has gone, as `head`
@@ -80,13 +89,37 @@ process.stderr.on("error", ({ code }: NodeJS.ErrnoException) => {
   }
 });
 
-/** Runs one command line. `argv` is without node and script. */
-async function main(argv: readonly string[]): Promise<Exit> {
+/** What other programs take for `--version`. */
+const versionWords = ["version", "-v", "-V", "-version", "--version"];
+
+/** `--version` and `help` first, also where they are spelled as other programs have them. */
+function usualWords(argv: readonly string[]): readonly string[] {
+  const [first = "", second, ...rest] = argv;
+  if (versionWords.includes(first)) {
+    return ["--version"];
+  }
+  return second === "help" && Object.hasOwn(commands, first) ? ["help", first, ...rest] : argv;
+}
+
+keepIgnoredSignals(process.env);
+stopBlocking(process.stdout);
+stopBlocking(process.stderr);
+
+/** Aborts with the first SIGHUP, SIGINT or SIGTERM that a command is sent. */
+const toldToStop = new AbortController();
+
+/** Runs one command line. `words` is without node and script. */
+async function main(words: readonly string[]): Promise<Exit> {
+  const argv = usualWords(words);
   for (const name of Object.keys(process.env)) {
     // commander would take an empty variable for a value.
     if (name.startsWith("BREWCTL_") && process.env[name] === "") {
       delete process.env[name];
     }
+  }
+  if (process.env["NO_COLOR"]) {
+    // Both together have Node print a warning. NO_COLOR wins, as it does in Node.
+    delete process.env["FORCE_COLOR"];
   }
   let exit: Exit = 0;
   const program = new Command("brewctl")
@@ -97,14 +130,23 @@ async function main(argv: readonly string[]): Promise<Exit> {
     .helpCommand(false)
     .showSuggestionAfterError()
     .configureOutput({
-      outputError: (text, write) => write(text.replace(/^error: /, "brewctl: ")),
+      // A value that is refused may have line ends and other control characters of its own.
+      outputError: (text, write) =>
+        write(
+          `${text
+            .trimEnd()
+            .replace(/^error: /, "brewctl: ")
+            .split(/\n(?=\(Did you mean )/)
+            .map(plain)
+            .join("\n")}\n`,
+        ),
     })
     .exitOverride((error) => {
       throw error;
     });
 
   const [first = "", second = ""] = argv;
-  const isVersion = /^(-V|--?version)$/.test(first);
+  const isVersion = first === "--version";
   // With flags before it, the command is known only when all flags are.
   const names = Object.hasOwn(commands, first) ? [first] : Object.keys(commands);
   const modules = isVersion ? [] : await Promise.all(names.map((name) => commands[name]?.()));
@@ -179,18 +221,17 @@ async function runCommand(
   { run, takesSecondInterrupt = false }: CommandModule,
 ): Promise<Exit> {
   const { openTerminal } = await import("./commands/terminal.ts");
-  const first = new AbortController();
   const second = new AbortController();
   const stopListening = onStopSignals(
     (signal) => {
       if (signal === "SIGINT" && process.stderr.isTTY) {
         terminal.endLine();
       }
-      first.abort(new Stop(signal === "SIGINT" ? "Ctrl+C" : signal, signal));
+      toldToStop.abort(new Stop(signal === "SIGINT" ? "Ctrl+C" : signal, signal));
     },
     takesSecondInterrupt ? () => second.abort() : dieBy,
   );
-  const interrupted = first.signal;
+  const interrupted = toldToStop.signal;
   const terminal = openTerminal(flags, {
     stdout: process.stdout,
     stderr: process.stderr,
@@ -265,33 +306,32 @@ function isSamePipe(fd: number, other: number): boolean {
 function complain(error: unknown): number {
   if (!(error instanceof StatusError)) {
     const stack = error instanceof Error ? error.stack : undefined;
-    process.stderr.write(`brewctl: a fault inside brewctl: ${stack ?? messageOf(error)}\n`);
+    const told = (stack ?? messageOf(error)).split("\n").map(plain).join("\n");
+    process.stderr.write(`brewctl: a fault inside brewctl: ${told}\n`);
     return faultExit;
   }
   const isUsage = error instanceof UsageError;
   process.stderr.write(`brewctl: ${isUsage ? "" : `${error.code}: `}${plain(error.message)}\n`);
   if (error.hint !== undefined) {
-    process.stderr.write(`  ${error.hint}\n`);
+    process.stderr.write(`  ${plain(error.hint)}\n`);
   }
   return isUsage ? usageExit : statusExitBase + statusCodes[error.code];
 }
 
-main(process.argv.slice(2)).then((exit) => {
+main(process.argv.slice(2)).then(async (exit) => {
+  const withinMs = toldToStop.signal.aborted ? lastWordsMs : undefined;
+  // What the reader has not taken yet would be cut off.
+  await Promise.all([flushed(process.stdout, { withinMs }), flushed(process.stderr, { withinMs })]);
   if (typeof exit !== "number") {
     dieBy(exit);
     return;
   }
-  // What a pipe has not taken yet would be cut off by process.exit.
-  process.stdout.write("", () =>
-    process.stderr.write("", () =>
-      // A write that failed says so in an event of its own, which comes after these callbacks.
-      setImmediate(() => {
-        const lost: unknown = outputLost.signal.reason;
-        const isLost = lost instanceof UsageError && exit !== usageExit;
-        // Not left to the event loop: to take a heap apart piece by piece is a tenth of a short
-        // call, and a peer that does not hang up would keep us here.
-        process.exit(isLost ? complain(lost) : exit);
-      }),
-    ),
-  );
+  // A write that failed says so in an event of its own, which comes after these callbacks.
+  setImmediate(() => {
+    const lost: unknown = outputLost.signal.reason;
+    const isLost = lost instanceof UsageError && exit !== usageExit;
+    // Not left to the event loop: to take a heap apart piece by piece is a tenth of a short
+    // call, and a peer that does not hang up would keep us here.
+    process.exit(isLost ? complain(lost) : exit);
+  });
 });

@@ -13,6 +13,7 @@ import {
   constants,
   existsSync,
   fchmodSync,
+  fchownSync,
   fstatSync,
   fsyncSync,
   linkSync,
@@ -44,10 +45,26 @@ export function makePrivateFolder(path: string): void {
   }
 }
 
-/** Makes an empty file for its owner alone. Returns false, with nothing changed, if the name is taken. */
-export function makePrivateFile(path: string): boolean {
+/**
+ * Makes an empty file for its owner alone. Returns false, with nothing changed, if the name is taken.
+ *
+ * When root makes it, `ownerOf` names a file or folder whose owner it gets: what is kept beside another
+ * user's database must be that user's too. SQLite does the same with its log.
+ */
+export function makePrivateFile(
+  path: string,
+  { ownerOf }: { readonly ownerOf?: string | undefined } = {},
+): boolean {
   try {
-    closeSync(openNew(path, "private"));
+    const fd = openNew(path, "private");
+    try {
+      if (ownerOf !== undefined && process.geteuid?.() === 0) {
+        const { uid, gid } = statSync(ownerOf);
+        ignoringNoModes(() => fchownSync(fd, uid, gid));
+      }
+    } finally {
+      closeSync(fd);
+    }
     return true;
   } catch (error) {
     if (errorCode(error) === "EEXIST") {
@@ -218,6 +235,11 @@ export function readPrivateFile(path: string): string {
 /** Whether a file has this name, and not a link, a pipe or a folder. */
 export function isPlainFile(path: string): boolean {
   return lstatSync(path, { throwIfNoEntry: false })?.isFile() ?? false;
+}
+
+/** Whether a symbolic link has this name. */
+export function isLink(path: string): boolean {
+  return lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink() ?? false;
 }
 
 /** Whether the name is that of a link to nothing. */

@@ -7,18 +7,39 @@
  * docs/decisions/sqlite-in-node.md.
  */
 
-import { closeSync, existsSync, openSync, readSync, rmSync, statfsSync, statSync } from "node:fs";
+import {
+  type BigIntStats,
+  closeSync,
+  existsSync,
+  openSync,
+  readSync,
+  realpathSync,
+  rmSync,
+  statfsSync,
+  statSync,
+} from "node:fs";
 import { dirname, resolve } from "node:path";
 import { DatabaseSync, type StatementSync } from "node:sqlite";
+import {
+  DamagedError,
+  diskError,
+  errnoOf,
+  ReplacedError,
+  sqliteCodeOf,
+  sqliteCodes,
+} from "./disk-error.ts";
 import { messageOf, StatusError } from "./errors.ts";
 import {
   isDanglingLink,
+  isLink,
   isPlainFile,
   makePrivateFile,
   makePrivateFolder,
   tighten,
   tightenDatabase,
 } from "./private-file.ts";
+
+export { BusyError, DamagedError, needsReopening, ReplacedError } from "./disk-error.ts";
 
 /** What a file holds, and how to tell that it does. */
 export interface Kind {
@@ -37,35 +58,23 @@ export interface Kind {
   readonly upgrades: readonly string[];
 }
 
-/** The file is one of ours, but cannot be read as one. Nothing was changed in it. */
-export class DamagedError extends StatusError {
-  override readonly name = "DamagedError";
-
-  constructor(message: string, cause?: unknown) {
-    super("DATA_LOSS", message, { cause });
-  }
-}
-
-/** Another process has kept us from writing for `busyMs`. */
-export class BusyError extends StatusError {
-  override readonly name = "BusyError";
-
-  constructor(what: string, cause: unknown) {
-    super("UNAVAILABLE", `${what}: another process has kept it busy for 5 s`, {
-      hint: "nothing was written; try again",
-      cause,
-    });
-  }
-}
-
 /**
  * Before this one, two connections to a file could corrupt it when the one committed while the other
  * made a checkpoint (sqlite.org/wal.html, "The WAL-Reset Bug").
  */
 const minSqliteVersion = [3, 51, 3];
 
-/** Of the file of a log that is begun anew, in bytes: four of the checkpoints that SQLite makes. */
-const maxLogBytes = 16 * 1024 * 1024;
+/**
+ * The size to which the file of a log is cut when it begins again at its start, in bytes. SQLite makes a
+ * checkpoint after 4 MB, so a log that no reader holds up is never cut and never grows.
+ */
+const maxLogBytes = 8 * 1024 * 1024;
+
+/** SQLite's own number of pages in the log after which a commit makes a checkpoint. */
+const pagesToCheckpoint = 1_000;
+
+/** The most bytes that `compact` copies in memory. A larger file is copied in a file beside it. */
+const maxCopiedInMemory = 64 * 1024 * 1024;
 
 /** Of a file that is being made: the ids of a million events fit. */
 const relaxedCacheKiB = 64 * 1024;
@@ -142,6 +151,13 @@ export interface Statement {
   iterate(...values: SqlValue[]): Iterable<unknown[]>;
 }
 
+export interface DatabaseOptions {
+  /** Opens a file that is there, and changes nothing in it. */
+  readonly isReadOnly?: boolean;
+  /** A file whose owner a new database gets when root makes it. */
+  readonly ownerOf?: string | undefined;
+}
+
 export class Database {
   readonly path: string;
   /**
@@ -150,10 +166,13 @@ export class Database {
    */
   readonly hasHotLog: boolean;
   readonly #sqlite: DatabaseSync;
-  readonly #inode: bigint | undefined;
+  /** Which file this is, whatever name it is opened by; undefined in memory. */
+  readonly #identity: string | undefined;
+  readonly #lost = new AbortController();
   readonly #begin: StatementSync;
   readonly #commit: StatementSync;
   readonly #dataVersion: StatementSync;
+  #checkpointsEachCommit = false;
 
   /**
    * Opens the file, making it and its folder if it is not there, for their owner alone. Throws `StatusError`:
@@ -162,28 +181,33 @@ export class Database {
    * and cannot be read; RESOURCE_EXHAUSTED, UNAVAILABLE, PERMISSION_DENIED as the disk says.
    *
    * Read-only, the file must be there and of this version, else FAILED_PRECONDITION, and nothing is
-   * ever changed in it.
+   * changed in it, except that an interrupted transaction is rolled back. A file with a second name (a
+   * hard link) is refused with FAILED_PRECONDITION.
    */
-  constructor(
-    path: string,
-    kind: Kind,
-    { isReadOnly = false }: { readonly isReadOnly?: boolean } = {},
-  ) {
+  constructor(name: string, kind: Kind, { isReadOnly = false, ownerOf }: DatabaseOptions = {}) {
+    const path = databaseFile(name);
     this.path = path;
     const isFile = path !== inMemory;
+    if (isFile) {
+      refuseLogAlone(path, kind);
+    }
     if (isFile && !isReadOnly) {
       makeFolder(dirname(resolve(path)));
       refuseNetworkFileSystem(path);
-      makePrivate(path);
+      makePrivate(path, ownerOf);
     }
-    this.hasHotLog = isFile && (sizeOf(`${path}-wal`) > 0 || existsSync(suspicionPath(path)));
+    if (isFile) {
+      refuseSecondName(path);
+    }
+    this.hasHotLog =
+      isFile && (sizeOf(`${path}-wal`) > 0 || hasJournal(path) || existsSync(suspicionPath(path)));
     const what = `${kind.name} ${path}`;
     const wasThere = isFile && sizeOf(path) > 0;
     // Opening it asks for nothing that a whole file does not have.
     const describe = (error: unknown) =>
-      wasThere && codeOf(error) === codes.error
+      wasThere && sqliteCodeOf(error) === sqliteCodes.error
         ? new DamagedError(`${what} is damaged: ${messageOf(error)}`, error)
-        : fromSqlite(error, what);
+        : diskError(error, what, path);
     let sqlite: DatabaseSync | undefined;
     try {
       if (wasThere) {
@@ -207,7 +231,16 @@ export class Database {
       throw describe(error);
     }
     this.#sqlite = sqlite;
-    this.#inode = isFile ? inodeOf(path) : undefined;
+    const there = isFile ? statOf(path) : undefined;
+    this.#identity = there === undefined ? undefined : identityOf(there);
+  }
+
+  /**
+   * Aborts with `ReplacedError` at the first write that finds the file gone or replaced: nothing can be
+   * written here any more. A process that is there to write should end, and be started again.
+   */
+  get lost(): AbortSignal {
+    return this.#lost.signal;
   }
 
   /** What the statement throws is a `StatusError` too: reading is how damage is met. */
@@ -239,7 +272,9 @@ export class Database {
       };
     } catch (error) {
       // The statements are ours and fit the schema: what does not is the schema of the file.
-      throw codeOf(error) === codes.error ? this.damaged(messageOf(error)) : this.explain(error);
+      throw sqliteCodeOf(error) === sqliteCodes.error
+        ? this.damaged(messageOf(error))
+        : this.explain(error);
     }
   }
 
@@ -274,11 +309,7 @@ export class Database {
       throw this.explain(error);
     }
     try {
-      if (this.#inode !== undefined && inodeOf(this.path) !== this.#inode) {
-        throw new StatusError("UNAVAILABLE", `${this.path} was replaced by another process`, {
-          hint: "nothing was written; run the command again",
-        });
-      }
+      this.insistOnFile();
       const result = work();
       this.#commit.run();
       return result;
@@ -288,6 +319,25 @@ export class Database {
         this.#sqlite.exec("ROLLBACK");
       }
       throw this.explain(error);
+    }
+  }
+
+  /**
+   * Throws `ReplacedError` if the file was removed or replaced, and `DamagedError` if it was emptied. What
+   * is written after that would be gone with the process.
+   */
+  insistOnFile(): void {
+    if (this.#identity === undefined) {
+      return;
+    }
+    const there = statOf(this.path);
+    if (there === undefined || identityOf(there) !== this.#identity) {
+      const error = new ReplacedError(this.path, { isGone: there === undefined });
+      this.#lost.abort(error);
+      throw error;
+    }
+    if (there.size === 0n) {
+      throw this.damaged("it was emptied while it was open here");
     }
   }
 
@@ -320,26 +370,71 @@ export class Database {
 
   /** Of the pages that hold something, in bytes. */
   usedBytes(): number {
-    const [pages, free, size] = ["page_count", "freelist_count", "page_size"].map((pragma) =>
+    const [pages, size] = ["page_count", "page_size"].map((pragma) =>
       numberOf(this.#sqlite, pragma),
-    ) as [number, number, number];
-    return (pages - free) * size;
+    ) as [number, number];
+    return pages * size - this.unusedBytes();
+  }
+
+  /** The size of the free pages inside the file, in bytes. Reads the file's first page alone. */
+  unusedBytes(): number {
+    return numberOf(this.#sqlite, "freelist_count") * numberOf(this.#sqlite, "page_size");
+  }
+
+  /** The size of the log's file, in bytes, at most what is kept of it when it begins again. */
+  keptLogBytes(): number {
+    return Math.min(sizeOf(`${this.path}-wal`), maxLogBytes);
   }
 
   /**
-   * Writes the file anew without the room of what was removed. On the way it takes up to twice
-   * `usedBytes` more on the disk. Others wait to write meanwhile, and may read. False: somebody still
-   * reads what it was, and the disk gets its room when nobody does any more.
+   * Makes every commit of this connection bring the log into the file, as far as readers allow, instead
+   * of every thousandth page. This costs two more fsyncs a commit, and keeps the log small. A checkpoint
+   * that fails is no error: the next commit makes another one.
+   */
+  checkpointEachCommit(isOn: boolean): void {
+    if (isOn !== this.#checkpointsEachCommit) {
+      this.#sqlite.exec(`PRAGMA wal_autocheckpoint = ${isOn ? 1 : pagesToCheckpoint}`);
+      this.#checkpointsEachCommit = isOn;
+    }
+  }
+
+  /**
+   * Brings the log into the file as far as readers allow, and waits for nobody. The next commit writes
+   * over a log that is all in the file. Throws RESOURCE_EXHAUSTED when the file cannot grow.
+   */
+  checkpoint(): void {
+    this.prepare("PRAGMA wal_checkpoint(PASSIVE)").get();
+  }
+
+  /**
+   * The bytes that `compact` takes of the disk for a while: those of the pages in use go through the log,
+   * and through a file beside it if they are too many for memory.
+   */
+  compactBytes(): number {
+    const used = this.usedBytes();
+    // A page in the log has 24 bytes more, and the log 32.
+    const logged = Math.ceil(used * (1 + 24 / 4096)) + 32;
+    return used > maxCopiedInMemory ? logged + used : logged;
+  }
+
+  /**
+   * Writes the file again without its free pages. On the way it takes `compactBytes` of the disk. Others
+   * wait to write meanwhile, and may read. Returns false if somebody still reads what it was; then the
+   * disk gets its room when nobody does any more.
    */
   compact(): boolean {
     try {
       // Where the room was looked for; by default it is elsewhere.
       const folder = dirname(resolve(this.path)).replaceAll("'", "''");
       this.#sqlite.exec(`PRAGMA temp_store_directory = '${folder}'`);
+      const store = this.usedBytes() > maxCopiedInMemory ? "FILE" : "MEMORY";
+      this.#sqlite.exec(`PRAGMA temp_store = ${store}`);
       this.#sqlite.exec("VACUUM");
       return this.emptyLog();
     } catch (error) {
       throw this.explain(error);
+    } finally {
+      this.#sqlite.exec("PRAGMA temp_store = DEFAULT");
     }
   }
 
@@ -391,7 +486,7 @@ export class Database {
 
   /** What SQLite threw, in our words; anything else stays as it is. */
   explain(error: unknown): unknown {
-    const explained = fromSqlite(error, this.path);
+    const explained = diskError(error, this.path, this.path);
     if (explained instanceof DamagedError && explained !== error) {
       this.#suspect();
     }
@@ -407,7 +502,7 @@ export class Database {
   /** Damage is met by reading, also in a file that was closed well: whoever opens it next checks it. */
   #suspect(): void {
     try {
-      makePrivateFile(suspicionPath(this.path));
+      makePrivateFile(suspicionPath(this.path), { ownerOf: this.path });
     } catch {
       // Then it is met again.
     }
@@ -430,7 +525,11 @@ export function* salvage(
   table: string,
   key: string,
 ): Generator<Record<string, unknown>, void> {
-  const sqlite = new DatabaseSync(path, { readOnly: true, timeout: busyMs });
+  if (sizeOf(path) === 0) {
+    // SQLite would delete the log of an empty file.
+    return;
+  }
+  const sqlite = openToRead(path);
   try {
     const row = sqlite.prepare(`SELECT ${key} AS at, * FROM ${table} NOT INDEXED WHERE ${key} = ?`);
     const next = sqlite.prepare(
@@ -490,22 +589,57 @@ export function takeLock(path: string, { waitMs = 0 } = {}): Lock | undefined {
   let sqlite: DatabaseSync | undefined;
   try {
     sqlite = new DatabaseSync(path, { timeout: waitMs });
-    sqlite.exec("BEGIN EXCLUSIVE");
+    // A lock must be had on a full disk too. Nothing is ever committed here, so no journal is needed.
+    sqlite.exec("PRAGMA journal_mode = MEMORY; BEGIN EXCLUSIVE");
+    // SQLite opens a file that this user may only read as one, and then BEGIN EXCLUSIVE locks nothing
+    // and throws nothing. An attempt to write tells; it stays in memory.
+    sqlite.exec("PRAGMA user_version = 1");
   } catch (error) {
     sqlite?.close();
-    if (codeOf(error) === codes.busy) {
+    if (sqliteCodeOf(error) === sqliteCodes.busy) {
       return undefined;
     }
-    throw fromSqlite(error, path);
+    throw notLockable(error, path);
   }
   const held = sqlite;
   return { release: () => held.close() };
 }
 
+/** Says why a lock file cannot be locked, and what its owner can do about it. */
+function notLockable(error: unknown, path: string): unknown {
+  const explained = diskError(error, path, path);
+  if (explained instanceof DamagedError) {
+    return new StatusError("FAILED_PRECONDITION", `${path} is in the place of a lock and is none`, {
+      hint: "brewctl has not written it; nothing was changed; see who did, and remove it",
+      cause: error,
+    });
+  }
+  const owner = statSync(path, { throwIfNoEntry: false })?.uid;
+  if (explained instanceof StatusError && explained.code === "PERMISSION_DENIED") {
+    const user = process.geteuid?.();
+    return new StatusError(
+      "PERMISSION_DENIED",
+      `${path} cannot be locked: it belongs to user ${owner}, and user ${user} may not write it`,
+      {
+        hint: `nothing was done without the lock; give it to this user: chown ${user} ${path}`,
+        cause: error,
+      },
+    );
+  }
+  return explained;
+}
+
 /** Bytes that this user may still write to the disk of a file or folder. */
 export function freeBytes(path: string): number {
-  const { bavail, bsize } = statfsSync(dirname(resolve(path)));
-  return bavail * bsize;
+  const folder = dirname(resolve(path));
+  try {
+    const { bavail, bsize } = statfsSync(folder);
+    return bavail * bsize;
+  } catch (error) {
+    throw errnoOf(error) === "ENOENT"
+      ? new ReplacedError(folder, { isGone: true, cause: error })
+      : diskError(error, path, path);
+  }
 }
 
 /** The file that says of another that it should be checked. */
@@ -531,9 +665,37 @@ function checkVersion(sqlite: DatabaseSync): void {
   }
 }
 
+/**
+ * Opens a database to look at it. Nothing is changed in it, except that a transaction which a power cut
+ * has interrupted is rolled back: SQLite reads nothing before that, and it needs to write for it.
+ */
+function openToRead(path: string): DatabaseSync {
+  return new DatabaseSync(path, { readOnly: !hasJournal(path), timeout: busyMs });
+}
+
+/**
+ * Whether a rollback journal is beside the database. New files are made with one, before they are
+ * switched to WAL mode, and it outlives a process that is killed meanwhile.
+ */
+function hasJournal(path: string): boolean {
+  return sizeOf(`${path}-journal`) > 0;
+}
+
+/**
+ * Refuses to open a file that is empty or gone while its log has something in it: SQLite would take the
+ * log for a leftover and delete it, and with it what was committed last. The log is looked at first,
+ * since a process that makes a new file has filled it before it begins a log.
+ */
+function refuseLogAlone(path: string, { name }: Kind): void {
+  if (sizeOf(`${path}-wal`) > 0 && sizeOf(path) === 0 && !hasJournal(path)) {
+    const what = existsSync(path) ? "was emptied" : "is gone";
+    throw new DamagedError(`${name} ${path} is damaged: it ${what}, and its log is still there`);
+  }
+}
+
 /** Looks before anything is written, so that what is not ours stays as it is. */
 function checkKind(path: string, kind: Kind): void {
-  const sqlite = new DatabaseSync(path, { readOnly: true, timeout: busyMs });
+  const sqlite = openToRead(path);
   try {
     const applicationId = numberOf(sqlite, "application_id");
     const version = numberOf(sqlite, "user_version");
@@ -584,6 +746,11 @@ function create(sqlite: DatabaseSync, kind: Kind): void {
 
 function insistOnVersion(sqlite: DatabaseSync, kind: Kind, path: string): void {
   const version = numberOf(sqlite, "user_version");
+  if (version === 0 && numberOf(sqlite, "page_count") === 0) {
+    throw new StatusError("FAILED_PRECONDITION", `${path} is empty: it was never finished`, {
+      hint: "nothing was ever stored in it; the next command that writes to it makes it",
+    });
+  }
   if (version !== kind.version) {
     throw new StatusError(
       "FAILED_PRECONDITION",
@@ -629,7 +796,7 @@ function makeFolder(path: string): void {
   try {
     makePrivateFolder(path);
   } catch (error) {
-    throw refusedByDisk(error, `cannot make the folder ${path}`);
+    throw diskError(error, `cannot make the folder ${path}`, path);
   }
 }
 
@@ -637,50 +804,37 @@ function makeFolder(path: string): void {
  * Makes sure that only the owner can read the database, before SQLite opens it: SQLite gives the log and
  * the other files beside it the rights that the database file has, whatever the umask.
  */
-function makePrivate(path: string): void {
+function makePrivate(path: string, ownerOf: string | undefined): void {
   if (isDanglingLink(path)) {
     throw new StatusError("FAILED_PRECONDITION", `${path} is a link to a file that is not there`, {
       hint: "nothing was written; remove the link, or name the file itself",
     });
   }
   try {
-    if (existsSync(path) || !makePrivateFile(path)) {
+    if (existsSync(path) || !makePrivateFile(path, { ownerOf })) {
       tightenDatabase(path);
     }
   } catch (error) {
-    throw refusedByDisk(
-      error,
-      `${path}: cannot be written`,
-      "the folder too must be writable: SQLite keeps its log beside the file",
-    );
+    throw diskError(error, path, path);
   }
 }
 
 /** A lock is brewctl's own file: a link there would have another file locked, and its mode changed. */
 function makeLockFile(path: string): void {
   try {
-    if (makePrivateFile(path)) {
+    // An administrator's `sudo brewctl` must not lock the store's own user out.
+    if (makePrivateFile(path, { ownerOf: dirname(resolve(path)) })) {
       return;
     }
     tighten(path);
   } catch (error) {
-    throw refusedByDisk(error, path);
+    throw diskError(error, path, path);
   }
   if (!isPlainFile(path)) {
     throw new StatusError("FAILED_PRECONDITION", `${path} is not a file, and cannot be a lock`, {
       hint: "brewctl has not made it; nothing was changed; see who did, and remove it",
     });
   }
-}
-
-/** Returns what the file system threw, in our words: RESOURCE_EXHAUSTED if the disk is full. */
-export function refusedByDisk(error: unknown, what: string, hint?: string): StatusError {
-  const { code } = error as NodeJS.ErrnoException;
-  return new StatusError(
-    code === "ENOSPC" || code === "EDQUOT" ? "RESOURCE_EXHAUSTED" : "PERMISSION_DENIED",
-    `${what}: ${messageOf(error)}`,
-    { cause: error, ...(hint === undefined ? {} : { hint }) },
-  );
 }
 
 /** Whether a file says that it is a database. */
@@ -702,59 +856,42 @@ function sizeOf(path: string): number {
   return statSync(path, { throwIfNoEntry: false })?.size ?? 0;
 }
 
-function inodeOf(path: string): bigint | undefined {
-  return statSync(path, { bigint: true, throwIfNoEntry: false })?.ino;
+/** What the kernel knows of a file; undefined if there is none of this name. */
+function statOf(path: string): BigIntStats | undefined {
+  return statSync(path, { bigint: true, throwIfNoEntry: false });
 }
 
-/** SQLite's primary result codes (sqlite.org/rescode.html). */
-const codes = {
-  error: 1,
-  permission: 3,
-  busy: 5,
-  readOnly: 8,
-  io: 10,
-  corrupt: 11,
-  full: 13,
-  cannotOpen: 14,
-  tooBig: 18,
-  format: 24,
-  notADatabase: 26,
-} as const;
-
-function codeOf(error: unknown): number | undefined {
-  const { code, errcode } = error as { code?: string; errcode?: number };
-  return code === "ERR_SQLITE_ERROR" && errcode !== undefined ? errcode & 0xff : undefined;
+/** Tells files apart, whatever their names are. */
+function identityOf({ dev, ino }: BigIntStats): string {
+  return `${dev}:${ino}`;
 }
 
-function fromSqlite(error: unknown, what: string): unknown {
-  const why = messageOf(error);
-  switch (codeOf(error)) {
-    case codes.busy:
-      return new BusyError(what, error);
-    case codes.full:
-      return new StatusError("RESOURCE_EXHAUSTED", `${what}: the disk is full`, {
-        hint: "nothing was written, nothing was lost; make room and try again",
-        cause: error,
-      });
-    case codes.permission:
-    case codes.readOnly:
-    case codes.cannotOpen:
-      return new StatusError("PERMISSION_DENIED", `${what}: cannot be written: ${why}`, {
-        hint: "the folder too must be writable: SQLite keeps its log beside the file",
-        cause: error,
-      });
-    case codes.corrupt:
-    // We never write anything so big: a length that was read makes no sense.
-    case codes.tooBig:
-    case codes.format:
-    case codes.notADatabase:
-      return new DamagedError(`${what} is damaged: ${why}`, error);
-    case codes.io:
-      return new StatusError("UNAVAILABLE", `${what}: the disk reports an error: ${why}`, {
-        hint: "nothing was written; look at the disk",
-        cause: error,
-      });
-    default:
-      return error;
+/**
+ * Returns the name under which SQLite keeps the log of a database: that of the file itself where a link
+ * is named. Locks and notes beside the database must have this name too, or two processes that name
+ * it differently would not see each other's.
+ */
+export function databaseFile(path: string): string {
+  try {
+    return path !== inMemory && isLink(path) && existsSync(path) ? realpathSync(path) : path;
+  } catch (error) {
+    throw diskError(error, path, path);
+  }
+}
+
+/**
+ * A file with two names, which are hard links, would have a log for each of them, and be corrupted by
+ * two processes that use both (sqlite.org/howtocorrupt.html, "Multiple links to the same file").
+ */
+function refuseSecondName(path: string): void {
+  const there = statSync(path, { throwIfNoEntry: false });
+  if (there?.isFile() && there.nlink > 1) {
+    throw new StatusError(
+      "FAILED_PRECONDITION",
+      `${path} has ${there.nlink} names (hard links), and processes that use different ones corrupt it`,
+      {
+        hint: `nothing was changed; remove all names but one: find / -xdev -inum ${there.ino} lists them`,
+      },
+    );
   }
 }

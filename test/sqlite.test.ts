@@ -6,8 +6,14 @@ import {
   chmodSync,
   copyFileSync,
   existsSync,
+  linkSync,
+  readdirSync,
   readFileSync,
+  realpathSync,
   renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
   writeFileSync,
 } from "node:fs";
 import { DatabaseSync } from "node:sqlite";
@@ -15,6 +21,7 @@ import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
 import { StatusError } from "../src/errors.ts";
 import { Database, inMemory, type Kind, salvage, takeLock } from "../src/sqlite.ts";
+import { interruptTransaction } from "./support/hot-journal.ts";
 import { reap } from "./support/reaper.ts";
 import { tempFolder } from "./support/temp.ts";
 
@@ -130,6 +137,40 @@ test("an empty file is filled", () => {
   put(database, "milk");
   expect(names(database)).toEqual(["milk"]);
   database.close();
+});
+
+test("a file whose making was interrupted by a power cut is made again", () => {
+  using folder = tempFolder();
+  const path = folder.file("list.db");
+  interruptTransaction(path);
+  const database = open(path);
+  expect(database.hasHotLog).toBe(true);
+  put(database, "milk");
+  expect(names(database)).toEqual(["milk"]);
+  database.close();
+});
+
+test("a transaction that a power cut has interrupted is rolled back, also by one who only reads", () => {
+  using folder = tempFolder();
+  const committed = `${kind.schema} INSERT INTO things (name) VALUES ('milk');
+    PRAGMA application_id = ${kind.applicationId}; PRAGMA user_version = ${kind.version}`;
+  for (const isReadOnly of [false, true]) {
+    const path = folder.file(`list-${isReadOnly}.db`);
+    interruptTransaction(path, committed);
+    const database = new Database(path, kind, { isReadOnly });
+    expect(names(database)).toEqual(["milk"]);
+    expect(database.faults(1)).toEqual([]);
+    database.close();
+  }
+});
+
+test("one who only reads is told that a file was never finished", () => {
+  using folder = tempFolder();
+  const path = folder.file("list.db");
+  interruptTransaction(path);
+  const error = refusal(() => new Database(path, kind, { isReadOnly: true }));
+  expect(error.code).toBe("FAILED_PRECONDITION");
+  expect(error.message).toContain("it was never finished");
 });
 
 test("a folder that this user may not write to is said so", () => {
@@ -354,4 +395,85 @@ test("the death of a process releases its lock", async () => {
   const lock = takeLock(folder.file("lock"));
   expect(lock).toBeDefined();
   lock?.release();
+});
+
+test("a lock that this user may not write is refused, and never taken for one that is held", () => {
+  using folder = tempFolder();
+  const path = folder.file("lock");
+  writeFileSync(path, "");
+  chmodSync(folder.path, 0o777);
+  chmodSync(path, 0o444);
+  // Root may write to any file.
+  const isRoot = process.geteuid?.() === 0;
+  if (isRoot) {
+    process.seteuid?.(65534);
+  }
+  try {
+    const error = refusal(() => takeLock(path));
+    expect(error.code).toBe("PERMISSION_DENIED");
+    expect(error.message).toMatch(
+      /lock cannot be locked: it belongs to user \d+, and user \d+ may/,
+    );
+    expect(error.hint).toContain(`chown ${process.geteuid?.()} ${path}`);
+  } finally {
+    if (isRoot) {
+      process.seteuid?.(0);
+    }
+  }
+});
+
+test("a file with something in it is no lock, and stays as it is", () => {
+  using folder = tempFolder();
+  const path = folder.file("lock");
+  writeFileSync(path, "bread and butter, ".repeat(100));
+  const error = refusal(() => takeLock(path));
+  expect(error.code).toBe("FAILED_PRECONDITION");
+  expect(error.message).toContain("in the place of a lock");
+  expect(readFileSync(path, "utf8")).toContain("bread");
+});
+
+test("a lock needs nothing of the disk beside its empty file", () => {
+  using folder = tempFolder();
+  const lock = takeLock(folder.file("lock"));
+  expect(readdirSync(folder.path)).toEqual(["lock"]);
+  expect(statSync(folder.file("lock")).size).toBe(0);
+  lock?.release();
+});
+
+test("a database that has a second name is refused by either, and opened again by the one that is left", () => {
+  using folder = tempFolder();
+  const [path, second] = [folder.file("list.db"), folder.file("second.db")];
+  const database = open(path);
+  put(database, "milk");
+  linkSync(path, second);
+  for (const name of [path, second]) {
+    for (const isReadOnly of [false, true]) {
+      const error = refusal(() => new Database(name, kind, { isReadOnly }));
+      expect(error.code).toBe("FAILED_PRECONDITION");
+      expect(error.message).toContain(`${name} has 2 names (hard links)`);
+      expect(error.hint).toContain(`-inum ${statSync(path).ino} `);
+    }
+  }
+  // Whoever had it open before goes on.
+  put(database, "bread");
+  database.close();
+  rmSync(second);
+  const again = open(path);
+  expect(names(again)).toEqual(["milk", "bread"]);
+  again.close();
+});
+
+test("a database that is named by a link is the file that the link means", () => {
+  using folder = tempFolder();
+  const [path, link] = [folder.file("list.db"), folder.file("link.db")];
+  const database = open(path);
+  put(database, "milk");
+  symlinkSync(path, link);
+  const linked = open(link);
+  expect(linked.path).toBe(realpathSync(path));
+  expect(linked.hasHotLog).toBe(true);
+  put(linked, "bread");
+  expect(names(database)).toEqual(["milk", "bread"]);
+  linked.close();
+  database.close();
 });

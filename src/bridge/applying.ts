@@ -9,7 +9,7 @@
 
 import { backoffMs } from "../backoff.ts";
 import type { Bell } from "../bell.ts";
-import type { Clock, Random } from "../clock.ts";
+import { type Clock, type Random, steadyNow } from "../clock.ts";
 import { messageOf } from "../errors.ts";
 import { beginning } from "../plain.ts";
 import { maxTextLength } from "../store-event.ts";
@@ -30,6 +30,8 @@ export interface ApplyingOptions {
   readonly signal: AbortSignal;
   /** Rings when a command has come. */
   readonly news: Bell;
+  /** Is called with a command just before it is given to `apply`, at each attempt. */
+  readonly onStart?: ((command: ReceivedCommand) => void) | undefined;
   /** Is told what became of a command when it is on the disk. */
   readonly onOutcome: (command: ReceivedCommand, outcome: CommandOutcome) => void;
 }
@@ -48,7 +50,7 @@ export async function keepApplying(options: ApplyingOptions): Promise<never> {
     const over = new AbortController();
     const heard = news.next({ signal: AbortSignal.any([signal, over.signal]) });
     const command = inbox.next();
-    const waitMs = command === undefined ? lookMs : waitOf(command, clock.now());
+    const waitMs = command === undefined ? lookMs : waitOf(command, steadyNow(clock));
     if (command === undefined || waitMs > 0) {
       const pause = AbortSignal.any([signal, over.signal]);
       await Promise.race([heard, clock.sleep(Math.min(waitMs, lookMs), { signal: pause })]);
@@ -64,13 +66,14 @@ export async function keepApplying(options: ApplyingOptions): Promise<never> {
 
 async function attempt(
   command: ReceivedCommand,
-  { apply, maxAttempts, clock, random, signal }: ApplyingOptions,
+  { apply, maxAttempts, clock, random, signal, onStart }: ApplyingOptions,
 ): Promise<CommandOutcome> {
   if (command.fault !== undefined) {
     // Another attempt would change nothing, and the program would get numbers that nobody sent.
     return { kind: "parked", reason: command.fault };
   }
   try {
+    onStart?.(command);
     await apply(command, { signal });
     return { kind: "applied" };
   } catch (error) {
@@ -82,12 +85,12 @@ async function attempt(
       : {
           kind: "retry",
           reason,
-          notBefore: Math.ceil(clock.now() + backoffMs(attempts, retryBackoff, random)),
+          notBefore: Math.ceil(steadyNow(clock) + backoffMs(attempts, retryBackoff, random)),
         };
   }
 }
 
-/** A time that is too far away to have been meant has come: the clock was set back. */
+/** A time that is too far away to have been meant has come: the clock was set back before we started. */
 function waitOf({ notBefore }: ReceivedCommand, now: number): number {
   const waitMs = notBefore - now;
   return waitMs > retryBackoff.capMs ? 0 : waitMs;

@@ -6,9 +6,10 @@
 
 import { existsSync, linkSync, renameSync, rmSync, statSync } from "node:fs";
 import { dirname, resolve } from "node:path";
+import { diskError } from "../disk-error.ts";
 import { StatusError } from "../errors.ts";
 import { readPrivateFile, replaceFile, syncPath } from "../private-file.ts";
-import { bytesOf, Database, refusedByDisk, takeLock } from "../sqlite.ts";
+import { bytesOf, Database, takeLock } from "../sqlite.ts";
 import { bufferKind, lockPath } from "./buffer-file.ts";
 import { handedOver } from "./hand-over-mark.ts";
 
@@ -182,6 +183,6 @@ export function onDisk<T>(path: string, act: () => T): T {
         hint: "nothing was changed here",
       });
     }
-    throw refusedByDisk(error, `cannot put the buffer at ${path}`);
+    throw diskError(error, `the buffer cannot be put at ${path}`, path);
   }
 }

@@ -4,14 +4,14 @@
  * too long is removed. Tills are let in by server/bridge-api.ts.
  *
  * Each of these parts goes on by itself. One that fails says so and begins anew after a while: a cloud
- * that refuses us must not cost a till its port. Only a buffer that is damaged ends the bridge, since
- * the next start salvages it.
+ * that refuses us must not cost a till its port. Only a buffer that is damaged, removed or replaced ends
+ * the bridge: the next start salvages it, or opens the file that is there then.
  */
 
 import { Bell } from "../bell.ts";
 import type { Clock, Random } from "../clock.ts";
 import { messageOf, StatusError } from "../errors.ts";
-import { DamagedError } from "../sqlite.ts";
+import { needsReopening } from "../sqlite.ts";
 import { keepApplying } from "./applying.ts";
 import { channel } from "./channel.ts";
 import { type DigestPart, digestsOf } from "./digesting.ts";
@@ -27,6 +27,8 @@ export type BridgeNews =
   | { readonly kind: "link"; readonly state: LinkState }
   | { readonly kind: "answer"; readonly answer: Answer; readonly settlement: Settlement }
   | { readonly kind: "command"; readonly command: Command; readonly received: Received }
+  /** The program of a command is about to start. */
+  | { readonly kind: "applying"; readonly command: ReceivedCommand }
   | {
       readonly kind: "outcome";
       readonly command: ReceivedCommand;
@@ -53,7 +55,7 @@ export interface BridgeOptions {
   readonly events: Uplink;
   /** For commands, reports and questions. */
   readonly control: Uplink;
-  /** Applies a command; without it one of a known type counts as applied when it is on the disk. */
+  /** Applies a command. Without it commands are kept on the disk and wait for a bridge that has it. */
   readonly apply?: Parameters<typeof keepApplying>[0]["apply"] | undefined;
   readonly maxAttempts: number;
   /** How long acknowledged events are kept, in milliseconds. */
@@ -100,7 +102,7 @@ export class Bridge {
   readonly #stop = new AbortController();
   /** Rings when head office should hear something. */
   readonly #changed = new Bell();
-  /** Rings when one of the two links has found the cloud: the other need not wait any longer. */
+  /** Rings when a link or a report has found the cloud: no link need wait any longer. */
   readonly #found = new Bell();
   /** Rings when a command has come. */
   readonly #commands = new Bell();
@@ -133,7 +135,10 @@ export class Bridge {
         tell({ kind: "outcome", command, outcome });
         this.#changed.ring();
       };
-      this.#others.push(this.#keep("applying", () => keepApplying({ ...applying, onOutcome })));
+      const onStart = (command: ReceivedCommand) => tell({ kind: "applying", command });
+      this.#others.push(
+        this.#keep("applying", () => keepApplying({ ...applying, onStart, onOutcome })),
+      );
     }
   }
 
@@ -194,7 +199,7 @@ export class Bridge {
         if (signal.aborted) {
           return;
         }
-        if (error instanceof DamagedError) {
+        if (needsReopening(error)) {
           this.#fail(error);
           return;
         }
@@ -240,14 +245,15 @@ export class Bridge {
         this.#changed.ring();
         tell({ kind: "alarm", why });
       },
+      onUnmarked: (error, waitMs) => tell({ kind: "failed", part: "marks", error, waitMs }),
     });
   }
 
   #watch(): Promise<never> {
-    const { inbox, control, clock, random, apply, tell } = this.#options;
+    const { inbox, control, clock, random, tell } = this.#options;
     return watch({
       ...{ inbox, uplink: control, clock, random, signal: this.#over.signal },
-      appliesLater: apply !== undefined,
+      appliesLater: true,
       hurry: this.#found,
       onState: (state) => {
         if (state.kind === "live") {
@@ -271,7 +277,7 @@ export class Bridge {
     const { outbox, inbox, control, clock, alarms, tell } = this.#options;
     return {
       ...{ outbox, inbox, clock, alarms, uplink: control, signal: this.#over.signal },
-      onReported: () => {},
+      onReported: () => this.#found.ring(),
       onFailure: (why: string) => tell({ kind: "not reported", why }),
     };
   }

@@ -4,10 +4,11 @@
  */
 
 import { randomBytes } from "node:crypto";
-import { existsSync, renameSync, rmSync } from "node:fs";
+import { existsSync, renameSync, rmSync, statSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
+import { pathToFileURL } from "node:url";
 import { messageOf, StatusError } from "../errors.ts";
-import { readPrivateFile, replaceFile } from "../private-file.ts";
+import { makePrivateFile, readPrivateFile, replaceFile } from "../private-file.ts";
 import { DamagedError, Database, type Kind, salvage, suspicionPath, takeLock } from "../sqlite.ts";
 import { faultOfName } from "../store-event.ts";
 import { highWaterOf } from "./high-water.ts";
@@ -30,7 +31,7 @@ const prunedSchema = `
 export const bufferKind: Kind = {
   name: "store buffer",
   applicationId: 0x42725362, // BrSb
-  version: 2,
+  version: 3,
   upgrades: [
     `
     ALTER TABLE outbox ADD COLUMN handed_over TEXT NOT NULL DEFAULT '';
@@ -42,6 +43,7 @@ export const bufferKind: Kind = {
     ${prunedSchema}
     ${commandsUpgrade}
     `,
+    "ALTER TABLE events ADD COLUMN checksum INTEGER",
   ],
   schema: `
     -- One row: what is true of the whole buffer.
@@ -75,7 +77,8 @@ export const bufferKind: Kind = {
       attempts    INTEGER NOT NULL DEFAULT 0,
       not_before  INTEGER NOT NULL DEFAULT 0,
       reason      TEXT NOT NULL DEFAULT '',
-      settled_at  INTEGER NOT NULL DEFAULT 0
+      settled_at  INTEGER NOT NULL DEFAULT 0,
+      checksum    INTEGER                 -- see event-checksum.ts; NULL if version 2 recorded it
     ) STRICT;
     -- Small: of what is still to be done.
     CREATE INDEX pending ON events (position) WHERE state = 0;
@@ -114,6 +117,9 @@ export interface OpenedBuffer {
  */
 export function openOrSalvage(path: string, { storeId, now, probe }: OpenOptions): OpenedBuffer {
   try {
+    if (wasEmptied(path)) {
+      throw new DamagedError(`${bufferKind.name} ${path} is damaged: it was emptied`);
+    }
     const database = new Database(path, bufferKind);
     try {
       if (database.hasHotLog) {
@@ -133,6 +139,15 @@ export function openOrSalvage(path: string, { storeId, now, probe }: OpenOptions
     }
     return replaceDamaged(path, { storeId, now, probe }, error);
   }
+}
+
+/**
+ * Whether an empty file is in the place of a buffer that was in use: its drainer's lock is made after the
+ * file is filled. A transaction that has to be rolled back may leave a new file empty.
+ */
+function wasEmptied(path: string): boolean {
+  const there = statSync(path, { throwIfNoEntry: false });
+  return there?.size === 0 && existsSync(lockPath(path)) && !existsSync(`${path}-journal`);
 }
 
 /**
@@ -197,6 +212,8 @@ function replaceDamaged(
       // The process that salvaged it says so.
       return { database: mended, isSalvaged: false };
     }
+    // Where only the log is left, an empty file stands for the one that is gone.
+    makePrivateFile(path);
     const at = now();
     const name = `${path}.damaged-${new Date(at).toISOString().replace(/[-:.]/g, "")}`;
     let setAside = name;
@@ -213,6 +230,9 @@ function replaceDamaged(
 
 /** The file, if another process has replaced the damaged one meanwhile. */
 function openMended(path: string, probe: OpenOptions["probe"]): Database | undefined {
+  if (wasEmptied(path)) {
+    return undefined;
+  }
   let database: Database | undefined;
   try {
     database = new Database(path, bufferKind);
@@ -285,13 +305,14 @@ function finishSalvage(path: string, salvaging: Salvaging): Database {
   rmSync(suspicionPath(path), { force: true });
   if (!existsSync(setAside)) {
     // The file itself comes last: then what is at the old path is the new one's.
-    for (const suffix of ["-wal", "-shm", ""]) {
+    for (const suffix of ["-journal", "-wal", "-shm", ""]) {
       if (existsSync(path + suffix)) {
         renameSync(path + suffix, setAside + suffix);
       }
     }
   }
-  const database = new Database(path, bufferKind);
+  // When root salvages a buffer, its owner can go on with it.
+  const database = new Database(path, bufferKind, { ownerOf: setAside });
   try {
     database.write(() => {
       if (storeOf(database) === undefined) {
@@ -411,6 +432,24 @@ function copy(database: Database, table: string, rows: Record<string, unknown>[]
     }
   }
   return copied;
+}
+
+/**
+ * The id of the store that the buffer in a file belongs to, whatever the schema and the state of the file.
+ * Undefined if that cannot be read. Nothing is changed in the file.
+ */
+export function ownerOf(path: string): string | undefined {
+  // SQLite makes files beside a database that it reads, unless it is told that nobody writes to it. A
+  // buffer without a log was closed by everybody.
+  const place = existsSync(`${path}-wal`) ? path : `${pathToFileURL(path)}?immutable=1`;
+  try {
+    for (const { store_id: storeId } of salvage(place, "outbox", "one")) {
+      return typeof storeId === "string" ? storeId : undefined;
+    }
+  } catch {
+    // It is not a database, or not one of ours.
+  }
+  return undefined;
 }
 
 export function storeOf(database: Database): string | undefined {

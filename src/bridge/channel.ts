@@ -3,10 +3,12 @@
  * waits for the other. This is the bidirectional stream of the bridge; it stays open, and what is
  * recorded later goes out at once.
  *
- * - At most `window` events are in flight; then the outbox is not read any further.
- * - An event without an answer for `ackTimeoutMs` is sent again if one that was sent behind it has its
- *   answer, or nothing has: one lost answer cannot pin a place in the window, and on a slow link what
- *   still waits its turn is not sent twice.
+ * - At most `window` events are in flight, and on a slow link no more than pace.ts allows; then the
+ *   outbox is not read any further.
+ * - An event without an answer for `ackTimeoutMs` is sent again if one that was sent after it has its
+ *   answer, so one lost answer cannot pin a place in the window. If nothing is answered at all, the link
+ *   gets the time that it needs for what is in flight too: what still waits its turn on a slow one is not
+ *   sent twice.
  * - An event that is refused for now waits its time and goes again on the same call; one that is
  *   refused for good is parked at once.
  * - A call on which nothing is answered for long, though something is due, is given up.
@@ -14,12 +16,13 @@
  */
 
 import { Bell } from "../bell.ts";
-import type { Clock, Random } from "../clock.ts";
+import { type Clock, type Random, steadyNow } from "../clock.ts";
 import { StatusError } from "../errors.ts";
-import { GroupCommit } from "../group-commit.ts";
 import { ledgerCheck } from "./ledger-check.ts";
 import { keepLinked, type LinkState } from "./link.ts";
+import { Marks, type OnUnmarked, onOurDisk } from "./marks.ts";
 import type { Outbox, Recorded, Settlement } from "./outbox.ts";
+import { type Departure, Pace } from "./pace.ts";
 import { isTooMuch, numbersTaken, settlementOf } from "./settling.ts";
 import { type Answer, type Bundle, maxBundle, maxBundleSize, type Uplink } from "./uplink.ts";
 
@@ -43,6 +46,7 @@ export interface ChannelOptions {
   readonly paced?: () => Promise<void> | undefined;
   /** Is told that the cloud has forgotten what it had acknowledged. */
   readonly onAlarm: (why: string) => void;
+  readonly onUnmarked?: OnUnmarked;
   readonly window?: number;
   readonly ackTimeoutMs?: number;
   readonly maxAttempts?: number;
@@ -51,10 +55,13 @@ export interface ChannelOptions {
 /** Events in flight. Larger ones were slower: grpc-js walks what is unsent at every write. */
 export const defaultWindow = 2_000;
 
-/** Of the payloads in flight together, in characters: what a backlog may take of memory. */
+/** The most that is in flight on any link, in characters: it bounds the memory a backlog takes. */
 const maxInFlightSize = 16 * 1024 * 1024;
 
 export const defaultAckTimeoutMs = 5_000;
+
+/** The first answer on a path that nothing is known of may take so many times `ackTimeoutMs`. */
+const firstAckTimeouts = 3;
 
 /** Without any answer, though one is due; in milliseconds. Doubled with each lost call in a row. */
 const progressTimeoutMs = 10_000;
@@ -68,10 +75,7 @@ const lookMs = 50;
 /** Read from the outbox at a time. */
 const pageSize = 256;
 
-/**
- * Nobody waits for a mark: its place in the window is free when the answer comes, and one that is lost
- * costs a repetition. But each commit of them is an fsync on the disk that the tills wait for.
- */
+/** How marks are written together: the place of an event in the window is free before that. */
 const marksTogether = { maxItems: 2_000, lingerMs: 500 };
 
 /** After so many, a window that is small because a call was refused is doubled. */
@@ -82,6 +86,8 @@ export async function channel(options: ChannelOptions): Promise<void> {
   const { uplink, signal, stop, window = defaultWindow } = options;
   const stopped = AbortSignal.any([signal, stop]);
   let firstWindow = window;
+  const pace = new Pace();
+  const marks = new Marks({ ...options, ...marksTogether });
   try {
     await keepLinked({
       ...options,
@@ -89,7 +95,7 @@ export async function channel(options: ChannelOptions): Promise<void> {
       signal: stopped,
       connect: (call) => uplink.connect(call),
       async session({ progressed, failures }) {
-        const session = new Session({ ...options, firstWindow, failures, progressed });
+        const session = new Session({ ...options, firstWindow, failures, progressed, pace, marks });
         try {
           return await session.run();
         } catch (error) {
@@ -110,7 +116,9 @@ export async function channel(options: ChannelOptions): Promise<void> {
 
 interface InFlight {
   readonly event: Recorded;
-  /** By the monotonic clock. */
+  /** How the event was sent first. */
+  readonly departure: Departure;
+  /** When it was sent last, by the monotonic clock. */
   readonly sentAt: number;
   /** The order of sending. */
   readonly number: number;
@@ -120,6 +128,10 @@ interface SessionOptions extends ChannelOptions {
   readonly firstWindow: number;
   readonly failures: number;
   readonly progressed: () => void;
+  /** What the sessions before this one have measured of the link. */
+  readonly pace: Pace;
+  /** What is answered and not on the disk yet, also of the sessions before this one. */
+  readonly marks: Marks;
 }
 
 /** One call. */
@@ -134,15 +146,11 @@ class Session {
   #lastSent = 0;
   /** The number of the last one that was answered. */
   #lastAnswered = 0;
-  /** Of their payloads, in characters. */
-  #inFlightSize = 0;
   readonly #over = new AbortController();
   readonly #signal: AbortSignal;
   /** Rings when there may be something to send. */
   readonly #bell = new Bell();
-  readonly #marks: GroupCommit<Settlement, undefined>;
-  /** Events whose answer is not on the disk yet. */
-  readonly #unmarked = new Set<string>();
+  readonly #marks: Marks;
   #page: Recorded[] = [];
   #pageAt = 0;
   /** Of the last event read from the outbox. */
@@ -158,19 +166,12 @@ class Session {
   #state: LinkState["kind"] = "connecting";
 
   constructor(options: SessionOptions) {
-    const { outbox, clock, signal } = options;
+    const { outbox, marks, signal } = options;
     this.#options = options;
+    this.#marks = marks;
     this.#signal = AbortSignal.any([signal, this.#over.signal]);
     this.#seenVersion = outbox.version();
     this.#window = options.firstWindow;
-    this.#marks = new GroupCommit({
-      clock,
-      ...marksTogether,
-      commit(settlements): readonly undefined[] {
-        outbox.settle(settlements);
-        return [];
-      },
-    });
   }
 
   /** `again`: the events have new numbers. */
@@ -210,8 +211,9 @@ class Session {
       throw error;
     } finally {
       // Answers that came still count.
-      this.#marks.flush();
+      this.#marks.force();
       stop.removeEventListener("abort", onStop);
+      this.#options.pace.lost();
       this.#over.abort(new StatusError("CANCELLED", "the channel is over"));
     }
   }
@@ -228,8 +230,12 @@ class Session {
       if (this.#inFlight.size === 0 && (stop.aborted || untilDrained)) {
         // Now somebody does wait for the marks.
         this.#marks.flush();
+        const failed = stop.aborted ? this.#marks.force() : undefined;
+        if (failed !== undefined) {
+          throw failed;
+        }
       }
-      if (this.#inFlight.size === 0 && this.#unmarked.size === 0) {
+      if (this.#inFlight.size === 0 && this.#marks.size === 0) {
         if (stop.aborted || (untilDrained && outbox.isDrained())) {
           this.#enter("draining");
           this.#hasHalfClosed = true;
@@ -247,7 +253,7 @@ class Session {
 
   /** What may be sent now, as much as goes together; from here on it is in flight. */
   #bundle(): Bundle {
-    const { clock } = this.#options;
+    const { clock, pace } = this.#options;
     const bundle: Recorded[] = [];
     let size = 0;
     while (bundle.length < maxBundle && size < maxBundleSize) {
@@ -255,15 +261,16 @@ class Session {
       if (event === undefined) {
         break;
       }
+      const now = clock.monotonic();
       if (this.#inFlight.size === 0) {
-        this.#dueSince = clock.monotonic();
+        this.#dueSince = now;
       }
-      // Anew, so that the map stays in the order of sending.
-      if (!this.#inFlight.delete(event.eventId)) {
-        this.#inFlightSize += event.payload.length;
-      }
+      // Removed first, so that the map stays in the order of sending.
+      const before = this.#inFlight.get(event.eventId);
+      this.#inFlight.delete(event.eventId);
       this.#lastSent += 1;
-      const sending = { event, sentAt: clock.monotonic(), number: this.#lastSent };
+      const departure = before?.departure ?? pace.sent(event.payload, now);
+      const sending = { event, departure, sentAt: now, number: this.#lastSent };
       this.#inFlight.set(event.eventId, sending);
       this.mostInFlight = Math.max(this.mostInFlight, this.#inFlight.size);
       size += event.payload.length;
@@ -279,7 +286,9 @@ class Session {
         return event;
       }
     }
-    while (this.#inFlight.size < this.#window && this.#inFlightSize < maxInFlightSize) {
+    const { clock, pace } = this.#options;
+    const room = Math.min(maxInFlightSize, pace.room(clock.monotonic()));
+    while (this.#inFlight.size < this.#window && pace.inFlight < room) {
       const event = this.#page[this.#pageAt];
       if (event === undefined) {
         if (!this.#readPage()) {
@@ -287,7 +296,7 @@ class Session {
         }
       } else {
         this.#pageAt += 1;
-        if (!this.#inFlight.has(event.eventId)) {
+        if (!this.#inFlight.has(event.eventId) && !this.#marks.has(event.position)) {
           return event;
         }
       }
@@ -296,16 +305,17 @@ class Session {
   }
 
   #readPage(): boolean {
-    const { outbox } = this.#options;
+    const { outbox, clock } = this.#options;
     this.#pageAt = 0;
-    let due = outbox.retries(pageSize);
+    const now = steadyNow(clock);
+    let due = outbox.retries(pageSize, now);
     // An answer that is not on the disk yet does not show there: the event seems to be due still.
-    const isNew = ({ eventId }: Recorded) =>
-      !this.#inFlight.has(eventId) && !this.#unmarked.has(eventId);
-    if (due.length === pageSize && this.#unmarked.size >= pageSize / 2 && !due.some(isNew)) {
+    const isNew = ({ eventId, position }: Recorded) =>
+      !this.#inFlight.has(eventId) && !this.#marks.has(position);
+    if (due.length === pageSize && this.#marks.size >= pageSize / 2 && !due.some(isNew)) {
       // Those behind them, of a replay, would wait for the marks.
       this.#marks.flush();
-      due = outbox.retries(pageSize);
+      due = outbox.retries(pageSize, now);
     }
     this.#page = due.filter(isNew);
     if (this.#page.length === 0 && !this.#isAtEnd) {
@@ -317,7 +327,7 @@ class Session {
   }
 
   #take(answer: Answer): void {
-    const { progressed, clock, outbox, onAnswer, window = defaultWindow } = this.#options;
+    const { progressed, clock, pace, outbox, onAnswer, window = defaultWindow } = this.#options;
     this.#answers += 1;
     if (this.#answers % answersToGrow === 0) {
       this.#window = Math.min(window, this.#window * 2);
@@ -331,26 +341,31 @@ class Session {
     }
     this.#lastAnswered = Math.max(this.#lastAnswered, sent.number);
     this.#inFlight.delete(eventId);
-    this.#inFlightSize -= sent.event.payload.length;
+    pace.answered(sent.departure, this.#dueSince);
     if (answer.kind === "refused" && answer.isSeqTaken) {
       if (this.#hasRenumbered) {
         // It was sent under its old number.
         return;
       }
-      this.#marks.flush();
-      outbox.renumber();
+      const failed = this.#marks.force();
+      if (failed !== undefined) {
+        // What is answered and not marked would get new numbers as well.
+        this.#over.abort(failed);
+        return;
+      }
+      onOurDisk(() => outbox.renumber());
       this.#hasRenumbered = true;
       this.#over.abort(new StatusError("CANCELLED", "the events have new numbers"));
       return;
     }
-    progressed();
     const settlement = settlementOf(sent.event, answer, this.#options);
-    this.#unmarked.add(eventId);
-    this.#marks.add(settlement).then(
+    this.#marks.add([settlement]).then(
       () => {
-        this.#unmarked.delete(eventId);
+        if (!this.#over.signal.aborted) {
+          progressed();
+        }
         onAnswer(answer, settlement);
-        if (this.#unmarked.size === 0) {
+        if (this.#marks.size === 0) {
           this.#bell.ring();
         }
       },
@@ -372,29 +387,32 @@ class Session {
       ...{ isSeqTaken: false, isRetryable: true, retryAfterMs: 0 },
     };
     const settlement = settlementOf(event, answer, this.#options);
-    outbox.settle([settlement]);
+    onOurDisk(() => outbox.settle([settlement]));
     onAnswer(answer, settlement);
   }
 
   /** What happens by the clock alone, until the call is over. */
   async #keepLooking(): Promise<void> {
-    const { clock, outbox, failures, ackTimeoutMs = defaultAckTimeoutMs } = this.#options;
-    const patienceMs = Math.min(maxProgressTimeoutMs, progressTimeoutMs * 2 ** failures);
+    const { clock, outbox, pace, failures, ackTimeoutMs = defaultAckTimeoutMs } = this.#options;
+    const baseMs = Math.min(maxProgressTimeoutMs, progressTimeoutMs * 2 ** failures);
     try {
       for (;;) {
         await clock.sleep(lookMs, { signal: this.#signal });
         const now = clock.monotonic();
-        if (this.#inFlight.size > 0 && now - this.#dueSince > patienceMs) {
-          throw new StatusError("UNAVAILABLE", `no answer for ${patienceMs / 1000} s`);
+        const silentMs = now - this.#dueSince;
+        if (this.#inFlight.size > 0 && silentMs > baseMs + pace.expectedMs) {
+          throw new StatusError("UNAVAILABLE", `no answer for ${Math.floor(silentMs / 1000)} s`);
         }
-        this.#findOverdue(now - ackTimeoutMs);
+        const silenceMs = ackTimeoutMs * (pace.isKnown ? 1 : firstAckTimeouts) + pace.expectedMs;
+        this.#findOverdue(now - ackTimeoutMs, { isSilent: silentMs >= silenceMs });
         const version = outbox.version();
         if (version !== this.#seenVersion) {
           this.#seenVersion = version;
           this.#isAtEnd = false;
         }
-        const retryAt = outbox.nextRetryAt();
-        if (!this.#isAtEnd || this.#overdue.length > 0 || (retryAt ?? Infinity) <= clock.now()) {
+        const steady = steadyNow(clock);
+        const retryAt = outbox.nextRetryAt(steady);
+        if (!this.#isAtEnd || this.#overdue.length > 0 || (retryAt ?? Infinity) <= steady) {
           this.#bell.ring();
         }
       }
@@ -405,11 +423,10 @@ class Session {
     }
   }
 
-  #findOverdue(before: number): void {
+  #findOverdue(before: number, { isSilent }: { readonly isSilent: boolean }): void {
     if (this.#overdue.length > 0) {
       return;
     }
-    const isSilent = this.#dueSince <= before;
     for (const { event, sentAt, number } of this.#inFlight.values()) {
       // Answers come in the order of the events.
       if (sentAt > before || (number > this.#lastAnswered && !isSilent)) {

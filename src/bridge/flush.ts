@@ -11,12 +11,12 @@
  * channel.ts, where each event has its own answer.
  */
 
-import type { Clock, Random } from "../clock.ts";
+import { type Clock, type Random, steadyNow } from "../clock.ts";
 import { StatusError } from "../errors.ts";
-import { GroupCommit } from "../group-commit.ts";
 import { channel } from "./channel.ts";
 import { ledgerCheck } from "./ledger-check.ts";
 import { keepLinked, type LinkState } from "./link.ts";
+import { Marks, type OnUnmarked, onOurDisk } from "./marks.ts";
 import type { LedgerSeen, Outbox, Recorded, Settlement } from "./outbox.ts";
 import { isTooMuch, numbersTaken, settlementOf } from "./settling.ts";
 import {
@@ -42,6 +42,7 @@ export interface FlushOptions {
   readonly onSummary: (summary: Summary, refused: readonly Refused[]) => void;
   /** Is told that the cloud has forgotten what it had acknowledged. */
   readonly onAlarm: (why: string) => void;
+  readonly onUnmarked?: OnUnmarked;
   /** Is told once that summaries do not say enough, and that each event gets its own answer now. */
   readonly onUnnamed?: (why: UnnamedError) => void;
   /** At most this many events a call. */
@@ -132,6 +133,7 @@ async function flushBatches(options: FlushOptions): Promise<void> {
   const { outbox, uplink, clock, signal, maxBatch = maxFlushBatch } = options;
   let size = maxBatch;
   let successes = 0;
+  const marks = new Marks({ ...options, ...marksTogether });
 
   await keepLinked({
     ...options,
@@ -141,14 +143,6 @@ async function flushBatches(options: FlushOptions): Promise<void> {
       options.onState({ kind: "replaying" });
       const onLedger = ledgerCheck(outbox, options.onAlarm);
       const underWay = new Set<Promise<void>>();
-      const marks = new GroupCommit<readonly Settlement[], undefined>({
-        clock,
-        ...marksTogether,
-        commit(batches) {
-          outbox.settle(batches.flat());
-          return [];
-        },
-      });
       /** Resolves when all that was answered so far is noted. */
       let noted: Promise<unknown> = Promise.resolve();
       /** Of the last event that was handed to a call. */
@@ -156,13 +150,19 @@ async function flushBatches(options: FlushOptions): Promise<void> {
       /** The outbox's version when nothing was left behind that one. */
       let endVersion: number | undefined;
       let mustRenumber = false;
+      const isOver = false;
       let failure: { readonly error: unknown } | undefined;
 
       const upload = async (batch: readonly Recorded[], sent: () => void) => {
         try {
           const summary = await uploadBatch(batch, { sent, onLedger }, options);
           const { settlements, refused, isSeqTaken } = read(summary, batch, options);
-          const mark = marks.add(settlements).then(() => options.onSummary(summary, refused));
+          const mark = marks.add(settlements).then(() => {
+            if (settlements.length > 0 && !isOver) {
+              progressed();
+            }
+            options.onSummary(summary, refused);
+          });
           noted = Promise.all([noted, mark]);
           // It is looked at when nothing is under way any more.
           noted.catch(() => {});
@@ -171,9 +171,6 @@ async function flushBatches(options: FlushOptions): Promise<void> {
             marks.flush();
           }
           mustRenumber ||= isSeqTaken;
-          if (settlements.length > 0) {
-            progressed();
-          }
           successes += 1;
           if (successes >= successesToGrow) {
             successes = 0;
@@ -195,9 +192,15 @@ async function flushBatches(options: FlushOptions): Promise<void> {
           // It would go through all that waits to be tried again: after a replay, a week.
           return [];
         }
-        const page = outbox.pending(position, size);
-        endVersion = page.length === 0 ? version : undefined;
-        return page;
+        for (;;) {
+          const page = outbox.pending(position, size);
+          const unanswered = page.filter((event) => !marks.has(event.position));
+          if (page.length === 0 || unanswered.length > 0) {
+            endVersion = page.length === 0 ? version : undefined;
+            return unanswered;
+          }
+          position = page.at(-1)?.position ?? position;
+        }
       };
 
       for (;;) {
@@ -208,7 +211,7 @@ async function flushBatches(options: FlushOptions): Promise<void> {
           await noted;
           if (isFree) {
             const late = look();
-            batch.push(...(late.length > 0 ? late : outbox.retries(size)));
+            batch.push(...(late.length > 0 ? late : outbox.retries(size, steadyNow(clock))));
           }
         }
         const last = batch.at(-1);
@@ -226,17 +229,17 @@ async function flushBatches(options: FlushOptions): Promise<void> {
           await Promise.race(underWay);
         } else if (mustRenumber) {
           // Not sooner: what was answered keeps the number under which it was sent, in other calls too.
-          outbox.renumber();
+          onOurDisk(() => outbox.renumber());
           return { again: numbersTaken };
         } else if (failure !== undefined) {
           throw failure.error;
         } else {
           signal.throwIfAborted();
-          const at = outbox.nextRetryAt();
+          const at = outbox.nextRetryAt(steadyNow(clock));
           if (at === undefined) {
             return "done";
           }
-          await clock.sleep(at - clock.now(), { signal });
+          await clock.sleep(at - steadyNow(clock), { signal });
         }
       }
     },
@@ -299,6 +302,13 @@ function read(
   if (duplicates + refused === 0 && rejected > 0 && accepted + rejected === batch.length) {
     throw new UnnamedError(
       `the cloud has rejected ${rejected} of ${batch.length} events and does not say which, or whether it has them already`,
+    );
+  }
+  if (refusals.some(({ isCorrupt }) => isCorrupt)) {
+    // The ids of these may be wrong, so that another event would count as accepted.
+    throw new StatusError(
+      "UNAVAILABLE",
+      `${refusals.filter(({ isCorrupt }) => isCorrupt).length} of ${batch.length} events were changed on their way to the cloud, and were not taken`,
     );
   }
   const answers = new Map(refusals.map((refusal) => [refusal.eventId, refusal]));

@@ -13,7 +13,7 @@ import { resolve } from "node:path";
 import { StatusError } from "../errors.ts";
 import type { DigestCell } from "../event-digest.ts";
 import { syncPath } from "../private-file.ts";
-import { bytesOf, Database, type Lock, type Statement, takeLock } from "../sqlite.ts";
+import { bytesOf, Database, databaseFile, type Lock, type Statement, takeLock } from "../sqlite.ts";
 import {
   announceArrival,
   forgetArrival,
@@ -126,7 +126,8 @@ export class NewBuffer {
    * Throws `StatusError`: ALREADY_EXISTS for a buffer there that has anything in it,
    * FAILED_PRECONDITION for one of another store, or that is being drained; what `Database` throws.
    */
-  constructor({ path, head, now }: NewBufferOptions) {
+  constructor({ path: name, head, now }: NewBufferOptions) {
+    const path = databaseFile(name);
     this.path = path;
     this.#storeId = head.storeId;
     this.#now = now;
@@ -142,7 +143,7 @@ export class NewBuffer {
       this.#database.relax();
       this.#insertEvent = this.#database.prepare(
         `INSERT INTO events (event_id, type, payload, timestamp, epoch, seq, state, attempts,
-           not_before, reason, settled_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+           not_before, reason, settled_at, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
          ON CONFLICT (event_id) DO NOTHING`,
       );
       [this.#current, this.epoch] = this.#database.write(() => this.#begin(head));
@@ -249,7 +250,8 @@ export class NewBuffer {
   #add(thing: Kept): void {
     switch (thing.kind) {
       case "event": {
-        const { eventId, type, payload, timestamp, state } = thing.event;
+        // As it is: an event that is corrupt in the old buffer must not pass for intact in the new one.
+        const { eventId, type, payload, timestamp, state, checksum = null } = thing.event;
         const { attempts, notBefore, reason, settledAt } = thing.event;
         const isAcked = state === "acked";
         const epoch = isAcked ? this.#numberOf(thing.event.epoch) : this.#current;
@@ -257,6 +259,7 @@ export class NewBuffer {
         const { changes } = this.#insertEvent.run(
           ...([eventId, type, Buffer.from(payload), timestamp, epoch, seq] as const),
           ...([eventStates.indexOf(state), attempts, notBefore, reason, settledAt] as const),
+          checksum,
         );
         insistOnNew(changes, "event", eventId);
         break;

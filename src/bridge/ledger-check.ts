@@ -1,6 +1,7 @@
 /** Checks what the cloud says of its ledger at the beginning of each call of a drainer. */
 
 import { StatusError } from "../errors.ts";
+import { onOurDisk } from "./marks.ts";
 import type { LedgerSeen, Outbox } from "./outbox.ts";
 
 /**
@@ -14,7 +15,7 @@ export function ledgerCheck(
 ): (ledger: LedgerSeen) => void {
   let alarms = 0;
   return (ledger) => {
-    const alarm = outbox.meet(ledger);
+    const alarm = onOurDisk(() => outbox.meet(ledger));
     if (alarm === undefined) {
       return;
     }

@@ -10,6 +10,7 @@
  * - `offline`: the connection could not be made or was lost. The next attempt comes after a random
  *   time, below 1 s at first and 30 s at most, for as long as it takes. The waits begin with 1 s again
  *   when something has been brought forward, not when the cloud has accepted a connection or a call.
+ *   A call that the cloud ends as malformed counts as a lost connection too, up to eight times in a row.
  *
  * A session may ask to be made again at once. It gets that as long as each one brings something
  * forward, and once more; then it waits like a lost connection. So no cloud, whatever it answers, makes
@@ -20,7 +21,7 @@ import { backoffMs } from "../backoff.ts";
 import type { Bell } from "../bell.ts";
 import type { Clock, Random } from "../clock.ts";
 import { type StatusCode, StatusError } from "../errors.ts";
-import { DamagedError } from "../sqlite.ts";
+import { needsReopening } from "../sqlite.ts";
 
 export type LinkState =
   | { readonly kind: "connecting" | "replaying" | "live" | "draining" }
@@ -63,6 +64,12 @@ const maxIdleRepeats = 1;
 /** Of the waits between attempts, in milliseconds. */
 export const linkBackoff = { baseMs: 1_000, capMs: 30_000 };
 
+/**
+ * How often in a row the cloud may refuse what it was sent as malformed before that is final. A store
+ * sends nothing malformed, so on the way bits have flipped that TCP's checksum has not noticed.
+ */
+const maxMalformed = 8;
+
 /** What another attempt would not change: a person has to. */
 const finalCodes: readonly StatusCode[] = [
   "INVALID_ARGUMENT",
@@ -80,7 +87,12 @@ export async function keepLinked(options: LinkOptions): Promise<void> {
   let failures = 0;
   /** Counts the sessions in a row that asked to be made again without bringing anything forward. */
   let idleRepeats = 0;
+  let hasProgressed = false;
+  /** Counts the calls in a row that ended because the cloud could not read what it was sent. */
+  let malformed = 0;
   const progressed = () => {
+    hasProgressed = true;
+    malformed = 0;
     if (failures > 0) {
       failures = 0;
       onState({ kind: "recovered" });
@@ -110,7 +122,9 @@ export async function keepLinked(options: LinkOptions): Promise<void> {
       }
     } catch (error) {
       signal.throwIfAborted();
-      if (!mayPass(error, isFinal)) {
+      const isMalformed = mayBeMalformed(error, hasProgressed);
+      malformed = isMalformed ? malformed + 1 : 0;
+      if (!mayPass(error, isFinal, isMalformed && malformed <= maxMalformed)) {
         throw error;
       }
       failures += 1;
@@ -126,11 +140,26 @@ export async function keepLinked(options: LinkOptions): Promise<void> {
   }
 }
 
-function mayPass(error: unknown, isFinal: LinkOptions["isFinal"]): error is StatusError {
+/**
+ * Returns whether a cloud that answers this may have read something else than what it was sent. Where it
+ * has taken something before, it also has every method that it is asked for.
+ */
+function mayBeMalformed(error: unknown, hasProgressed: boolean): boolean {
   return (
     error instanceof StatusError &&
-    !(error instanceof DamagedError) &&
-    !finalCodes.includes(error.code) &&
+    (error.code === "INVALID_ARGUMENT" || (error.code === "UNIMPLEMENTED" && hasProgressed))
+  );
+}
+
+function mayPass(
+  error: unknown,
+  isFinal: LinkOptions["isFinal"],
+  isMalformed: boolean,
+): error is StatusError {
+  return (
+    error instanceof StatusError &&
+    !needsReopening(error) &&
+    (isMalformed || !finalCodes.includes(error.code)) &&
     !isFinal?.(error)
   );
 }

@@ -18,13 +18,18 @@
  */
 
 import { existsSync, rmSync } from "node:fs";
+import { formatBytes } from "../bytes.ts";
+import { systemUptime, type Uptime } from "../clock.ts";
+import { DiskRoom, type Room } from "../disk-room.ts";
 import { StatusError } from "../errors.ts";
+import { type ChecksummedEvent, checksumOf, isCorrupt } from "../event-checksum.ts";
 import { type DigestCell, DigestCells, dayOf, digestOf } from "../event-digest.ts";
 import { makePrivateFile } from "../private-file.ts";
 import {
   BusyError,
   bytesOf,
   type Database,
+  databaseFile,
   freeBytes,
   inMemory,
   type Lock,
@@ -37,6 +42,7 @@ import {
   maxRecordedPayloadBytes,
   type StoreEvent,
 } from "../store-event.ts";
+import { AgeClock } from "./age-clock.ts";
 import { finishArrival, isArriving } from "./arrival.ts";
 import {
   lockPath,
@@ -60,7 +66,7 @@ export const eventStates = ["pending", "acked", "parked"] as const;
 export type EventState = (typeof eventStates)[number];
 
 /** An event in the outbox. */
-export interface Recorded extends StoreEvent {
+export interface Recorded extends ChecksummedEvent {
   /** The order of appending; never used twice. */
   readonly position: number;
   readonly epoch: string;
@@ -72,7 +78,10 @@ export interface Recorded extends StoreEvent {
   readonly notBefore: number;
   /** Why it was refused last; empty if it never was. */
   readonly reason: string;
-  /** Unix milliseconds of when it was acked or parked; 0 if it never was. */
+  /**
+   * When it was acked or parked, in milliseconds by the buffer's age clock, which is near Unix time on a
+   * machine that is never off; 0 if it never was.
+   */
   readonly settledAt: number;
 }
 
@@ -130,8 +139,12 @@ export interface OutboxOptions {
   readonly storeId?: string | undefined;
   /** Unix milliseconds. */
   readonly now: () => number;
+  /** How long the machine has been running; a test has its own. */
+  readonly uptime?: () => Uptime;
   /** What the disk has left; a test has its own. */
   readonly free?: (path: string) => number;
+  /** Is told of each event that was parked because it is corrupt on this disk. */
+  readonly onCorrupt?: ((event: Recorded) => void) | undefined;
   /** False: a damaged file is refused with `DamagedError` and stays as it is. The check reads all of it. */
   readonly salvages?: boolean;
 }
@@ -140,7 +153,7 @@ export interface OutboxOptions {
 export interface PruneOptions {
   /** A position; those behind it are looked at. */
   readonly after?: number;
-  /** How long ago an event must have been acknowledged, in milliseconds. */
+  /** How long ago an event must have been acknowledged, in milliseconds by the age clock. */
   readonly keepMs?: number;
 }
 
@@ -164,8 +177,17 @@ export interface PrunedRange {
  */
 export const reserveBytes = 16 * 1024 * 1024;
 
+/**
+ * The most marks of one transaction while the disk is nearly full. Each may change a page of its own, so
+ * the log takes half a megabyte.
+ */
+const marksWhenShort = 128;
+
 /** How long acknowledged events are kept, in milliseconds: as long as a cloud may lose its memory. */
 export const retentionMs = 7 * 24 * 3_600_000;
+
+/** The reason of an event that is parked because its row does not have its checksum any more. */
+export const corruptHere = "corrupt on the store's disk: it does not have its checksum";
 
 /** No refused event is asked to wait for longer, in milliseconds. */
 export const maxRetryWaitMs = 600_000;
@@ -186,13 +208,13 @@ const lookedMs = 200;
 
 /** In the order in which `#read` takes them. */
 const columns =
-  "position, event_id, type, payload, timestamp, epoch, seq, state, attempts, not_before, reason, settled_at";
+  "position, event_id, type, payload, timestamp, epoch, seq, state, attempts, not_before, reason, settled_at, checksum";
 
 /** A row as an array, which costs half of one as an object. */
 type EventRow = [
   ...[position: number, eventId: string, type: string, payload: Uint8Array, timestamp: number],
   ...[epoch: number, seq: number, state: number, attempts: number, notBefore: number],
-  ...[reason: string, settledAt: number],
+  ...[reason: string, settledAt: number, checksum: number | null],
 ];
 
 /** Positions that are looked at in a step of a replay: some milliseconds. */
@@ -209,7 +231,9 @@ export class Outbox {
    */
   readonly hasJustSalvaged: boolean;
   readonly #now: () => number;
-  readonly #free: (path: string) => number;
+  readonly #room: DiskRoom;
+  readonly #age: AgeClock;
+  readonly #onCorrupt: (event: Recorded) => void;
   readonly #statements: Statements;
   readonly #highWater: HighWaterMark;
   /** Of this connection, which does not see its own in SQLite's data version. */
@@ -223,7 +247,17 @@ export class Outbox {
    * NOT_FOUND without a store id and a file, FAILED_PRECONDITION for another store's file, and what
    * `Database` throws.
    */
-  constructor({ path, storeId, now, free = freeBytes, salvages = true }: OutboxOptions) {
+  constructor(options: OutboxOptions) {
+    const {
+      path: name,
+      storeId,
+      now,
+      uptime = systemUptime,
+      free = freeBytes,
+      onCorrupt = () => {},
+      salvages = true,
+    } = options;
+    const path = databaseFile(name);
     const fault = storeId === undefined ? undefined : faultOfName("store_id", storeId);
     if (fault !== undefined) {
       throw new StatusError("INVALID_ARGUMENT", fault);
@@ -239,12 +273,17 @@ export class Outbox {
     }
     this.path = path;
     this.#now = now;
-    this.#free = path === inMemory ? () => Number.POSITIVE_INFINITY : free;
+    this.#onCorrupt = onCorrupt;
     const highWater = highWaterOf(path);
     const { database, isSalvaged } = salvages
       ? openOrSalvage(path, { storeId, now, probe: prepare })
       : { database: openWhole(path, prepare), isSalvaged: false };
     this.database = database;
+    this.#room = new DiskRoom({
+      ...{ database, reserveBytes },
+      free: path === inMemory ? () => Number.POSITIVE_INFINITY : () => free(path),
+    });
+    this.#age = new AgeClock({ database, now, uptime });
     try {
       this.storeId = this.#belongTo(storeId);
       const hasLost = noteLostTail(database, highWater, now());
@@ -303,12 +342,14 @@ export class Outbox {
    * FAILED_PRECONDITION when the buffer was handed over to another box.
    */
   append(events: readonly NewEvent[]): Appended[] {
-    const free = this.#free(this.path);
-    if (free < reserveBytes) {
+    const { free, log, unused, isEnough } = this.#room.look();
+    if (!isEnough) {
       throw new StatusError(
         "RESOURCE_EXHAUSTED",
-        `the disk of ${this.path} is full: ${free} bytes are left, and ${reserveBytes} are kept for what the cloud acknowledges`,
-        { hint: "nothing was recorded, nothing was lost; make room and record again" },
+        `the disk of ${this.path} is full: ${formatBytes(free)} are left, with ${formatBytes(log)} in its log and ${formatBytes(unused)} in its free pages, and ${formatBytes(reserveBytes)} are kept for what the cloud acknowledges`,
+        {
+          hint: "nothing was recorded, nothing was lost; make room, or remove what is acknowledged: brewctl store-sync prune",
+        },
       );
     }
     for (;;) {
@@ -330,12 +371,14 @@ export class Outbox {
       this.insistOnOurs();
       const { epoch, name, next } = this.#numbering();
       let seq = next;
+      const at = this.#now();
       const appended = events.map((event): Appended => {
-        const { eventId, type, payload, timestamp = this.#now() } = event;
+        const { eventId, type, payload, timestamp = at } = event;
         const fault = faultOfEvent({ ...event, timestamp }, maxRecordedPayloadBytes);
         if (fault !== undefined) {
           return refused("INVALID_ARGUMENT", `event ${JSON.stringify(eventId)}: ${fault}`);
         }
+        const checksum = checksumOf({ eventId, type, payload, timestamp });
         const { changes, lastInsertRowid } = insert.run(
           eventId,
           type,
@@ -343,14 +386,16 @@ export class Outbox {
           timestamp,
           epoch,
           seq,
+          checksum,
+          at,
         );
         const known = changes === 0 ? this.#byId(eventId) : undefined;
         if (known !== undefined) {
-          return again(event, known);
+          return this.#mend(event, known) ?? again(event, known);
         }
         seq += 1;
         const recorded: Recorded = {
-          ...{ eventId, type, payload, timestamp },
+          ...{ eventId, type, payload, timestamp, checksum },
           position: Number(lastInsertRowid),
           ...{ epoch: name, seq: seq - 1 },
           ...{ state: "pending", attempts: 0, notBefore: 0, reason: "", settledAt: 0 },
@@ -368,25 +413,69 @@ export class Outbox {
   }
 
   /**
+   * Puts an event right that is corrupt on this disk, from the same event that a till repeats: it has the
+   * checksum that was kept. Returns undefined if nothing is wrong, or this is another event. Within a
+   * transaction.
+   */
+  #mend(event: NewEvent, known: Recorded): Appended | undefined {
+    const { type, payload, timestamp = known.timestamp } = event;
+    const mended: Recorded = { ...known, type, payload, timestamp };
+    if (!isCorrupt(known) || isCorrupt(mended)) {
+      return undefined;
+    }
+    const { mend, unpark } = this.#statements;
+    mend.run(type, Buffer.from(payload), timestamp, known.position);
+    if (known.state === "parked" && known.reason === corruptHere) {
+      unpark.run(known.position);
+    }
+    return { kind: "recorded", event: mended, isNew: false };
+  }
+
+  /**
    * Pending events behind a position, in order, at most `limit`, and fewer if they are large: only
    * an empty answer is the end. Those that wait for their next attempt are left out: see `retries`.
+   * An event that is corrupt on this disk is parked instead of returned.
    */
   pending(after: number, limit: number): Recorded[] {
-    return this.#page(this.#statements.due.iterate(after, limit));
+    return this.#intact(() => this.#page(this.#statements.due.iterate(after, limit)));
   }
 
   /**
    * Pending events whose time has come to be sent again, the longest due first. A time that is too far
-   * away to have been meant has come too: the clock was set back.
+   * away to have been meant has come too: the clock was set back. Corrupt events are parked, as in
+   * `pending`. `now` is the time by which the waits are counted, in Unix milliseconds.
    */
-  retries(limit: number): Recorded[] {
-    const now = this.#now();
-    return this.#page(this.#statements.retries.iterate(now, now + maxRetryWaitMs, limit));
+  retries(limit: number, now = this.#now()): Recorded[] {
+    return this.#intact(() =>
+      this.#page(this.#statements.retries.iterate(now, now + maxRetryWaitMs, limit)),
+    );
   }
 
-  /** When the next of `retries` is due, in Unix milliseconds; undefined if nothing waits. */
-  nextRetryAt(): number | undefined {
-    const now = this.#now();
+  /** Returns the first page that is empty or has an intact event. Parks the corrupt ones on the way. */
+  #intact(read: () => Recorded[]): Recorded[] {
+    for (;;) {
+      const page = read();
+      const corrupt = page.filter(isCorrupt);
+      if (corrupt.length === 0) {
+        return page;
+      }
+      this.settle(
+        corrupt.map(({ position }) => ({ kind: "parked", position, reason: corruptHere })),
+      );
+      corrupt.forEach(this.#onCorrupt);
+      if (corrupt.length < page.length) {
+        return page.filter((event) => !corrupt.includes(event));
+      }
+    }
+  }
+
+  /** Returns how many parked events are corrupt on this disk. */
+  corrupt(): number {
+    return Number(this.#statements.corrupt.get(corruptHere)?.["corrupt"]);
+  }
+
+  /** When the next of `retries` is due, in Unix milliseconds by `now`; undefined if nothing waits. */
+  nextRetryAt(now = this.#now()): number | undefined {
     const { first, last } = this.#statements.nextRetry.get() ?? {};
     if (first === null) {
       return undefined;
@@ -394,11 +483,51 @@ export class Outbox {
     return Number(last) > now + maxRetryWaitMs ? now : Number(first);
   }
 
-  /** Makes the cloud's answers last. An event that is acked already stays so, whatever comes later. */
+  /**
+   * Makes the cloud's answers last. An event that is acked already stays so, whatever comes later. On a
+   * disk that is nearly full it takes several small transactions, each of which writes over the log of
+   * the one before. When this throws, the last of them may be missing, and can be settled again.
+   */
   settle(settlements: readonly Settlement[]): void {
+    const { isShort, isEnough } = this.#room.look();
+    const step = isShort ? marksWhenShort : settlements.length;
+    if (isEnough) {
+      this.#keepAge();
+    }
+    for (let from = 0; from < settlements.length; from += step) {
+      this.#settleWhatFits(settlements.slice(from, from + step));
+    }
+  }
+
+  /**
+   * Saves the age clock's reading once a minute. Not on a full disk, where it could be in the way of a
+   * mark: a boot then loses more, and events are kept for longer.
+   */
+  #keepAge(): void {
+    if (this.#age.isUnsaved()) {
+      this.database.write(() => this.#age.save());
+    }
+  }
+
+  /** A transaction that is too large for the room of the log is made in halves. */
+  #settleWhatFits(settlements: readonly Settlement[]): void {
+    try {
+      this.#settle(settlements);
+    } catch (error) {
+      const isFull = error instanceof StatusError && error.code === "RESOURCE_EXHAUSTED";
+      if (!isFull || settlements.length === 1) {
+        throw error;
+      }
+      const half = Math.ceil(settlements.length / 2);
+      this.#settleWhatFits(settlements.slice(0, half));
+      this.#settleWhatFits(settlements.slice(half));
+    }
+  }
+
+  #settle(settlements: readonly Settlement[]): void {
     const { ack, retry, park } = this.#statements;
-    const at = this.#now();
     this.database.write(() => {
+      const at = this.#age.reading();
       for (const [first, last] of runsOf(settlements)) {
         ack.run(at, first, last);
       }
@@ -499,9 +628,9 @@ export class Outbox {
     return why || undefined;
   }
 
-  /** Bytes that the disk has left; below `reserveBytes` nothing is recorded. */
-  freeBytes(): number {
-    return this.#free(this.path);
+  /** The room that the disk has left for this buffer. */
+  room(): Room {
+    return this.#room.look();
   }
 
   /** What a person should know of the cloud's ledger; empty for nothing. */
@@ -543,6 +672,7 @@ export class Outbox {
       notBefore,
       reason,
       settledAt,
+      checksum,
     ] = row as EventRow;
     if (!(payload instanceof Uint8Array) || typeof eventId !== "string") {
       throw this.database.damaged(`event ${position} makes no sense`);
@@ -559,7 +689,8 @@ export class Outbox {
       attempts,
       notBefore,
       reason,
-      settledAt,
+      settledAt: state === 0 ? 0 : settledAt,
+      checksum: checksum ?? undefined,
     };
   };
 
@@ -586,8 +717,9 @@ export class Outbox {
   /**
    * Makes parked events pending again, those named or all. With `newIds` each becomes an event of its
    * own, under the id that the function gives, and the old one is gone: the way out of a conflict.
-   * Throws NOT_FOUND for an id that is not parked, ALREADY_EXISTS for a new one that is there
-   * already; then nothing has changed. Returns the new ids.
+   * Throws NOT_FOUND for an id that is not parked, DATA_LOSS for an event that is corrupt on this disk,
+   * ALREADY_EXISTS for a new id that is there already; then nothing has changed. "all" leaves out what
+   * is corrupt. Returns the new ids.
    */
   retry(eventIds: readonly string[] | "all", newIds?: () => string): string[] {
     const { parked, unpark, remove, insert, advance, addGone } = this.#statements;
@@ -595,13 +727,24 @@ export class Outbox {
       this.insistOnOurs();
       const chosen =
         eventIds === "all"
-          ? Array.from(parked.iterate(0, Number.MAX_SAFE_INTEGER), this.#read)
+          ? Array.from(parked.iterate(0, Number.MAX_SAFE_INTEGER), this.#read).filter(
+              (event) => !isCorrupt(event),
+            )
           : eventIds.map((eventId) => {
               const event = this.#byId(eventId);
               if (event?.state !== "parked") {
                 throw new StatusError("NOT_FOUND", `no parked event ${JSON.stringify(eventId)}`, {
                   hint: "see: brewctl store-sync events --state parked",
                 });
+              }
+              if (isCorrupt(event)) {
+                throw new StatusError(
+                  "DATA_LOSS",
+                  `event ${JSON.stringify(eventId)} is ${corruptHere}`,
+                  {
+                    hint: "nothing was changed; record what it should say as an event of its own",
+                  },
+                );
               }
               return event;
             });
@@ -612,7 +755,9 @@ export class Outbox {
         }
         const { epoch, next } = this.#numbering();
         const newId = newIds();
-        const { changes } = insert.run(newId, type, Buffer.from(payload), timestamp, epoch, next);
+        const checksum = checksumOf({ eventId: newId, type, payload, timestamp });
+        const content = [newId, type, Buffer.from(payload), timestamp] as const;
+        const { changes } = insert.run(...content, epoch, next, checksum, this.#now());
         if (changes === 0) {
           const taken = `there is an event ${JSON.stringify(newId)} already`;
           throw new StatusError("ALREADY_EXISTS", taken);
@@ -653,30 +798,40 @@ export class Outbox {
   /**
    * A step of pruning: looks at some of the events behind a position, removes those that were
    * acknowledged longer than `keepMs` ago, and adds them to the sums of `pruned`. Pending and parked
-   * events stay, and are not in the way. Undefined: there is nothing behind that position. A step
+   * events stay, and are not in the way. An event that seems to be acknowledged in the future counts as
+   * acknowledged now, so that it is not kept for ever. Undefined: there is nothing behind that position. A step
    * takes a few milliseconds, of which a till waits for the removal alone.
    */
   prune({ after = 0, keepMs = retentionMs }: PruneOptions = {}): PruneStep | undefined {
-    const { ages, byPosition, removeAcked, addGone } = this.#statements;
-    const before = this.#now() - keepMs;
+    const { ages, byPosition, removeAcked, addGone, redate } = this.#statements;
+    if (this.#room.look().isEnough) {
+      this.#keepAge();
+    }
+    const age = this.#age.reading();
+    const before = age - keepMs;
     const old: number[] = [];
+    const future: number[] = [];
     let next = after;
     let bytes = 0;
     for (const row of ages.iterate(after, maxLooked)) {
       const [position, payloadBytes, state, settledAt] = row as number[];
       next = Number(position);
       bytes += Number(payloadBytes);
-      if (eventStates[Number(state)] === "acked" && Number(settledAt) < before) {
-        old.push(next);
+      if (eventStates[Number(state)] === "acked") {
+        if (Number(settledAt) < before) {
+          old.push(next);
+        } else if (Number(settledAt) > age) {
+          future.push(next);
+        }
       }
-      if (bytes >= maxLookedBytes || old.length === maxPruned) {
+      if (bytes >= maxLookedBytes || old.length + future.length === maxPruned) {
         break;
       }
     }
     if (next === after) {
       return undefined;
     }
-    if (old.length === 0) {
+    if (old.length + future.length === 0) {
       return { removed: 0, next };
     }
     // Digested before the write begins: an event never changes, and its position is never another's.
@@ -695,6 +850,9 @@ export class Outbox {
           gone.set(epoch, (gone.get(epoch) ?? 0) + 1);
           count += 1;
         }
+      }
+      for (const position of future) {
+        redate.run(age, position, age);
       }
       addPruned(this.database, cells.all());
       for (const [epoch, n] of gone) {
@@ -754,13 +912,17 @@ export class Outbox {
    */
   compact(): { readonly before: number; readonly after: number; readonly isDone: boolean } {
     const before = this.bytes();
-    const needed = 2 * this.database.usedBytes() + reserveBytes;
-    const free = this.#free(this.path);
+    // What the log holds goes into the file, and its room back to the disk.
+    this.database.emptyLog();
+    const needed = this.database.compactBytes();
+    const { free } = this.#room.look();
     if (free < needed) {
       throw new StatusError(
         "RESOURCE_EXHAUSTED",
-        `to compact ${this.path} takes ${needed} bytes of its disk for a while, and ${free} are left`,
-        { hint: "nothing was changed; make room, or remove more first: brewctl store-sync prune" },
+        `to compact ${this.path} takes ${formatBytes(needed)} of its disk for a while, and ${formatBytes(free)} are left`,
+        {
+          hint: `nothing was changed; make ${formatBytes(needed - free)} of room more, or remove more events first: brewctl store-sync prune`,
+        },
       );
     }
     makePrivateFile(compactingPath(this.path));
@@ -897,8 +1059,11 @@ function prepare(database: Database) {
   const sql = (text: string): Statement => database.prepare(text);
   const events = (where: string) => sql(`SELECT ${columns} FROM events WHERE ${where}`);
   return {
-    insert: sql(`INSERT INTO events (event_id, type, payload, timestamp, epoch, seq, state)
-      VALUES (?, ?, ?, ?, ?, ?, 0) ON CONFLICT (event_id) DO NOTHING`),
+    // A pending event has a time in settled_at that means nothing: the mark then has the size of what it
+    // replaces, changes one page however large the payload, and makes the file no larger.
+    insert:
+      sql(`INSERT INTO events (event_id, type, payload, timestamp, epoch, seq, checksum, state, settled_at)
+      VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?) ON CONFLICT (event_id) DO NOTHING`),
     numbering: sql(`SELECT outbox.epoch AS epoch, next_seq, epochs.epoch AS name
       FROM outbox JOIN epochs ON number = outbox.epoch`),
     advance: sql("UPDATE outbox SET next_seq = ?"),
@@ -921,8 +1086,12 @@ function prepare(database: Database) {
     // Due at once, and where a drainer that has gone past it looks again.
     unpark: sql(`UPDATE events SET state = 0, attempts = 0, not_before = 1, reason = ''
       WHERE position = ?`),
+    mend: sql("UPDATE events SET type = ?, payload = ?, timestamp = ? WHERE position = ?"),
     remove: sql("DELETE FROM events WHERE position = ?"),
     removeAcked: sql("DELETE FROM events WHERE position = ? AND state = 1 AND settled_at < ?"),
+    redate: sql(
+      "UPDATE events SET settled_at = ? WHERE position = ? AND state = 1 AND settled_at > ?",
+    ),
     addGone: sql("UPDATE epochs SET gone = gone + ? WHERE epoch = ?"),
     // length() is asked first: to find what stands behind a large payload takes reading it.
     ages: sql(`SELECT position, length(payload), state, settled_at FROM events
@@ -930,7 +1099,7 @@ function prepare(database: Database) {
     byPosition: events("position = ?"),
     ofAll: sql("SELECT * FROM pruned WHERE day BETWEEN ? AND ?"),
     ofType: sql("SELECT * FROM pruned WHERE day BETWEEN ? AND ? AND type = ?"),
-    replay: sql(`UPDATE events SET state = 0, attempts = 0, not_before = 1, settled_at = 0
+    replay: sql(`UPDATE events SET state = 0, attempts = 0, not_before = 1
       WHERE state = 1 AND position > ? AND position <= ?`),
     lastPosition: sql("SELECT max(position) AS last FROM events"),
     all: events(behind),
@@ -940,6 +1109,7 @@ function prepare(database: Database) {
     parked: events(`state = 2 AND ${behind}`),
     unsettled: sql(`SELECT (SELECT count(*) FROM events WHERE state = 0) AS pending,
       (SELECT count(*) FROM events WHERE state = 2) AS parked`),
+    corrupt: sql("SELECT count(*) AS corrupt FROM events WHERE state = 2 AND reason = ?"),
     total: sql("SELECT count(*) AS total FROM events"),
     // Of those before the first pending one: to look further would take long.
     lastAcked: sql(`SELECT seq, e.epoch AS epoch FROM events

@@ -3,7 +3,7 @@
 import type { Bell } from "../bell.ts";
 import type { Clock } from "../clock.ts";
 import { messageOf, StatusError } from "../errors.ts";
-import { DamagedError } from "../sqlite.ts";
+import { needsReopening } from "../sqlite.ts";
 import type { Inbox } from "./inbox.ts";
 import type { Outbox } from "./outbox.ts";
 import type { StoreReport, Uplink } from "./uplink.ts";
@@ -42,7 +42,7 @@ const maxParkedCommands = 20;
 
 /** Has no end of its own: throws the signal's reason, and what is damaged. */
 export async function keepReporting(options: ReportingOptions): Promise<never> {
-  const { clock, signal, changed, onFailure } = options;
+  const { outbox, clock, signal, changed, onFailure } = options;
   for (;;) {
     const over = new AbortController();
     const pause = AbortSignal.any([signal, over.signal]);
@@ -50,10 +50,12 @@ export async function keepReporting(options: ReportingOptions): Promise<never> {
     // The pause may be over before anybody waits for it.
     news.catch(() => {});
     try {
+      // An idle store would otherwise learn only from its next sale that the file is gone.
+      outbox.database.insistOnFile();
       await reportOnce(options);
     } catch (error) {
       signal.throwIfAborted();
-      if (error instanceof DamagedError) {
+      if (needsReopening(error)) {
         throw error;
       }
       onFailure(messageOf(error));

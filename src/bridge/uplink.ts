@@ -18,6 +18,8 @@ export type Answer =
       readonly isRetryable: boolean;
       /** How long to wait before that, in milliseconds; 0: as we like. */
       readonly retryAfterMs: number;
+      /** Whether the cloud says that the event was changed on the way. Then `eventId` may be wrong. */
+      readonly isCorrupt?: boolean;
     };
 
 export interface Summary {

@@ -5,6 +5,7 @@
  */
 
 import { messageOf } from "../errors.ts";
+import { isCorrupt } from "../event-checksum.ts";
 import { DamagedError, Database } from "../sqlite.ts";
 import { faultOfEvent, maxRecordedPayloadBytes } from "../store-event.ts";
 import { bufferKind } from "./buffer-file.ts";
@@ -129,7 +130,7 @@ function numbersOf(database: Database): Numbers {
 /** As #0: the text as bytes, since text that is no UTF-8 would be mended as it is read. */
 const eventsPage = `SELECT position, CAST(event_id AS BLOB), CAST(type AS BLOB), payload, timestamp,
     epoch, seq, state, attempts, not_before, CAST(reason AS BLOB), settled_at,
-    EXISTS (SELECT 1 FROM epochs WHERE number = events.epoch)
+    EXISTS (SELECT 1 FROM epochs WHERE number = events.epoch), checksum
   FROM events WHERE position > ? AND position <= ? ORDER BY position LIMIT ?`;
 
 async function verifyEvents(
@@ -199,7 +200,7 @@ interface EventRead {
 
 function readEvent(row: readonly unknown[]): EventRead {
   const [position, eventId, type, payload, timestamp, epoch, seq, state] = row;
-  const [, , , , , , , , attempts, notBefore, reason, settledAt, knowsEpoch] = row;
+  const [, , , , , , , , attempts, notBefore, reason, settledAt, knowsEpoch, checksum] = row;
   const name = eventStates[Number(state)];
   const read = { position: Number(position), epoch: Number(epoch), seq: Number(seq), state: name };
   const texts: string[] = [];
@@ -211,10 +212,8 @@ function readEvent(row: readonly unknown[]): EventRead {
     texts.push(text);
   }
   const [id = "", kind = "", content = "", why = ""] = texts;
-  const fault = faultOfEvent(
-    { eventId: id, type: kind, payload: content, timestamp: Number(timestamp) },
-    maxRecordedPayloadBytes,
-  );
+  const event = { eventId: id, type: kind, payload: content, timestamp: Number(timestamp) };
+  const fault = faultOfEvent(event, maxRecordedPayloadBytes);
   const numbers = [attempts, notBefore, settledAt].map(Number);
   const what =
     fault ??
@@ -227,6 +226,9 @@ function readEvent(row: readonly unknown[]): EventRead {
       : undefined) ??
     (name === "parked" && Number(notBefore) > 0
       ? "it is parked, and is still to be sent again"
+      : undefined) ??
+    (checksum !== null && isCorrupt({ ...event, checksum: Number(checksum) })
+      ? `it is corrupt: event ${JSON.stringify(id)} does not have its checksum`
       : undefined);
   return { ...read, what };
 }

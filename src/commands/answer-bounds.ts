@@ -50,6 +50,9 @@ const maxFurtherEvents = 255;
 /** The most stores that a command is issued for, as the contract says. */
 const maxQueued = 10_000;
 
+/** The most stores that can have a command: those that the cloud knows, and those that it awaits. */
+const maxStores = 11_000;
+
 /** The most alarms of a store; the contract lets it report ten. */
 const maxAlarms = 64;
 
@@ -101,7 +104,11 @@ export const syncEngineAnswers: AnswerBounds<typeof SyncEngine> = {
     code: anyInteger,
     also: list(maxFurtherEvents, name),
   },
-  reportStatus: { ledgerId: name, clockOffsetMs: integer(-maxTimestamp, maxTimestamp) },
+  reportStatus: {
+    ledgerId: name,
+    clockOffsetMs: integer(-maxTimestamp, maxTimestamp),
+    otherBox: reason,
+  },
   answerDigest: {},
 };
 
@@ -127,6 +134,10 @@ export const headOfficeAnswers: AnswerBounds<typeof HeadOffice> = {
     commandId: name,
     queued: list(maxQueued, { storeId: name, sequence: longCount }),
   },
+  cancelCommand: {
+    stores: list(maxStores, { storeId: name, sequence: longCount, state: anyInteger }),
+  },
+  forgetStore: {},
   listStores: {
     ...{ storeId: name, epoch: name, version: name, alarms: list(maxAlarms, reason) },
     // Most of these numbers are what a store has said of itself. They are shown as they came: one
@@ -134,6 +145,7 @@ export const headOfficeAnswers: AnswerBounds<typeof HeadOffice> = {
     ...{ lastSeen: anyInteger, reportedAt: anyInteger, oldestUnacked: anyInteger },
     ...{ depth: anyInteger, bytes: anyInteger, parked: anyInteger, commandsParked: anyInteger },
     ...{ gaps: anyInteger, currentGaps: anyInteger, seen: anyInteger, conflicts: anyInteger },
+    openConflicts: anyInteger,
     ...{ queuedSequence: anyInteger, receivedSequence: anyInteger, appliedSequence: anyInteger },
     ...{ clockOffsetMs: anyInteger, epochs: anyInteger, asOf: anyInteger },
   },
@@ -141,7 +153,7 @@ export const headOfficeAnswers: AnswerBounds<typeof HeadOffice> = {
     // To go on after this position is what a caller does next.
     position: integer(1, Number.MAX_SAFE_INTEGER),
     ...{ eventId: name, storeId: name, type: name, payload: text(maxTakenPayloadBytes) },
-    ...{ timestamp, seq: longCount, epoch: name, receivedAt: timestamp },
+    ...{ timestamp, seq: longCount, epoch: name, receivedAt: timestamp, checksum: anyInteger },
   },
   listCommands: {
     ...{ storeId: name, commandId: name, type: name, payloadJson: text(maxCommandPayloadBytes) },

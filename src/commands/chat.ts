@@ -14,7 +14,6 @@ import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { Command, Option } from "commander";
 import { sleepUntil } from "../clock.ts";
-import { UsageError } from "../errors.ts";
 import {
   type ChatMessage,
   ChatMessageSchema,
@@ -25,7 +24,8 @@ import { type Exit, Stop } from "../shutdown.ts";
 import { streamingAnswers } from "./answer-bounds.ts";
 import { type CommandContext, makeClientCall } from "./client-call.ts";
 import { type ClientFlags, duration, integer, withClientFlags } from "./flags.ts";
-import { checkInput, type Line, lines, parseJson, parseMessage } from "./input.ts";
+import { checkInput, type Line, parsedLines, RefusedLines } from "./input.ts";
+import { parseJson, parseMessage } from "./json-line.ts";
 import { type ObserveFlags, observeNotes, withObserveFlags } from "./observe/flags.ts";
 import { ndjson } from "./output.ts";
 import { checkStopFlags, type StopFlags, withStopFlags } from "./stop-rules.ts";
@@ -76,7 +76,10 @@ export const examples = `\
   (echo hello; sleep 1; echo bye) | brewctl chat --input -
   brewctl chat --no-half-close --deadline 2s       the server waits until the deadline (exit 68)`;
 
-export const notes = observeNotes;
+export const notes = `\
+A line of --input that cannot be read is named and costs no other; then the exit code is 2.
+
+${observeNotes}`;
 
 export async function run(flags: ChatFlags, context: CommandContext): Promise<Exit> {
   const { terminal, clock, stdin } = context;
@@ -88,6 +91,7 @@ export async function run(flags: ChatFlags, context: CommandContext): Promise<Ex
   const isTyped = input === "-" && stdin.isTTY;
   let sent = 0;
   let received = 0;
+  const refused = new RefusedLines(terminal);
 
   return makeClientCall({
     service: StreamingService,
@@ -97,8 +101,12 @@ export async function run(flags: ChatFlags, context: CommandContext): Promise<Ex
     context,
     tally() {
       const got = `got ${received} ${received === 1 ? "echo" : "echoes"}`;
-      return received === sent ? got : `sent ${sent}, ${got}`;
+      return (received === sent ? got : `sent ${sent}, ${got}`) + refused.tally;
     },
+    tellUnanswered: () =>
+      sent > received
+        ? `sent ${sent}, ${received} answered, ${sent - received} without an echo: the server may or may not have had them`
+        : undefined,
     readsTerminal: input === "-",
     async run(call) {
       const { signal } = call;
@@ -152,7 +160,11 @@ export async function run(flags: ChatFlags, context: CommandContext): Promise<Ex
         const [last, first] = [lastSendMs, firstEchoMs].map((ms) => `${Math.round(ms)} ms`);
         terminal.say(`last of ${sent} sends after ${last}, first echo after ${first}`);
       }
-      return { why: hasHalfClosed ? afterHalfClose(sent, received) : "server had no more" };
+      return {
+        why: hasHalfClosed ? afterHalfClose(sent, received) : "server had no more",
+        // A person who mistypes has seen it, and may have typed the line again.
+        exit: isTyped ? 0 : refused.exit,
+      };
     },
   });
 
@@ -162,27 +174,15 @@ export async function run(flags: ChatFlags, context: CommandContext): Promise<Ex
     }
   }
 
-  async function* typed(path: string, signal: AbortSignal): AsyncGenerator<ChatMessage> {
-    for await (const line of lines(path, { stdin, signal })) {
-      if (line.text.startsWith("{")) {
-        try {
-          yield ndjsonMessage(line);
-        } catch (error) {
-          // Somebody who types may type again.
-          if (!isTyped || !(error instanceof UsageError)) {
-            throw error;
-          }
-          terminal.complain(`${plain(error.message)} (not sent)`);
-        }
-      } else {
-        yield message(line.text);
-      }
-    }
+  function typed(path: string, signal: AbortSignal): AsyncGenerator<ChatMessage, void> {
+    const parse = (line: Line) =>
+      line.text.startsWith("{") ? ndjsonMessage(line) : message(line.text);
+    return parsedLines(path, { stdin, signal, parse, refused });
   }
 
   function ndjsonMessage(line: Line): ChatMessage {
     const json = parseJson(line, 'a plain line, or {"text":"hello"}');
-    const parsed = parseMessage(ChatMessageSchema, json, line.where);
+    const parsed = parseMessage(ChatMessageSchema, json);
     const { from: name, sentAt } = parsed;
     return { ...message(parsed.text), ...(name && { from: name }), ...(sentAt && { sentAt }) };
   }

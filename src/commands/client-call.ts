@@ -54,6 +54,11 @@ export interface ClientCallOptions<S extends DescService> {
   readonly isWatchful?: boolean;
   /** A spinner would fight with the lines that a person types. */
   readonly readsTerminal?: boolean;
+  /**
+   * What was sent and has no answer; undefined if there is nothing. Asked and said, also with --quiet, when
+   * the call ends other than by the server's OK or a stop rule.
+   */
+  readonly tellUnanswered?: () => string | undefined;
   /** What to do when a stop rule is met, if not to end the call. An unmet --expect always does. */
   readonly onRuleMet?: (rule: Stop) => void;
   /**
@@ -73,7 +78,7 @@ export async function makeClientCall<S extends DescService>(
   await checkObserveFlags(flags);
 
   const startedAt = clock.monotonic();
-  const deadline = flags.deadline === undefined ? undefined : clock.now() + flags.deadline;
+  const deadline = flags.deadline === undefined ? undefined : clock.monotonic() + flags.deadline;
   const over = new AbortController();
   const stop = (reason: Stop) => over.abort(reason);
   const signal = AbortSignal.any([over.signal, interrupted, terminal.outputLost]);
@@ -92,6 +97,7 @@ export async function makeClientCall<S extends DescService>(
   let verdict: string | undefined;
   let exit: Exit = 0;
   let failure: unknown;
+  let unanswered: string | undefined;
   try {
     const waiting = progress(`connecting to ${formatAddress(flags.addr)}`);
     try {
@@ -124,6 +130,8 @@ export async function makeClientCall<S extends DescService>(
   } catch (error) {
     const isUnreachable = error instanceof StatusError && !isConnected;
     verdict = isUnreachable ? undefined : verdictOf(error, told());
+    const isByRule = error instanceof Stop && error.exit === 0 && !terminal.outputLost.aborted;
+    unanswered = isByRule ? undefined : options.tellUnanswered?.();
     if (error instanceof Stop) {
       exit = error.exit;
     } else {
@@ -143,6 +151,9 @@ export async function makeClientCall<S extends DescService>(
   failure ??= unkept;
   if (verdict !== undefined) {
     terminal.say(verdict);
+  }
+  if (unanswered !== undefined) {
+    terminal.complain(unanswered);
   }
   if (failure !== undefined) {
     throw failure;

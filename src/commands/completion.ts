@@ -48,7 +48,22 @@ export function completionScript(
     completion: shells,
   };
   const write = { bash, zsh, fish }[shell];
-  return write(specs.map((spec) => ({ ...spec, words: wordsOf[spec.name] ?? spec.words })));
+  return write([
+    ...specs.map((spec) => ({ ...spec, words: wordsOf[spec.name] ?? spec.words })),
+    ...specs.filter(isTop).map((spec) => helpOn(spec, specs)),
+    ...topics.map((topic) => ({
+      name: `help ${topic}`,
+      summary: "help on this topic",
+      flags: [],
+      words: [],
+    })),
+  ]);
+}
+
+/** What `help` takes after a command: the verbs of a group. */
+function helpOn({ name, summary, words }: Spec, specs: readonly Spec[]): Spec {
+  const hasVerbs = specs.some((other) => other.name.startsWith(`${name} `));
+  return { name: `help ${name}`, summary, flags: [], words: hasVerbs ? words : [] };
 }
 
 /** Of the commands, and behind each group of its verbs. */
@@ -62,7 +77,10 @@ function specsOf(parent: Command, path: string): Spec[] {
         name,
         summary: command.description(),
         flags: command.createHelp().visibleOptions(command).map(flagOf),
-        words: command.commands.map((verb) => verb.name()),
+        words: [
+          ...command.commands.map((verb) => verb.name()),
+          ...command.registeredArguments.flatMap(({ argChoices }) => argChoices ?? []),
+        ],
       };
       return [spec, ...specsOf(command, `${name} `)];
     });

@@ -1,5 +1,6 @@
 /** Flags that several commands have, and what their values must be. */
 
+import { statSync } from "node:fs";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { type Address, parseAddress } from "../address.ts";
 import { parseDuration } from "../duration.ts";
@@ -87,12 +88,37 @@ export const nonEmpty = parser((text) => {
   return text;
 });
 
-/** What SQLite would take for something else than a file is refused: nothing of it would be kept. */
-export const databasePath = parser((text) => {
-  if (text === "" || text === ":memory:" || text.startsWith("file:")) {
+/** Throws a `RangeError` for what cannot be the path of a file. Nothing is made. */
+function checkFilePath(path: string): void {
+  if (path === "" || path.endsWith("/")) {
     throw new RangeError("expected the path of a file");
   }
-  return text;
+  if (statSync(path, { throwIfNoEntry: false })?.isDirectory()) {
+    throw new RangeError("expected the path of a file, and this is a folder");
+  }
+}
+
+/** The path of a file, which need not be there. */
+export const filePath = parser((path) => {
+  checkFilePath(path);
+  return path;
+});
+
+/** The path of a folder, which need not be there. */
+export const folderPath = parser((path) => {
+  if (path === "" || statSync(path, { throwIfNoEntry: false })?.isDirectory() === false) {
+    throw new RangeError("expected the path of a folder");
+  }
+  return path;
+});
+
+/** What SQLite would take for something else than a file is refused: nothing of it would be kept. */
+export const databasePath = parser((path) => {
+  checkFilePath(path);
+  if (path === ":memory:" || path.startsWith("file:")) {
+    throw new RangeError("expected the path of a file");
+  }
+  return path;
 });
 
 export const outputs = ["text", "ndjson"] as const;

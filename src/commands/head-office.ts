@@ -8,9 +8,11 @@ export const command = new Command("head-office").description(
 );
 
 export const verbs: CommandGroup["verbs"] = {
+  cancel: () => import("./head-office/cancel.ts"),
   command: () => import("./head-office/command.ts"),
   commands: () => import("./head-office/commands.ts"),
   events: () => import("./head-office/events.ts"),
+  forget: () => import("./head-office/forget.ts"),
   reconcile: () => import("./head-office/reconcile.ts"),
   stores: () => import("./head-office/stores.ts"),
 };

@@ -7,8 +7,10 @@ import { closeSync, createReadStream, fstatSync, openSync, statSync } from "node
 import { access, constants, stat } from "node:fs/promises";
 import { addAbortSignal, type Readable } from "node:stream";
 import { TextDecoder } from "node:util";
-import { type DescMessage, fromJson, type JsonValue, type MessageShape } from "@bufbuild/protobuf";
+import { formatBytes } from "../bytes.ts";
 import { messageOf, UsageError } from "../errors.ts";
+import { plain } from "../plain.ts";
+import type { Terminal } from "./terminal.ts";
 
 /** A line of input and where it stands: `orders.ndjson:17`, `stdin:17`. */
 export interface Line {
@@ -46,67 +48,154 @@ export async function checkInput(path: string, stdin: typeof process.stdin): Pro
   }
 }
 
+export interface InputOptions {
+  readonly stdin: typeof process.stdin;
+  /** Ends the reading, also while nothing comes. */
+  readonly signal: AbortSignal;
+  /** The longest line that is read, in bytes. */
+  readonly maxBytes?: number;
+}
+
 /**
  * The lines that are not blank, without their line ends; a last line need not have one. Throws
  * `UsageError` naming the line for one that is too long or not UTF-8, and the signal's reason when
- * it aborts, also while nothing comes.
+ * it aborts. For an input that is worth nothing unless it is whole.
  */
-export async function* lines(
+export async function* lines(path: string, options: InputOptions): AsyncGenerator<Line, void> {
+  for await (const line of linesAndFaults(path, options)) {
+    if (line instanceof UsageError) {
+      throw line;
+    }
+    yield line;
+  }
+}
+
+/**
+ * The lines of an input, each through `parse`. A line that cannot be read, or for which `parse` throws
+ * `UsageError`, is refused and costs no other. Throws the signal's reason when it aborts.
+ */
+export async function* parsedLines<T>(
   path: string,
   {
-    stdin,
-    signal,
-    maxBytes = maxLineBytes,
-  }: {
-    readonly stdin: typeof process.stdin;
-    readonly signal: AbortSignal;
-    /** Of a line. */
-    readonly maxBytes?: number;
-  },
-): AsyncGenerator<Line, void> {
+    parse,
+    refused,
+    ...options
+  }: InputOptions & { readonly parse: (line: Line) => T; readonly refused: RefusedLines },
+): AsyncGenerator<T, void> {
+  for await (const line of linesAndFaults(path, options)) {
+    let item: T;
+    try {
+      if (line instanceof UsageError) {
+        throw line;
+      }
+      item = parse(line);
+    } catch (error) {
+      if (!(error instanceof UsageError)) {
+        throw error;
+      }
+      refused.add(error);
+      continue;
+    }
+    yield item;
+  }
+}
+
+/** The lines of an input that were refused. Each is named on standard error, also with --quiet. */
+export class RefusedLines {
+  readonly #terminal: Pick<Terminal, "complain">;
+  #count = 0;
+  #toldHint: string | undefined;
+
+  constructor(terminal: Pick<Terminal, "complain">) {
+    this.#terminal = terminal;
+  }
+
+  get count(): number {
+    return this.#count;
+  }
+
+  /** What a verdict says of them, such as `, 2 lines refused`; empty if there were none. */
+  get tally(): string {
+    const lines = this.#count === 1 ? "line" : "lines";
+    return this.#count === 0 ? "" : `, ${this.#count} ${lines} refused`;
+  }
+
+  /** The exit code of a command that had no other trouble. */
+  get exit(): number {
+    return this.#count > 0 ? 2 : 0;
+  }
+
+  /** Names the line with why it was refused. What was expected is said once in a row. */
+  add({ message, hint }: UsageError): void {
+    this.#count += 1;
+    this.#terminal.complain(`brewctl: ${plain(message)}`);
+    if (hint !== undefined && hint !== this.#toldHint) {
+      this.#terminal.complain(`  ${hint}`);
+    }
+    this.#toldHint = hint;
+  }
+}
+
+/** Each line, or in its place why it cannot be read. Throws only if nothing more can be read. */
+async function* linesAndFaults(
+  path: string,
+  { stdin, signal, maxBytes = maxLineBytes }: InputOptions,
+): AsyncGenerator<Line | UsageError, void> {
   const [source, name]: [Readable, string] =
     path === "-" ? [stdin, "stdin"] : [openFile(path, signal), path];
   addAbortSignal(signal, source);
   const decoder = new TextDecoder("utf-8", { fatal: true });
-  let number = 0;
+  let number = 1;
   let rest: Buffer[] = [];
   let restBytes = 0;
 
-  const take = (bytes: Buffer): Line | undefined => {
-    number += 1;
+  /** Adds to the line that is being read; the first bytes too many give the fault, all others nothing. */
+  const add = (bytes: Buffer): UsageError | undefined => {
+    const wasTooLong = restBytes > maxBytes;
+    restBytes += bytes.length;
+    if (restBytes <= maxBytes) {
+      rest.push(bytes);
+      return undefined;
+    }
+    rest = [];
+    return wasTooLong
+      ? undefined
+      : new UsageError(`${name}:${number}: a line of more than ${formatBytes(maxBytes)}`);
+  };
+  /** Ends the line that is being read; undefined if it is blank, or was found to be too long. */
+  const end = (): Line | UsageError | undefined => {
     const where = `${name}:${number}`;
-    const text = readText(decoder, bytes, where);
-    return text.trim() === "" ? undefined : { text, where };
+    const line = restBytes > maxBytes ? undefined : readLine(decoder, Buffer.concat(rest), where);
+    number += 1;
+    rest = [];
+    restBytes = 0;
+    return line;
   };
 
   try {
     for await (const chunk of source as AsyncIterable<Buffer>) {
       let from = 0;
       for (let to = chunk.indexOf(newline); to >= 0; to = chunk.indexOf(newline, from)) {
-        const line = take(Buffer.concat([...rest, chunk.subarray(from, to)]));
-        rest = [];
-        restBytes = 0;
+        const fault = add(chunk.subarray(from, to));
+        const line = end();
+        const found = fault ?? line;
         from = to + 1;
-        if (line !== undefined) {
-          yield line;
+        if (found !== undefined) {
+          yield found;
         }
       }
-      rest.push(chunk.subarray(from));
-      restBytes += chunk.length - from;
-      if (restBytes > maxBytes) {
-        throw new UsageError(`${name}:${number + 1}: a line of more than ${maxBytes} bytes`);
+      const fault = add(chunk.subarray(from));
+      if (fault !== undefined) {
+        yield fault;
       }
     }
-    const last = restBytes > 0 ? take(Buffer.concat(rest)) : undefined;
+    const last = end();
     if (last !== undefined) {
       yield last;
     }
   } catch (error) {
     // The stream, torn down by the signal, reports an AbortError.
     signal.throwIfAborted();
-    if (error instanceof UsageError) {
-      throw error;
-    }
     throw new UsageError(`--input ${path}: ${messageOf(error)}`, { cause: error });
   } finally {
     source.destroy();
@@ -143,40 +232,18 @@ function openFile(path: string, signal: AbortSignal): Readable {
   return file;
 }
 
-function readText(decoder: TextDecoder, bytes: Buffer, where: string): string {
+/** Undefined for a blank line. */
+function readLine(
+  decoder: TextDecoder,
+  bytes: Buffer,
+  where: string,
+): Line | UsageError | undefined {
+  let text: string;
   try {
     // A byte-order mark is dropped by the decoder, a carriage return here.
-    return decoder.decode(bytes).replace(/\r$/, "");
+    text = decoder.decode(bytes).replace(/\r$/, "");
   } catch {
-    throw new UsageError(`${where}: not valid UTF-8`);
+    return new UsageError(`${where}: not valid UTF-8`);
   }
-}
-
-/**
- * A message from a line of ProtoJSON. Throws `UsageError` naming the line and the field for one
- * that is not JSON, has a field that the message lacks, or a value of another type.
- */
-export function parseMessage<M extends DescMessage>(
-  schema: M,
-  json: JsonValue,
-  where: string,
-): MessageShape<M> {
-  try {
-    return fromJson(schema, json);
-  } catch (error) {
-    throw new UsageError(`${where}: ${messageOf(error)}`);
-  }
-}
-
-export function parseJson({ text, where }: Line, what: string): { [name: string]: JsonValue } {
-  let json: JsonValue;
-  try {
-    json = JSON.parse(text) as JsonValue;
-  } catch (error) {
-    throw new UsageError(`${where}: not JSON: ${messageOf(error)}`, { hint: `expected ${what}` });
-  }
-  if (typeof json !== "object" || json === null || Array.isArray(json)) {
-    throw new UsageError(`${where}: expected a JSON object`, { hint: `expected ${what}` });
-  }
-  return json;
+  return text.trim() === "" ? undefined : { text, where };
 }

@@ -26,6 +26,8 @@ export interface LivePictureOptions {
   /** Lines of at most so many columns. */
   readonly draw: (screen: Screen) => readonly string[];
   readonly write: (text: string) => void;
+  /** Whether the terminal has not taken the frames before yet; then no further frame is drawn for it. */
+  readonly isBehind: () => boolean;
   /** As it is now; a person may change it at any time. */
   readonly screen: () => Screen;
   readonly clock: Clock;
@@ -59,7 +61,9 @@ export class LivePicture {
   async #run(): Promise<void> {
     for (;;) {
       await this.#options.clock.sleep(frameMs, this.#over);
-      this.#frame();
+      if (!this.#options.isBehind()) {
+        this.#frame();
+      }
     }
   }
 

@@ -27,7 +27,7 @@ export interface ReconnectingOptions<T> {
   readonly tell: (news: ConnectionNews) => void;
   readonly clock: Clock;
   readonly random: Random;
-  /** When all of it has to be over, in Unix milliseconds. */
+  /** When all of it has to be over, as `clock.monotonic()` counts. */
   readonly deadline: number | undefined;
   readonly signal: AbortSignal;
 }
@@ -67,7 +67,7 @@ export async function* reconnecting<T>(options: ReconnectingOptions<T>): AsyncGe
       }
       failures += 1;
       lostAt ??= clock.monotonic();
-      const leftMs = (deadline ?? Number.POSITIVE_INFINITY) - clock.now();
+      const leftMs = (deadline ?? Number.POSITIVE_INFINITY) - clock.monotonic();
       const waitMs = Math.min(leftMs, backoffMs(failures, reconnectBackoff, random));
       tell({ kind: "lost", why: (error as StatusError).message, attempt: failures, waitMs });
       await clock.sleep(waitMs, { signal });

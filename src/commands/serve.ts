@@ -18,10 +18,10 @@ import { inMemory } from "../sqlite.ts";
 import type { CommandContext } from "./client-call.ts";
 import {
   duration,
+  folderPath,
   integer,
   type LogFlags,
   listenAddress,
-  nonEmpty,
   share,
   socketModeOption,
   withLogFlags,
@@ -85,7 +85,7 @@ export const command = withLogFlags(
         "where the ledger of the store bridge is kept (default: brewctl/cloud in your state folder)",
       )
         .env("BREWCTL_DATA_DIR")
-        .argParser(nonEmpty),
+        .argParser(folderPath),
     )
     .addOption(
       new Option("--memory", "keep the ledger in memory and forget it at the end").conflicts(
@@ -126,8 +126,9 @@ export const examples = `\
   brewctl serve --memory --fault-lose-ack 0.1      a lesson: see make scenario NAME=lost-ack`;
 
 export const notes = `\
-Ctrl+C or SIGTERM stops gracefully: subscriptions and chats end at once with UNAVAILABLE, uploads
-may finish within --grace. A second Ctrl+C does not wait. Health and reflection are always on.
+Ctrl+C, SIGTERM or SIGHUP stops gracefully: subscriptions and chats end at once with UNAVAILABLE,
+uploads may finish within --grace. A second Ctrl+C does not wait. Under nohup SIGHUP is ignored.
+Health and reflection are always on.
 
 The ledger of the store bridge is opened by the first store that calls, or at the start with
 --data-dir; one server at a time can have it.`;
@@ -171,17 +172,26 @@ export async function run(flags: ServeFlags, context: CommandContext): Promise<E
     upload_delay: uploadDelay > 0 ? formatDuration(uploadDelay) : undefined,
     port: addr.kind === "tcp" && addr.port === 0 ? server.port : undefined,
   });
+  if (addr.kind === "tcp" && /^(|0\.0\.0\.0|::|0:0:0:0:0:0:0:0)$/.test(addr.host)) {
+    log.info("listening on all interfaces: anyone who reaches this machine can call", {
+      only_this_machine: `--addr localhost:${addr.port}`,
+    });
+  }
   const asked = describeFaults(faults);
   if (asked !== "") {
     log.warn("stores get faults, as asked for", { faults: asked });
   }
 
-  if (!interrupted.aborted) {
-    await new Promise((resolve) => {
-      interrupted.addEventListener("abort", resolve, { once: true });
-    });
+  try {
+    if (!interrupted.aborted) {
+      const stopped = new Promise((resolve) => {
+        interrupted.addEventListener("abort", resolve, { once: true });
+      });
+      await Promise.race([stopped, server.failed]);
+    }
+    return 0;
+  } finally {
+    log.info("graceful stop");
+    await server.stop({ graceMs: grace, force: interruptedTwice });
   }
-  log.info("graceful stop");
-  await server.stop({ graceMs: grace, force: interruptedTwice });
-  return 0;
 }

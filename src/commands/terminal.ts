@@ -11,6 +11,7 @@ import type { Ora } from "ora";
 import type { Clock } from "../clock.ts";
 import { formatElapsed } from "../duration.ts";
 import type { LogBacklog } from "../log.ts";
+import { printableLine } from "../plain.ts";
 import { LivePicture } from "./live-picture.ts";
 
 export interface TerminalFlags {
@@ -122,12 +123,19 @@ export function openTerminal(
   const isOneTerminal = isTerminal(stdout) && isSameDevice(stdout.fd, stderr.fd);
   const blocked = stopwatch(clock);
   let live: LivePicture | undefined;
-  const talk = (line: string) => {
+  const talk = (text: string) => {
+    const line = printableLine(text);
     if (live === undefined) {
       stderr.write(`${line}\n`);
     } else {
       live.print(line);
     }
+  };
+
+  const drained = async (stream: NodeJS.WriteStream) => {
+    blocked.start();
+    await once(stream, "drain", { signal: noLongerWaits }).catch(() => {});
+    blocked.stop();
   };
 
   return {
@@ -153,13 +161,15 @@ export function openTerminal(
     get isTalkBehind() {
       return stderr.writableNeedDrain;
     },
-    async print(line) {
+    async print(text) {
+      const line = printableLine(text);
       if (live !== undefined && isOneTerminal) {
         live.print(line);
+        if (stderr.writableNeedDrain) {
+          await drained(stderr);
+        }
       } else if (!outputLost.aborted && !stdout.write(`${line}\n`)) {
-        blocked.start();
-        await once(stdout, "drain", { signal: noLongerWaits }).catch(() => {});
-        blocked.stop();
+        await drained(stdout);
       }
     },
     say(line) {
@@ -199,6 +209,7 @@ export function openTerminal(
       live = new LivePicture({
         draw: drawNow,
         write: (text) => stderr.write(text),
+        isBehind: () => stderr.writableNeedDrain,
         screen: () => ({ columns: columnsOf(stderr, env), rows: rowsOf(stderr) }),
         clock,
       });

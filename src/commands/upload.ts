@@ -27,7 +27,8 @@ import { type Exit, Stop } from "../shutdown.ts";
 import { streamingAnswers } from "./answer-bounds.ts";
 import { type CommandContext, makeClientCall } from "./client-call.ts";
 import { type ClientFlags, duration, integer, maxInt32, withClientFlags } from "./flags.ts";
-import { checkInput, type Line, lines, parseJson, parseMessage } from "./input.ts";
+import { checkInput, type Line, parsedLines, RefusedLines } from "./input.ts";
+import { parseJson, parseMessage } from "./json-line.ts";
 import { type ObserveFlags, observeNotes, withObserveFlags } from "./observe/flags.ts";
 import { ndjson } from "./output.ts";
 import { checkStopFlags, type StopFlags, withStopFlags } from "./stop-rules.ts";
@@ -98,6 +99,7 @@ export const notes = `\
 Here --for, --idle and --limit end the sending: the stream is half-closed and the summary comes.
 --idle looks at the records of --input. --expect counts the records that the server accepted. A
 summary that does not agree with what was sent, or that comes before the half-close, is exit 79.
+A line of --input that cannot be read is named and costs no other; then the exit code is 2.
 
 ${observeNotes}`;
 
@@ -109,6 +111,10 @@ export async function run(flags: UploadFlags, context: CommandContext): Promise<
     await checkInput(input, stdin);
   }
   let sent = 0;
+  /** How many records the call has asked for: the last one may or may not have been sent. */
+  let given = 0;
+  let hasSummary = false;
+  const refused = new RefusedLines(terminal);
   // Aborts with the rule that was met: nothing more is sent, and the summary comes.
   const enough = new AbortController();
 
@@ -118,7 +124,11 @@ export async function run(flags: UploadFlags, context: CommandContext): Promise<
     method: "uploadOrders",
     flags,
     context,
-    tally: () => `sent ${sent} ${sent === 1 ? "record" : "records"}`,
+    tally: () => `sent ${counted(sent)}${refused.tally}`,
+    tellUnanswered: () =>
+      given === 0 || hasSummary
+        ? undefined
+        : `no summary came: the server may or may not have taken ${given === 1 ? "the record" : `the ${given} records`}; look there before sending again`,
     readsTerminal: input === "-",
     onRuleMet: (rule) => enough.abort(rule),
     async run(call) {
@@ -137,6 +147,7 @@ export async function run(flags: UploadFlags, context: CommandContext): Promise<
 
       async function* sending(): AsyncGenerator<OrderInput, void> {
         for await (const record of paced(records(signal), signal)) {
+          given += 1;
           yield record;
           // The wire took it: the call asks for the next.
           const { customerId, amountCents } = record;
@@ -161,6 +172,7 @@ export async function run(flags: UploadFlags, context: CommandContext): Promise<
       } finally {
         progress?.stop();
       }
+      hasSummary = true;
       if (showsRecords) {
         await terminal.print("---");
       }
@@ -178,13 +190,15 @@ export async function run(flags: UploadFlags, context: CommandContext): Promise<
       const rule: Stop | undefined = enough.signal.reason;
       return {
         why: isFailed ? `${summary.rejected} rejected` : (rule?.message ?? "summary received"),
-        exit: isFailed ? rejectedExit : 0,
+        exit: isFailed ? rejectedExit : refused.exit,
       };
     },
   });
 
   function records(signal: AbortSignal): AsyncIterable<OrderInput> {
-    return input === undefined ? madeUp(flags) : fromInput(lines(input, { stdin, signal }));
+    return input === undefined
+      ? madeUp(flags)
+      : parsedLines(input, { stdin, signal, parse: parseRecord, refused });
   }
 
   /** Record i goes out at i times the pause after the first, however long the others took. */
@@ -226,17 +240,18 @@ async function* madeUp({ count, bad }: UploadFlags): AsyncGenerator<OrderInput> 
   }
 }
 
-async function* fromInput(source: AsyncIterable<Line>): AsyncGenerator<OrderInput> {
-  for await (const line of source) {
-    const json = parseJson(line, '{"customerId":"cus-001","amountCents":"250","currency":"USD"}');
-    if ("orderId" in json || "order_id" in json) {
-      // What subscribe prints. An event has no currency.
-      const { customerId, amountCents } = parseMessage(OrderEventSchema, json, line.where);
-      yield create(OrderInputSchema, { customerId, amountCents, currency: "USD" });
-    } else {
-      yield parseMessage(OrderInputSchema, json, line.where);
-    }
+function parseRecord(line: Line): OrderInput {
+  const json = parseJson(line, '{"customerId":"cus-001","amountCents":"250","currency":"USD"}');
+  if (json.texts.has("orderId") || json.texts.has("order_id")) {
+    // What subscribe prints. An event has no currency.
+    const { customerId, amountCents } = parseMessage(OrderEventSchema, json);
+    return create(OrderInputSchema, { customerId, amountCents, currency: "USD" });
   }
+  return parseMessage(OrderInputSchema, json);
+}
+
+function counted(records: number): string {
+  return `${records} ${records === 1 ? "record" : "records"}`;
 }
 
 /**

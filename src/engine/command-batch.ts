@@ -39,7 +39,8 @@ export class CommandBatches {
   /**
    * Queues the command for each of these stores; all are on the disk when this resolves. A store that
    * has the command already keeps it. Rejects with ALREADY_EXISTS if one of the stores has a command
-   * of that id with another content, and with the signal's reason, and then nothing was queued.
+   * of that id with another content, with FAILED_PRECONDITION if it was cancelled for one of them, and
+   * with the signal's reason, and then nothing was queued.
    */
   async issue(
     storeIds: readonly string[],
@@ -106,9 +107,18 @@ export class CommandBatches {
       `SELECT type = ? AND payload = ? AS is_same, ${safe("issued_at")} AS issued_at
        FROM command_batches WHERE number = ?`,
     );
+    const findCancelled = this.#database.prepare(
+      "SELECT 1 FROM cancelled_commands WHERE store_id = ? AND command_id = ?",
+    );
     for (const [i, storeId] of storeIds.entries()) {
       const row = find.get(storeId, commandId);
       if (row !== undefined) {
+        if (findCancelled.get(storeId, commandId) !== undefined) {
+          throw new StatusError(
+            "FAILED_PRECONDITION",
+            `command ${commandId} was cancelled for store ${storeId}; issue it under another id`,
+          );
+        }
         const batch = Number(row["batch"]);
         const content = times.has(batch) ? undefined : compare.get(type, payloadJson, batch);
         if (content !== undefined && content["is_same"] !== 1) {

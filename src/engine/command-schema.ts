@@ -76,6 +76,24 @@ export const dispatchSchema = `
     ) STRICT, WITHOUT ROWID;
 `;
 
+/**
+ * The table of withdrawn commands. It is made when a ledger is opened, if it is not there, and is no part
+ * of a version of the file: a brewctl that does not know the table sends these commands.
+ */
+export const cancellationsSchema = `
+    CREATE TABLE IF NOT EXISTS cancelled_commands (
+      store_id    TEXT NOT NULL,
+      command_id  TEXT NOT NULL,
+      at          INTEGER NOT NULL,
+      PRIMARY KEY (store_id, command_id)
+    ) STRICT, WITHOUT ROWID;
+`;
+
+/** An SQL condition on a row of `commands`: nobody has withdrawn it. */
+export const isWanted = `NOT EXISTS (SELECT 1 FROM cancelled_commands
+  WHERE cancelled_commands.store_id = commands.store_id
+    AND cancelled_commands.command_id = commands.command_id)`;
+
 /** The commands that readers see, each with what it says. */
 export const visibleCommands = `commands JOIN command_batches
   ON command_batches.number = commands.batch AND is_complete = 1`;
@@ -85,8 +103,17 @@ export const lastReadable = Number.MAX_SAFE_INTEGER;
 
 /** An SQL expression for the sequence of a store's last command; 0 for none. */
 export function lastSequence(storeId: string): string {
+  return lastSequenceOf(storeId, "true");
+}
+
+/** The same without the commands that were withdrawn: what the store has still to come to. */
+export function lastWantedSequence(storeId: string): string {
+  return lastSequenceOf(storeId, isWanted);
+}
+
+function lastSequenceOf(storeId: string, condition: string): string {
   return `coalesce((SELECT sequence FROM ${visibleCommands}
-    WHERE commands.store_id = ${storeId} AND sequence <= ${lastReadable}
+    WHERE commands.store_id = ${storeId} AND sequence <= ${lastReadable} AND ${condition}
     ORDER BY sequence DESC LIMIT 1), 0)`;
 }
 

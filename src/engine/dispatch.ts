@@ -8,8 +8,15 @@ import { Bell } from "../bell.ts";
 import { StatusError } from "../errors.ts";
 import type { Database } from "../sqlite.ts";
 import { faultOfName } from "../store-event.ts";
+import { type Cancellation, Cancellations } from "./cancellations.ts";
 import { CommandBatches } from "./command-batch.ts";
-import { commandColumns, lastReadable, lastSequence, visibleCommands } from "./command-schema.ts";
+import {
+  commandColumns,
+  isWanted,
+  lastReadable,
+  lastSequence,
+  visibleCommands,
+} from "./command-schema.ts";
 import { DeliveryMarks } from "./delivery-marks.ts";
 import { readPage, turnToRead } from "./page.ts";
 import { safe } from "./safe-integer.ts";
@@ -37,7 +44,7 @@ export interface StoreCursor {
 
 /** What has become of a command. Of a store that parks many, the older ones count as applied. */
 export interface CommandFate extends QueuedCommand {
-  readonly state: "queued" | "received" | "applied" | "parked";
+  readonly state: "queued" | "received" | "applied" | "parked" | "cancelled";
   /** Why it is parked, as the store says. */
   readonly reason: string;
 }
@@ -68,6 +75,9 @@ export class Dispatch {
   readonly #watching = new Map<string, number>();
   readonly #news = new Bell();
   readonly #batches: CommandBatches;
+  readonly #cancellations: Cancellations;
+  /** Of each store, the sequence up to which its commands were sent since this process started. */
+  readonly #sent = new Map<string, number>();
 
   /** `database` and `ledgerId`: a ledger's. `now`: Unix milliseconds. */
   constructor(
@@ -76,6 +86,7 @@ export class Dispatch {
   ) {
     this.#database = database;
     this.#batches = new CommandBatches(database);
+    this.#cancellations = new Cancellations(database);
     this.#ledgerId = ledgerId;
     this.#now = now;
   }
@@ -109,6 +120,15 @@ export class Dispatch {
     return queued;
   }
 
+  /** Withdraws a command, with the results and the errors of `Cancellations.cancel`. */
+  async cancel(
+    { commandId, storeIds }: { readonly commandId: string; readonly storeIds: readonly string[] },
+    { signal }: { readonly signal: AbortSignal },
+  ): Promise<Cancellation[]> {
+    const sent = (storeId: string) => this.#sent.get(storeId) ?? 0;
+    return this.#cancellations.cancel(commandId, storeIds, { sent, now: this.#now, signal });
+  }
+
   /**
    * Commands of a store, or of all, after a place, by store and sequence: at most `limit`, and fewer if
    * they are large, so only an empty answer is the end.
@@ -126,7 +146,7 @@ export class Dispatch {
     const rows = this.#database
       .prepare(
         `SELECT ${commandColumns}, ${safe("coalesce(received, 0)")},
-           ${safe("coalesce(applied, 0)")}, reason
+           ${safe("coalesce(applied, 0)")}, reason, ${isWanted}
          FROM ${visibleCommands} LEFT JOIN progress ON progress.store_id = commands.store_id
            LEFT JOIN parked_commands ON parked_commands.store_id = commands.store_id
              AND parked_commands.command_id = commands.command_id
@@ -193,14 +213,24 @@ export class Dispatch {
       mark: (upTo) => this.#deliver(storeId, upTo),
       onFailure: (error) => failed.abort(error),
     });
+    if (!this.isWatching(storeId)) {
+      // The store says where it is, and what was sent to it on an earlier stream is not on its way.
+      this.#sent.set(storeId, sequence);
+    }
     this.#watching.set(storeId, (this.#watching.get(storeId) ?? 0) + 1);
     try {
       for (;;) {
         await turnToRead(either);
         const news = this.#news.next(either);
+        const { revision } = this.#cancellations;
         const page = this.#after(storeId, sequence);
         for (const command of page) {
           either.signal.throwIfAborted();
+          if (revision !== this.#cancellations.revision) {
+            // One of this page may have been withdrawn since it was read.
+            break;
+          }
+          this.#sent.set(storeId, Math.max(command.sequence, this.#sent.get(storeId) ?? 0));
           yield command;
           sequence = command.sequence;
           if (cursor === undefined) {
@@ -234,6 +264,7 @@ export class Dispatch {
       .prepare(
         `SELECT ${commandColumns} FROM ${visibleCommands}
          WHERE commands.store_id = ? AND sequence > ? AND sequence <= ${lastReadable}
+           AND ${isWanted}
          ORDER BY sequence LIMIT ?`,
       )
       .iterate(storeId, sequence, pageSize);
@@ -324,7 +355,10 @@ function sizeOfCommand({ payloadJson }: QueuedCommand): number {
 
 function readFate(row: unknown[]): CommandFate {
   const command = readCommand(row);
-  const [received, applied, reason] = row.slice(-3);
+  const [received, applied, reason, isWanted] = row.slice(-4);
+  if (isWanted === 0) {
+    return { ...command, state: "cancelled", reason: "" };
+  }
   if (reason !== null) {
     return { ...command, state: "parked", reason: String(reason) };
   }

@@ -14,14 +14,30 @@
 import { randomBytes } from "node:crypto";
 import { join } from "node:path";
 import { StatusError } from "../errors.ts";
-import { Database, inMemory, type Kind, type Lock, type Statement, takeLock } from "../sqlite.ts";
+import { checksumOf, messageChecksum } from "../event-checksum.ts";
+import {
+  Database,
+  databaseFile,
+  inMemory,
+  type Kind,
+  type Lock,
+  type Statement,
+  takeLock,
+} from "../sqlite.ts";
 import {
   faultOfEvent,
   faultOfName,
   maxTakenPayloadBytes,
   type StoreEvent,
 } from "../store-event.ts";
-import { commandsUpgrade, dispatchSchema, lastSequence, receiptsSchema } from "./command-schema.ts";
+import { Boxes } from "./boxes.ts";
+import {
+  cancellationsSchema,
+  commandsUpgrade,
+  dispatchSchema,
+  lastWantedSequence,
+  receiptsSchema,
+} from "./command-schema.ts";
 import { Newcomers } from "./newcomers.ts";
 import { type Page, readPage } from "./page.ts";
 import { Presence } from "./presence.ts";
@@ -32,6 +48,8 @@ export interface OfferedEvent extends StoreEvent {
   /** Empty: the store does not number its events. */
   readonly epoch: string;
   readonly seq: number;
+  /** The result of the function of this name; undefined if the client sends none. */
+  readonly messageChecksum?: number | undefined;
 }
 
 export interface TakenEvent extends OfferedEvent {
@@ -46,7 +64,7 @@ export type Outcome =
   | { readonly kind: "duplicate" }
   | {
       readonly kind: "refused";
-      readonly code: "invalid" | "conflict" | "seq taken";
+      readonly code: "invalid" | "conflict" | "seq taken" | "corrupt";
       readonly reason: string;
     }
   /** The store is new, and no new store can come now; nothing is kept of the event. */
@@ -89,6 +107,8 @@ export interface StoreState
     "cameAt" | "epoch" | "sentAt" | "version" | "ledgerId" | "parkedCommands" | "alarms"
   > {
   readonly isConnected: boolean;
+  /** An operator has hidden it, and it was not heard of since. */
+  readonly isForgotten: boolean;
   readonly lastSeen: number;
   readonly reportedAt: number;
   /** Numbers below the highest of each epoch that were never seen. */
@@ -99,6 +119,11 @@ export interface StoreState
   readonly seen: number;
   /** Events that were refused because another one has their id. */
   readonly conflicts: number;
+  /**
+   * Those that are not settled. Each conflict is parked at its store, so all are settled once the store
+   * has reported, after the last conflict, that nothing is parked.
+   */
+  readonly openConflicts: number;
   readonly clockOffsetMs: number;
   readonly queuedSequence: number;
   readonly epoch: string;
@@ -170,10 +195,21 @@ const conflictsSchema = `
     ) STRICT, WITHOUT ROWID;
 `;
 
+/**
+ * The table of stores that an operator has hidden. Like that of cancelled commands it is made when a ledger is
+ * opened, and is no part of a version of the file.
+ */
+const forgottenSchema = `
+    CREATE TABLE IF NOT EXISTS forgotten_stores (
+      store_id  TEXT PRIMARY KEY,
+      at        INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+`;
+
 const kind: Kind = {
   name: "ledger",
   applicationId: 0x42724c64, // BrLd
-  version: 3,
+  version: 4,
   upgrades: [
     `
     ALTER TABLE stores ADD COLUMN seen_at INTEGER NOT NULL DEFAULT 0;
@@ -181,6 +217,7 @@ const kind: Kind = {
     ${receiptsSchema}
     `,
     commandsUpgrade,
+    "ALTER TABLE events ADD COLUMN checksum INTEGER",
   ],
   schema: `
     -- One row. The id tells a ledger from one that was lost and made anew.
@@ -219,6 +256,7 @@ const kind: Kind = {
       epoch        INTEGER NOT NULL,         -- 0: not numbered
       seq          INTEGER NOT NULL,
       received_at  INTEGER NOT NULL,
+      checksum     INTEGER,                  -- see event-checksum.ts; NULL if version 3 took it
       UNIQUE (store, event_id)
     ) STRICT;
     CREATE UNIQUE INDEX seqs ON events (epoch, seq) WHERE epoch > 0;
@@ -244,12 +282,16 @@ export class Ledger {
   readonly database: Database;
   /** Which stores are there now. */
   readonly presence: Presence;
+  /** Which boxes speak for the stores. */
+  readonly boxes: Boxes;
   readonly #now: () => number;
   readonly #lock: Lock | undefined;
   readonly #statements: Statements;
   readonly #newcomers: Newcomers;
   readonly #stores = new Map<string, Store>();
   readonly #epochs = new Map<string, Epoch>();
+  /** The stores that an operator has hidden, as the table of them has it. */
+  readonly #forgotten: Set<string>;
   #seenSavedAt = 0;
   /** How many stores there are; undefined until somebody wants to know. */
   #storeCount: number | undefined;
@@ -259,9 +301,14 @@ export class Ledger {
    * the process's id, if another server has it; what `Database` throws.
    */
   constructor({ folder, now }: LedgerOptions) {
-    const path = folder === inMemory ? inMemory : join(folder, "ledger.db");
+    const path = folder === inMemory ? inMemory : databaseFile(join(folder, "ledger.db"));
     this.#now = now;
-    this.presence = new Presence({ now, isKnown: (storeId) => this.isKnown(storeId) });
+    this.presence = new Presence({
+      now,
+      isKnown: (storeId) => this.isKnown(storeId),
+      onHeard: (storeId) => this.#unforget(storeId),
+    });
+    this.boxes = new Boxes({ now, isKnown: (storeId) => this.isKnown(storeId) });
     this.#newcomers = new Newcomers({ now });
     this.#lock = path === inMemory ? undefined : lockFor(path);
     let database: Database | undefined;
@@ -275,6 +322,8 @@ export class Ledger {
         database.check();
       }
       this.database.write(() => {
+        this.database.prepare(cancellationsSchema).run();
+        this.database.prepare(forgottenSchema).run();
         this.database
           .prepare("INSERT INTO ledger (one, id) VALUES (1, ?) ON CONFLICT DO NOTHING")
           .run(randomBytes(8).toString("hex"));
@@ -282,6 +331,8 @@ export class Ledger {
       });
       this.id = String(this.database.prepare("SELECT id FROM ledger").get()?.["id"]);
       this.#statements = prepare(this.database);
+      const forgotten = this.#statements.forgotten.all();
+      this.#forgotten = new Set(forgotten.map((row) => String(row["store_id"])));
     } catch (error) {
       const explained = database?.explain(error) ?? error;
       database?.close();
@@ -363,9 +414,9 @@ export class Ledger {
 
   #takeOne(event: OfferedEvent, at: number): Outcome {
     const { storeId, eventId, type, payload, timestamp, seq } = event;
-    const originFault = faultOfOrigin(event);
-    if (originFault !== undefined) {
-      return refused("invalid", originFault);
+    const refusal = refusalOf(event);
+    if (refusal !== undefined) {
+      return refusal;
     }
     const known = this.#store(storeId);
     if ("kind" in known) {
@@ -393,6 +444,7 @@ export class Ledger {
         // Without an epoch it was not checked: it may be one that SQLite cannot keep.
         epoch === undefined ? 0 : seq,
         at,
+        keptChecksum(event),
       );
       if (changes === 1) {
         if (other === eventId) {
@@ -421,6 +473,9 @@ export class Ledger {
       ...(textOf(taken["payload"]) === payload ? [] : ["payload"]),
       ...(taken["timestamp"] === timestamp ? [] : ["timestamp"]),
     ];
+    if (differs.length > 0 && this.#mend(store, event)) {
+      return { kind: "duplicate" };
+    }
     const conflict = `event_id is taken by an event with another ${differs.join(" and ")}`;
     const why = differs.length === 0 ? "duplicate" : conflict;
     this.#see(known, epoch, { seq, eventId, why });
@@ -428,6 +483,27 @@ export class Ledger {
       this.#noteConflict(known, { eventId, at, why });
     }
     return differs.length === 0 ? { kind: "duplicate" } : refused("conflict", conflict);
+  }
+
+  /**
+   * Puts a row right that is corrupt on this disk, from the same event that its store sends again: it
+   * has the checksum that was kept, and the row has not. Returns whether it did.
+   */
+  #mend(store: number, event: OfferedEvent): boolean {
+    const { storeId, eventId, type, payload, timestamp } = event;
+    const row = this.#statements.kept.get(store, eventId) ?? {};
+    const origin = { storeId, epoch: String(row["epoch"]), seq: Number(row["seq"]) };
+    const isAsKept = (content: StoreEvent) =>
+      messageChecksum(checksumOf(content), origin) === row["checksum"];
+    const here: StoreEvent = {
+      ...{ eventId, type: String(row["type"]), payload: textOf(row["payload"]) },
+      timestamp: Number(row["timestamp"]),
+    };
+    if (!isAsKept(event) || isAsKept(here)) {
+      return false;
+    }
+    this.#statements.mend.run(type, Buffer.from(payload), timestamp, store, eventId);
+    return true;
   }
 
   /** Remembers a seq that leaves no event; not one that is another event's. */
@@ -633,7 +709,35 @@ export class Ledger {
     return this.#stores.has(storeId) || this.#statements.store.get(storeId) !== undefined;
   }
 
-  /** All stores that it has ever heard of, in the order of their ids. */
+  /**
+   * Hides a store that was closed until it is heard of again. Its events and their ids stay for ever.
+   * Throws `StatusError`: NOT_FOUND for a store that was never heard of, FAILED_PRECONDITION for one that
+   * is connected now, and what the disk throws.
+   */
+  forget(storeId: string): void {
+    if (!this.isKnown(storeId)) {
+      const message = `the cloud has never heard of a store ${JSON.stringify(storeId)}`;
+      throw new StatusError("NOT_FOUND", message);
+    }
+    if (this.presence.isConnected(storeId)) {
+      throw new StatusError(
+        "FAILED_PRECONDITION",
+        `store ${storeId} is connected now, and would be back at once; stop its bridge first`,
+      );
+    }
+    this.database.write(() => this.#statements.forget.run(storeId, this.#now()));
+    this.#forgotten.add(storeId);
+    this.presence.touch([storeId]);
+  }
+
+  /** Shows a store again that was hidden. Also within a transaction. */
+  #unforget(storeId: string): void {
+    if (this.#forgotten.delete(storeId)) {
+      this.#statements.unforget.run(storeId);
+    }
+  }
+
+  /** All stores that it has ever heard of but for those that are hidden, in the order of their ids. */
   storeIds(): string[] {
     return this.#statements.storeIds.all().map((row) => String(row["store_id"]));
   }
@@ -654,9 +758,11 @@ export class Ledger {
       ...(row["has_far_numbers"] === 1 ? ["a time or a count beyond 2^53 - 1"] : []),
     ].filter((what) => what !== undefined);
     const isConnected = this.presence.isConnected(storeId);
+    const rivals = this.boxes.alarm(storeId);
     return {
       storeId,
       isConnected,
+      isForgotten: this.#forgotten.has(storeId),
       // Of what is on the disk it may be that it is from a clock which has been set back since.
       lastSeen: this.presence.seenAt(storeId) || Number(row["seen_at"]),
       reportedAt: Number(row["reported_at"]),
@@ -668,6 +774,8 @@ export class Ledger {
       currentGaps: Number(row["current_gaps"]),
       seen: Number(row["seen"]),
       conflicts: Number(row["conflicts"]),
+      openConflicts:
+        countOf(report.parked) > 0 ? Number(row["conflicts"]) : Number(row["new_conflicts"]),
       clockOffsetMs: Number(row["clock_offset_ms"]),
       queuedSequence: Number(row["queued"]),
       receivedSequence: Number(row["received"]),
@@ -677,6 +785,7 @@ export class Ledger {
       epochs: Number(row["epochs"]),
       version: String(report.version ?? ""),
       alarms: [
+        ...(rivals === undefined ? [] : [rivals]),
         ...unreadable.map((what) => `the ledger holds a row that cannot be read: ${what}`),
         ...(Array.isArray(report.alarms) ? report.alarms.map(String) : []),
       ],
@@ -773,7 +882,7 @@ function refused(code: Extract<Outcome, { kind: "refused" }>["code"], reason: st
  * Says what is wrong with where an event comes from: its store, epoch and seq. Nothing is kept of such
  * an event, not even that it came.
  */
-export function faultOfOrigin({
+function faultOfOrigin({
   storeId,
   epoch,
   seq,
@@ -788,6 +897,27 @@ export function faultOfOrigin({
       ? undefined
       : `seq is ${seq}; expected 1 to ${maxSeq}`)
   );
+}
+
+/**
+ * Says why an event is refused whatever the ledger holds: it was changed on the way here, or where it
+ * comes from makes no sense. Nothing is kept of such an event. The checksum comes first, since any other
+ * fault of a corrupt event is not the store's.
+ */
+export function refusalOf(event: OfferedEvent): Outcome | undefined {
+  const claimed = event.messageChecksum;
+  if (claimed !== undefined && claimed !== messageChecksum(checksumOf(event), event)) {
+    return refused("corrupt", "the event does not have its checksum: it was changed on the way");
+  }
+  const fault = faultOfOrigin(event);
+  return fault === undefined ? undefined : refused("invalid", fault);
+}
+
+/** Returns the checksum for an event's row, in which an event that is not numbered has the seq 0. */
+function keptChecksum(event: OfferedEvent): number {
+  return event.epoch === "" || event.messageChecksum === undefined
+    ? messageChecksum(checksumOf(event), event.epoch === "" ? { ...event, seq: 0 } : event)
+    : event.messageChecksum;
 }
 
 /** A count of a report that an older version may have kept unchecked. */
@@ -825,6 +955,7 @@ function shortened(text: string): string {
 
 function readEvent(row: unknown[]): TakenEvent {
   const [position, storeId, eventId, type, payload, timestamp, epoch, seq, receivedAt] = row;
+  const [, , , , , , , , , checksum] = row;
   return {
     position: Number(position),
     storeId: String(storeId),
@@ -835,6 +966,7 @@ function readEvent(row: unknown[]): TakenEvent {
     epoch: String(epoch),
     seq: Number(seq),
     receivedAt: Number(receivedAt),
+    ...(typeof checksum === "number" ? { messageChecksum: checksum } : {}),
   };
 }
 
@@ -858,14 +990,20 @@ type Statements = ReturnType<typeof prepare>;
 function prepare(database: Database) {
   const sql = (text: string): Statement => database.prepare(text);
   const event = `position, store_id, event_id, type, payload, ${safe("timestamp")},
-    coalesce(epochs.epoch, ''), ${safe("seq")}, ${safe("received_at")}`;
+    coalesce(epochs.epoch, ''), ${safe("seq")}, ${safe("received_at")}, checksum`;
   const fromEvents =
     "FROM events JOIN stores ON stores.number = events.store LEFT JOIN epochs ON epochs.number = events.epoch";
   return {
     insert: sql(`INSERT INTO events
-      (store, event_id, type, payload, timestamp, epoch, seq, received_at)
-      VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`),
+      (store, event_id, type, payload, timestamp, epoch, seq, received_at, checksum)
+      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`),
     byId: sql(`SELECT type, payload, ${safe("timestamp")} AS timestamp FROM events
+      WHERE store = ? AND event_id = ?`),
+    kept: sql(`SELECT type, payload, ${safe("timestamp")} AS timestamp, checksum,
+        coalesce(epochs.epoch, '') AS epoch, ${safe("seq")} AS seq
+      FROM events LEFT JOIN epochs ON epochs.number = events.epoch
+      WHERE events.store = ? AND event_id = ?`),
+    mend: sql(`UPDATE events SET type = ?, payload = ?, timestamp = ?
       WHERE store = ? AND event_id = ?`),
     bySeq: sql("SELECT 1 FROM events WHERE epoch = ? AND epoch > 0 AND seq = ?"),
     insertOther: sql(`INSERT INTO other_seqs (epoch, seq, event_id, why) VALUES (?, ?, ?, ?)
@@ -892,7 +1030,11 @@ function prepare(database: Database) {
     ofStore: sql(`SELECT ${event} ${fromEvents.replace("events", "events NOT INDEXED")}
       WHERE position > ? AND position <= ? AND events.store = ? ORDER BY position LIMIT ?`),
     end: sql("SELECT max(position) AS position FROM events"),
-    storeIds: sql("SELECT store_id FROM stores ORDER BY store_id"),
+    storeIds: sql(`SELECT store_id FROM stores
+      WHERE store_id NOT IN (SELECT store_id FROM forgotten_stores) ORDER BY store_id`),
+    forgotten: sql("SELECT store_id FROM forgotten_stores"),
+    forget: sql("INSERT INTO forgotten_stores (store_id, at) VALUES (?, ?) ON CONFLICT DO NOTHING"),
+    unforget: sql("DELETE FROM forgotten_stores WHERE store_id = ?"),
     countStores: sql("SELECT count(*) AS n FROM stores"),
     countEpochs: sql("SELECT count(*) AS n FROM epochs WHERE store = ?"),
     countOthers: sql(`SELECT count(*) AS n FROM other_seqs
@@ -901,13 +1043,15 @@ function prepare(database: Database) {
     state: sql(`SELECT status, ${safe("reported_at")} AS reported_at,
         ${safe("clock_offset_ms")} AS clock_offset_ms, ${safe("seen_at")} AS seen_at,
         ${safe("coalesce(received, 0)")} AS received, ${safe("coalesce(applied, 0)")} AS applied,
-        ${lastSequence("stores.store_id")} AS queued,
+        ${lastWantedSequence("stores.store_id")} AS queued,
         EXISTS (SELECT 1 FROM commands WHERE commands.store_id = stores.store_id
           AND sequence > ${Number.MAX_SAFE_INTEGER}) AS has_far_commands,
         ${isUnsafe("reported_at", "clock_offset_ms", "seen_at")}
           OR ${isUnsafe("coalesce(received, 0)", "coalesce(applied, 0)")}
           OR coalesce(max(${isUnsafe("highest", "seen", "highest - seen")}), 0) AS has_far_numbers,
         (SELECT count(*) FROM conflicts WHERE store = stores.number) AS conflicts,
+        (SELECT count(*) FROM conflicts WHERE store = stores.number AND at > reported_at)
+          AS new_conflicts,
         count(epochs.number) AS epochs, ${safeSum("seen")} AS seen,
         ${safeSum("highest - seen")} AS gaps,
         coalesce((SELECT ${safe("highest - seen")} FROM epochs WHERE store = stores.number

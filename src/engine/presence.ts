@@ -19,23 +19,28 @@ export class Presence {
   readonly changed = new Bell();
   readonly #now: () => number;
   readonly #isKnown: (storeId: string) => boolean;
+  readonly #onHeard: (storeId: string) => void;
   readonly #heard = new Map<string, Heard>();
   readonly #unsaved = new Set<string>();
   #revision = 0;
 
   /**
    * A store that `isKnown` says no of is forgotten when its last stream ends, so that invented names
-   * take no memory for longer than the streams that bear them.
+   * take no memory for longer than the streams that bear them. `onHeard` is called at every contact with a
+   * store.
    */
   constructor({
     now,
     isKnown,
+    onHeard = () => {},
   }: {
     readonly now: () => number;
     readonly isKnown: (storeId: string) => boolean;
+    readonly onHeard?: (storeId: string) => void;
   }) {
     this.#now = now;
     this.#isKnown = isKnown;
+    this.#onHeard = onHeard;
   }
 
   /** A stream of the store is open, until the function that is returned is called. */
@@ -112,6 +117,7 @@ export class Presence {
   }
 
   #hear(storeId: string, at: number): Heard {
+    this.#onHeard(storeId);
     let heard = this.#heard.get(storeId);
     if (heard === undefined) {
       heard = { streams: 0, at, revision: 0 };

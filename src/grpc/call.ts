@@ -22,7 +22,7 @@ import {
   type StatusObject,
   status as wireStatus,
 } from "@grpc/grpc-js";
-import { systemClock } from "../clock.ts";
+import { sleepUntil, systemClock } from "../clock.ts";
 import { messageOf, StatusError } from "../errors.ts";
 import { Batch, transmitOn } from "./batch.ts";
 import type { Check } from "./bounds.ts";
@@ -30,6 +30,7 @@ import type { WatchCall } from "./call-events.ts";
 import type { Clients } from "./client-pool.ts";
 import { decode, encode, wireMethod } from "./definition.ts";
 import { leaveWithoutHalfClose } from "./grpc-js-internals.ts";
+import type { Liveness } from "./liveness.ts";
 import { deadlineSlackMs } from "./options.ts";
 import { fromWireStatus, readWireStatus } from "./status.ts";
 import { answersOf, receive, send } from "./stream.ts";
@@ -37,7 +38,10 @@ import { answersOf, receive, send } from "./stream.ts";
 export interface CallOptions {
   /** Cancels the call; whoever waits for it then gets the signal's reason. */
   readonly signal: AbortSignal;
-  /** When the call must be over, in Unix milliseconds; then it ends with DEADLINE_EXCEEDED. */
+  /**
+   * When the call must be over, as `systemClock.monotonic()` counts, so that setting the machine's clock
+   * neither shortens nor lengthens the call. It then ends with DEADLINE_EXCEEDED.
+   */
   readonly deadline?: number | undefined;
   readonly metadata?: Readonly<Record<string, string>>;
   /** Is given the headers of the answer, when they come. What it throws ends the call. */
@@ -90,6 +94,8 @@ export interface CallRules {
   readonly check?: Check | undefined;
   /** Returns the error that the caller gets for a status that is not OK. */
   readonly explain?: (error: StatusError) => StatusError;
+  /** Notices when the call's connection is dead. */
+  readonly liveness?: Liveness | undefined;
 }
 
 /** The longest timer that Node has, in milliseconds: 24.8 days. A later deadline is as good as none. */
@@ -101,13 +107,6 @@ function timeoutHeader(ms: number): string {
   return whole < 1e8 ? `${whole}m` : `${Math.ceil(whole / 1_000)}S`;
 }
 
-/** Resolves at an instant in Unix milliseconds. A timer alone may fire some milliseconds early. */
-async function until(instant: number, { signal }: { readonly signal: AbortSignal }): Promise<void> {
-  do {
-    await systemClock.sleep(instant - systemClock.now(), { signal });
-  } while (systemClock.now() < instant);
-}
-
 /**
  * Starts a call. On the wire the four shapes are one: requests, half-close, answers, status. So
  * every call is made as a bidirectional one, and a single request or answer is a stream of one.
@@ -117,7 +116,7 @@ export function startCall(
   method: DescMethod,
   request: object,
   { signal, deadline, metadata = {}, onHeaders, onSent, watch }: CallOptions,
-  { check, explain = (error) => error }: CallRules = {},
+  { check, explain = (error) => error, liveness }: CallRules = {},
 ): AsyncIterable<object> | Promise<object> {
   signal.throwIfAborted();
   // Any number of calls may share a signal.
@@ -129,7 +128,7 @@ export function startCall(
   const single = streamsRequests ? undefined : encodeRequest(request);
   const { path, requestSerialize, responseDeserialize } = wireMethod(method);
   const latest = deadline ?? Number.POSITIVE_INFINITY;
-  const leftMs = latest - systemClock.now();
+  const leftMs = latest - systemClock.monotonic();
   const hasTimer = leftMs <= maxTimerMs;
   const timeout: Record<string, string> = hasTimer ? { "grpc-timeout": timeoutHeader(leftMs) } : {};
   const { grpcClient, release } = clients.take();
@@ -153,7 +152,7 @@ export function startCall(
   };
   if (hasTimer) {
     // grpc-js is told nothing of the deadline: it would half-close the stream before it resets it.
-    until(latest, over).then(
+    sleepUntil(systemClock, latest, over).then(
       () => {
         leaveWithoutHalfClose(call);
         call.call?.cancelWithStatus(wireStatus.DEADLINE_EXCEEDED, "deadline exceeded");
@@ -193,6 +192,7 @@ export function startCall(
   if (onSent !== undefined) {
     call.once("finish", onSent);
   }
+  liveness?.watch(call, over).catch(cancel);
   // The status says the same and more.
   call.on("error", (_: ServiceError) => {});
 
@@ -223,7 +223,10 @@ export function startCall(
       if (ours !== undefined) {
         throw ours.error;
       }
-      if (given.code === wireStatus.CANCELLED && systemClock.now() >= latest - deadlineSlackMs) {
+      if (
+        given.code === wireStatus.CANCELLED &&
+        systemClock.monotonic() >= latest - deadlineSlackMs
+      ) {
         // The server's timer was faster, and its reset says only that it has cancelled.
         throw new StatusError("DEADLINE_EXCEEDED", "deadline exceeded");
       }

@@ -110,7 +110,7 @@ export class Connections implements StreamCounts {
       return new StatusError("UNAVAILABLE", "the connection is closed");
     }
     const { peer } = connection;
-    this.#silent.delete(connection);
+    const isFirst = this.#silent.delete(connection);
     peer?.silent.delete(connection);
     const { maxStreams, maxStreamsPerPeer, maxStreamsPerConnection } = this.#limits;
     this.#countInTurn(connection, "opened");
@@ -137,6 +137,9 @@ export class Connections implements StreamCounts {
       );
     }
     const stream = new Stream(this, connection, controls);
+    if (isFirst) {
+      stream.firstCallMs = this.#clock.monotonic() - connection.acceptedAt;
+    }
     connection.streams.add(stream);
     this.#streams += 1;
     if (peer !== undefined) {

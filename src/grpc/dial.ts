@@ -8,17 +8,25 @@ import {
   Client as GrpcClient,
 } from "@grpc/grpc-js";
 import { type Address, formatAddress, isLocal } from "../address.ts";
-import { systemClock } from "../clock.ts";
+import { sleepUntil, systemClock } from "../clock.ts";
 import { StatusError } from "../errors.ts";
 import { type AnswerBounds, answerCheck } from "./bounds.ts";
 import { type CallOptions, type Client, startCall } from "./call.ts";
 import { ClientPool } from "./client-pool.ts";
-import { clientOptions, connectTimeoutMs, loopbackOptions, watchfulOptions } from "./options.ts";
+import { Liveness, PathTimes } from "./liveness.ts";
+import { clientOptions, connectTimeoutMs, livenessSilenceMs, watchfulOptions } from "./options.ts";
+import { type HttpProxy, proxyFor, proxyOptions } from "./proxy.ts";
 
 export type { AnswerHeaders, CallOptions, Client } from "./call.ts";
 
+/** How long an attempt without an answer is kept beside later ones, in times of one attempt. */
+const lateAttempts = 6;
+
 /** Between two attempts while waiting for a server, in milliseconds: soon at first, then this. */
 const maxPauseMs = 1_000;
+
+/** How long grpc-js may take to say why a connection was refused, in milliseconds; it says it at once. */
+const whyPatienceMs = 100;
 
 /** What grpc-js says of a call that the server has ended with HTTP/2's ENHANCE_YOUR_CALM. */
 const calmDetails = "Bandwidth exhausted or memory limit exceeded";
@@ -52,6 +60,8 @@ export interface Connection {
     service: S,
     options?: { readonly bounds?: AnswerBounds<S> },
   ): Client<S>;
+  /** The last round trip of a watchful connection, in milliseconds; 0 before one was measured. */
+  readonly roundTripMs: number;
   /** Lets go of the connection. Running calls are not cancelled; use their signals. */
   close(): void;
 }
@@ -64,8 +74,16 @@ export interface DialOptions {
    * connection whose client pings so often; then it pings half as often, as they demand.
    */
   readonly isWatchful?: boolean;
-  /** How long a silence lasts before a ping, in milliseconds; by default as `options.ts` has it. */
+  /** How long a silence lasts before a ping of a watchful connection, in milliseconds; 5,000 by default. */
   readonly keepaliveMs?: number;
+}
+
+/** A client that connects or is connected, with the further ones that its calls need. */
+interface Dialled {
+  readonly grpcClient: GrpcClient;
+  readonly pool: ClientPool;
+  /** When its last attempt began, by the monotonic clock. */
+  begunAt: number;
 }
 
 export function dial(
@@ -73,16 +91,26 @@ export function dial(
   { attemptMs = connectTimeoutMs, isWatchful = false, ...settings }: DialOptions = {},
 ): Connection {
   const options: ChannelOptions = { ...clientOptions, ...(isWatchful ? watchfulOptions : {}) };
-  let { keepaliveMs = Number(options["grpc.keepalive_time_ms"]) } = settings;
-  const open = () => connect(address, { ...options, "grpc.keepalive_time_ms": keepaliveMs });
-  let grpcClient = open();
-  let pool = new ClientPool(grpcClient, open);
-  let openedWithMs = keepaliveMs;
-  const redial = () => {
-    pool.close();
-    grpcClient = open();
-    pool = new ClientPool(grpcClient, open);
-    openedWithMs = keepaliveMs;
+  let { keepaliveMs = livenessSilenceMs } = settings;
+  const path = new PathTimes();
+  const liveness = new Liveness({ path, silenceMs: () => keepaliveMs });
+  const proxy = proxyOf(address);
+  const open = () => connect(address, { proxy, options });
+  const dialled = (): Dialled => {
+    const grpcClient = open();
+    return { grpcClient, pool: new ClientPool(grpcClient, open), begunAt: 0 };
+  };
+  let current = dialled();
+  /**
+   * Attempts that had no answer in time. On a path with long round trips the answer comes later, so they
+   * are kept for a while beside the next attempt.
+   */
+  let late: Dialled[] = [];
+  const closeLate = (isOver: (attempt: Dialled) => boolean) => {
+    for (const { pool } of late.filter(isOver)) {
+      pool.close();
+    }
+    late = late.filter((attempt) => !isOver(attempt));
   };
   /**
    * Returns the `explain` of a call that starts now. A server that is pinged too often ends the
@@ -106,38 +134,50 @@ export function dial(
   };
   return {
     async ready({ signal, waitMs, deadline = Number.POSITIVE_INFINITY }) {
-      if (openedWithMs !== keepaliveMs) {
-        redial();
-      }
-      const giveUpAt = systemClock.now() + (waitMs ?? 0);
+      const giveUpAt = systemClock.monotonic() + (waitMs ?? 0);
       let why = "no answer; the host does not respond, or does not speak gRPC";
       for (let attempts = 1; ; attempts += 1) {
-        const outcome = await attempt(grpcClient, {
+        const now = systemClock.monotonic();
+        closeLate(({ begunAt }) => now - begunAt > lateAttempts * attemptMs);
+        const wasReady = stateOf(current, { dials: false }) === connectivityState.READY;
+        current.begunAt = now;
+        const outcome = await attemptAny(current, late, {
           until: Math.min(
             deadline,
-            systemClock.now() + attemptMs,
+            systemClock.monotonic() + attemptMs,
             waitMs === undefined ? Number.POSITIVE_INFINITY : giveUpAt,
           ),
           signal,
         });
-        if (outcome === "ready") {
+        if (typeof outcome === "object") {
+          if (outcome !== current) {
+            late = late.filter((attempt) => attempt !== outcome);
+            current.pool.close();
+            current = outcome;
+          }
+          closeLate(() => true);
+          if (!wasReady) {
+            path.measured(systemClock.monotonic() - current.begunAt);
+          }
           return;
         }
-        if (systemClock.now() >= deadline) {
+        if (systemClock.monotonic() >= deadline) {
           throw new StatusError(
             "DEADLINE_EXCEEDED",
             `no connection to ${formatAddress(address)} before the deadline`,
           );
         }
         if (outcome === "refused") {
-          why = await whyRefused(grpcClient);
+          why = await whyRefused(current.grpcClient);
+          // grpc-js backs off now, and would dial nobody if it were asked again.
+          current.pool.close();
+        } else {
+          late.push(current);
         }
-        // A channel that was refused stays so while grpc-js backs off, and one that hears nothing
-        // never will: either would dial nobody if it were asked again.
-        redial();
-        const leftMs = giveUpAt - systemClock.now();
+        current = dialled();
+        const leftMs = giveUpAt - systemClock.monotonic();
         if (leftMs <= 0) {
-          throw unavailable(address, why, waitMs);
+          throw unavailable(address, { why, waitMs, proxy });
         }
         await systemClock.sleep(Math.min(leftMs, attempts * 100, maxPauseMs), { signal });
       }
@@ -151,51 +191,109 @@ export function dial(
         return [
           method.localName,
           (request: object, options: CallOptions) =>
-            startCall(pool, method, request, options, { check, explain: explainer() }),
+            startCall(current.pool, method, request, options, {
+              check,
+              explain: explainer(),
+              liveness: isWatchful ? liveness : undefined,
+            }),
         ];
       });
       return Object.fromEntries(calls);
     },
-    close: () => pool.close(),
+    get roundTripMs() {
+      return path.roundTripMs;
+    },
+    close() {
+      closeLate(() => true);
+      current.pool.close();
+    },
   };
 }
 
-function connect(address: Address, options: ChannelOptions): GrpcClient {
+/** A proxy from the environment is never meant for a server on this machine. */
+function proxyOf(address: Address): HttpProxy | undefined {
+  return address.kind === "unix" || isLocal(address)
+    ? undefined
+    : proxyFor(address.host, process.env);
+}
+
+function connect(
+  address: Address,
+  { proxy, options }: { readonly proxy: HttpProxy | undefined; readonly options: ChannelOptions },
+): GrpcClient {
   const target = formatAddress(
     address.kind === "tcp" && address.host === "" ? { ...address, host: "localhost" } : address,
   );
-  return new GrpcClient(target, credentials.createInsecure(), {
-    ...(isLocal(address) ? loopbackOptions : {}),
+  return new GrpcClient(proxy?.address ?? target, credentials.createInsecure(), {
+    ...proxyOptions(proxy, target),
     ...options,
   });
 }
 
-/** One attempt to connect; `silent` when nothing was decided until then. */
-async function attempt(
-  grpcClient: GrpcClient,
+/**
+ * One attempt to connect, beside late ones that may still succeed. Returns the one that is ready; only
+ * the newest decides that there is no connection.
+ */
+async function attemptAny(
+  newest: Dialled,
+  late: readonly Dialled[],
   { until, signal }: { until: number; signal: AbortSignal },
-): Promise<"ready" | "refused" | "silent"> {
-  const channel = grpcClient.getChannel();
-  for (;;) {
-    signal.throwIfAborted();
-    const state = channel.getConnectivityState(true);
-    if (state === connectivityState.READY) {
-      return "ready";
-    }
-    if (state === connectivityState.TRANSIENT_FAILURE) {
-      return "refused";
-    }
-    const hasChanged = await new Promise<boolean>((resolve, reject) => {
-      const onAbort = () => reject(signal.reason);
-      signal.addEventListener("abort", onAbort, { once: true });
-      channel.watchConnectivityState(state, until, (error) => {
-        signal.removeEventListener("abort", onAbort);
-        resolve(error === undefined);
+): Promise<Dialled | "refused" | "silent"> {
+  const over = new AbortController();
+  const options = { until, signal: AbortSignal.any([signal, over.signal]) };
+  const decided = attempt(newest, options);
+  try {
+    return await Promise.race([
+      decided,
+      ...late.map(async (other) => {
+        const outcome = await attempt(other, options);
+        return typeof outcome === "object" ? outcome : decided;
+      }),
+    ]);
+  } finally {
+    over.abort(new StatusError("CANCELLED", "the attempt is decided"));
+  }
+}
+
+function stateOf({ grpcClient }: Dialled, { dials }: { readonly dials: boolean }) {
+  return grpcClient.getChannel().getConnectivityState(dials);
+}
+
+/**
+ * Makes one attempt to connect. Resolves with `silent` when nothing is decided at `until`, an instant of
+ * the monotonic clock. grpc-js would take an instant of the wall clock, which may be set meanwhile.
+ */
+async function attempt(
+  dialled: Dialled,
+  { until, signal }: { until: number; signal: AbortSignal },
+): Promise<Dialled | "refused" | "silent"> {
+  const channel = dialled.grpcClient.getChannel();
+  const over = new AbortController();
+  const timeUp = sleepUntil(systemClock, until, {
+    signal: AbortSignal.any([signal, over.signal]),
+  }).then(() => "silent" as const);
+  timeUp.catch(() => {});
+  const decided = async () => {
+    for (;;) {
+      const state = stateOf(dialled, { dials: true });
+      if (state === connectivityState.READY) {
+        return dialled;
+      }
+      if (state === connectivityState.TRANSIENT_FAILURE) {
+        return "refused";
+      }
+      await new Promise<void>((resolve) => {
+        // It never calls back with an error, since there is no deadline.
+        channel.watchConnectivityState(state, Number.POSITIVE_INFINITY, () => resolve());
       });
-    });
-    if (!hasChanged) {
-      return "silent";
+      over.signal.throwIfAborted();
     }
+  };
+  signal.throwIfAborted();
+  try {
+    return await Promise.race([decided(), timeUp]);
+  } finally {
+    over.abort();
   }
 }
 
@@ -206,16 +304,35 @@ async function attempt(
 function whyRefused(grpcClient: GrpcClient): Promise<string> {
   return new Promise((resolve) => {
     const none = (bytes: Buffer) => bytes;
-    const soon = { deadline: systemClock.now() + 100 };
-    grpcClient.makeUnaryRequest("/", none, none, Buffer.alloc(0), soon, (error) =>
-      resolve(error?.details ?? "the connection was lost"),
+    const over = new AbortController();
+    const call = grpcClient.makeUnaryRequest("/", none, none, Buffer.alloc(0), (error) => {
+      over.abort();
+      resolve(error?.details ?? "the connection was lost");
+    });
+    systemClock.sleep(whyPatienceMs, over).then(
+      () => call.cancel(),
+      () => {},
     );
   });
 }
 
-function unavailable(address: Address, why: string, waitMs: number | undefined): StatusError {
+function unavailable(
+  address: Address,
+  {
+    why,
+    waitMs,
+    proxy,
+  }: {
+    readonly why: string;
+    readonly waitMs: number | undefined;
+    readonly proxy: HttpProxy | undefined;
+  },
+): StatusError {
   const where = formatAddress(address);
   const patience = waitMs === undefined ? "" : ` after waiting ${waitMs / 1000} s`;
+  if (proxy !== undefined) {
+    return unavailableThrough(proxy, `${where}${patience}`, why);
+  }
   if (/ECONNREFUSED|ENOENT/.test(why)) {
     const isDefault = address.kind === "tcp" && address.port === 50052;
     return new StatusError("UNAVAILABLE", `no server at ${where}${patience}`, {
@@ -234,7 +351,31 @@ function unavailable(address: Address, why: string, waitMs: number | undefined):
       hint: "check --addr and BREWCTL_ADDR",
     });
   }
-  // Of what grpc-js says only the part that tells something.
-  const reason = why.replace(/^No connection established. Last error: | ?Resolution note: ?$/g, "");
-  return new StatusError("UNAVAILABLE", `cannot reach ${where}${patience}: ${reason}`);
+  return new StatusError("UNAVAILABLE", `cannot reach ${where}${patience}: ${shortened(why)}`);
+}
+
+/** The server itself was never called, so nothing is said of it. */
+function unavailableThrough(
+  { address, variable }: HttpProxy,
+  where: string,
+  why: string,
+): StatusError {
+  const reason = /resolution failed/i.test(why)
+    ? "no such host"
+    : /protocol error/i.test(why)
+      ? "what answers there does not speak gRPC without TLS"
+      : /undefined/.test(why)
+        ? // Of a proxy that refuses, and of one that is not there, grpc-js says no more than that.
+          "no connection"
+        : shortened(why);
+  return new StatusError(
+    "UNAVAILABLE",
+    `cannot reach ${where} through the proxy ${address} of ${variable}: ${reason}`,
+    { hint: `check ${variable}, or name the server in no_proxy if it can be reached without` },
+  );
+}
+
+/** Leaves of what grpc-js says only the part that tells something. */
+function shortened(why: string): string {
+  return why.replace(/^No connection established. Last error: | ?Resolution note: ?$/g, "");
 }

@@ -8,12 +8,13 @@
  *   taken the one before, which costs a system call for every message and wakes the peer as often.
  * - Incoming bytes pass our own decoder, which bounds what a message in pieces takes of memory and
  *   refuses compressed ones. grpc-js has no options for either.
- * - A connection's state is found from a call, to count and bound what waits for it.
+ * - A connection's state is found from a call, to count and bound what waits for it, and to tell a slow
+ *   connection from a dead one.
  * - A cancelled call leaves the wire as RST_STREAM alone. Node half-closes a stream before it resets
  *   it, and a server that reads the half-close first takes a cancelled upload for a complete one.
  */
 
-import { constants, type Http2Stream, type ServerHttp2Stream } from "node:http2";
+import { constants, type Http2Session, type Http2Stream, type ServerHttp2Stream } from "node:http2";
 import type { Socket } from "node:net";
 import type {
   Metadata,
@@ -22,6 +23,7 @@ import type {
   StatusObject,
 } from "@grpc/grpc-js";
 import { StreamDecoder } from "@grpc/grpc-js/build/src/stream-decoder.js";
+import { systemClock } from "../clock.ts";
 import type { StatusError } from "../errors.ts";
 import { FrameDecoder, framed, headerBytes } from "./frames.ts";
 import type { OpenStream } from "./open-stream.ts";
@@ -64,11 +66,16 @@ const innerCalls = new WeakMap<object, InnerCall>();
 export class InnerCall {
   /** What the call takes of its connection; set when the call was admitted. */
   openStream: OpenStream | undefined;
+  /** When the client will have given up, as `systemClock.monotonic()` counts; Infinity if it did not say. */
+  readonly deadline: number;
   #requests: Requests | undefined;
   readonly #base: BaseCall;
 
+  /** To be called as soon as the call has come, since its deadline is a time of the wall clock until then. */
   constructor(base: BaseCall) {
     this.#base = base;
+    const leftMs = Number(base.getDeadline()) - systemClock.now();
+    this.deadline = systemClock.monotonic() + leftMs;
   }
 
   /** The HTTP/2 stream of the call. */
@@ -85,11 +92,6 @@ export class InnerCall {
   /** The headers that the client sent, without those that are gRPC's own. */
   get metadata(): Metadata {
     return this.#base.metadata;
-  }
-
-  /** When the client will have given up, in Unix milliseconds; Infinity if it did not say. */
-  get deadline(): number {
-    return Number(this.#base.getDeadline());
   }
 
   /** Hands all incoming bytes to `decode` instead of grpc-js's decoder. What it throws ends the call. */
@@ -217,6 +219,7 @@ export function innerCallOf(call: object): InnerCall {
 interface Handle {
   readStop(): void;
   readStart(): void;
+  readonly writeQueueSize?: number;
 }
 
 /**
@@ -229,12 +232,22 @@ export function stopReading(socket: Socket): () => void {
   return () => handle()?.readStart();
 }
 
+/** How many bytes libuv still holds for the kernel, whose buffer of the connection is full. */
+export function unsentBytes(session: Http2Session): number {
+  const { _handle } = session.socket as { readonly _handle?: Handle | null };
+  return _handle?.writeQueueSize ?? 0;
+}
+
 /** What a layer of a client's call has of the next one, down to the transport's own call. */
 interface ClientLayer {
   readonly call?: ClientLayer;
   readonly child?: ClientLayer | null;
   readonly underlyingCalls?: readonly ClientLayer[];
   readonly http2Stream?: Http2Stream;
+  readonly transport?: {
+    readonly session: Http2Session;
+    handleDisconnect(): void;
+  };
 }
 
 /** The layers of grpc-js 1.14: interceptors, name resolution, retries, load balancing, transport. */
@@ -255,6 +268,21 @@ export function transportCallOf(call: object): ClientLayer | undefined {
 /** The HTTP/2 stream of a client's call; undefined before it was made. */
 export function clientStreamOf(call: object): Http2Stream | undefined {
   return transportCallOf(call)?.http2Stream;
+}
+
+/** The connection of a client's call. */
+export interface ClientTransport {
+  readonly session: Http2Session;
+  /** Closes the connection. Its calls end with UNAVAILABLE, as when the peer had closed it. */
+  disconnect(): void;
+}
+
+/** The connection of a client's call; undefined before the call was given one. */
+export function clientTransportOf(call: object): ClientTransport | undefined {
+  const transport = transportCallOf(call)?.transport;
+  return transport === undefined
+    ? undefined
+    : { session: transport.session, disconnect: () => transport.handleDisconnect() };
 }
 
 const answerDecoders = new WeakMap<StreamDecoder, FrameDecoder>();

@@ -86,6 +86,8 @@ export function markSocket(socket: Socket, connection: Connection): void {
 
 export class Stream implements OpenStream {
   readonly connection: Connection;
+  /** How long the connection took to make this call, if it is its first one, in milliseconds; else 0. */
+  firstCallMs = 0;
   waitingBytes = 0;
   isOpen = true;
   /** When the call was given its status, by the monotonic clock. */

@@ -48,20 +48,21 @@ export const clientOptions = {
   "grpc.per_rpc_retry_buffer_size": 0,
 } satisfies ChannelOptions;
 
-/**
- * A proxy from the environment is never meant for a server on this machine, but grpc-js asks it
- * for loopback too.
- */
-export const loopbackOptions = { "grpc.enable_http_proxy": 0 } satisfies ChannelOptions;
+/** How long a silence lasts on a watched connection before the peer is asked for a sign of life, in milliseconds. */
+export const livenessSilenceMs = 5_000;
 
 /**
- * A store's link: a connection that died without a word is noticed within eight seconds, of which
- * the first five are silence.
+ * How long a peer that was asked may say nothing, in milliseconds, as long as nothing is known of the
+ * path. With the silence before it, a connection that died without a word is noticed within eight
+ * seconds. liveness.ts says when it takes longer.
  */
-export const watchfulOptions = {
-  "grpc.keepalive_time_ms": 5_000,
-  "grpc.keepalive_timeout_ms": 3_000,
-} satisfies ChannelOptions;
+export const livenessTimeoutMs = 3_000;
+
+/** The longest such time on a path with long round trips, in milliseconds. */
+export const maxLivenessTimeoutMs = 30_000;
+
+/** A connection that liveness.ts watches: grpc-js sends no keepalive of its own. */
+export const watchfulOptions = { "grpc.keepalive_time_ms": -1 } satisfies ChannelOptions;
 
 export const serverOptions = {
   // Nobody asks for grpc-js's own statistics here, and they cost every message two looks at the clock.

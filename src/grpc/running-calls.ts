@@ -178,7 +178,7 @@ class RunningCall {
   }
 
   #whyCancelled(): StatusError {
-    if (Number(this.#call.getDeadline()) <= systemClock.now() + deadlineSlackMs) {
+    if (this.#inner.deadline <= systemClock.monotonic() + deadlineSlackMs) {
       return new StatusError("DEADLINE_EXCEEDED", "deadline exceeded");
     }
     return isClientGone(this.#inner.http2)

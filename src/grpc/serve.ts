@@ -8,6 +8,7 @@ import { StatusError } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import { Connections } from "./connections.ts";
 import { wireService } from "./definition.ts";
+import { widenIfFar } from "./far-peer.ts";
 import { FrameDecoder, framedBytes } from "./frames.ts";
 import { type InnerCall, onEachCall } from "./grpc-js-internals.ts";
 import type { Implementation } from "./handlers.ts";
@@ -169,7 +170,7 @@ function admit(
     call.fail(why);
     stream.ended();
   };
-  if (call.deadline <= systemClock.now()) {
+  if (call.deadline <= systemClock.monotonic()) {
     refuse(new StatusError("DEADLINE_EXCEEDED", "the deadline had passed when the call came"));
     return;
   }
@@ -180,6 +181,7 @@ function admit(
     refuse(new StatusError("RESOURCE_EXHAUSTED", why));
     return;
   }
+  widenIfFar(call.http2.session, stream.firstCallMs);
   call.openStream = stream;
   call.decodeWith(countedDecoder(stream));
 }

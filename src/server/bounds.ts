@@ -115,6 +115,8 @@ export const headOfficeBounds: RequestBounds<typeof HeadOffice> = {
     type: name,
     payloadJson: text(maxCommandPayloadBytes),
   },
+  cancelCommand: { commandId: name, storeIds: list(maxNamedStores, name) },
+  forgetStore: { storeId: name },
   listStores: { storeIds: list(maxNamedStores, name) },
   listEvents: { storeId: optionalName, after: count },
   listCommands: { storeId: optionalName },

@@ -12,6 +12,7 @@ import { Bell } from "../bell.ts";
 import type { Appended, NewEvent } from "../bridge/outbox.ts";
 import type { Clock } from "../clock.ts";
 import { type StatusCode, StatusError, statusCodes } from "../errors.ts";
+import { checksumOf } from "../event-checksum.ts";
 import {
   BridgeApi,
   type BridgeStatusResponse,
@@ -92,8 +93,16 @@ export function bridgeApi({
       const message = `this is the bridge of store ${storeId}, not of ${event.storeId}`;
       return refused(new StatusError("PERMISSION_DENIED", message));
     }
+    const at = timestamp === undefined ? undefined : Number(timestamp);
+    if (
+      event.checksum !== undefined &&
+      event.checksum !== checksumOf({ eventId, type, payload, timestamp: at })
+    ) {
+      const message =
+        "the event does not have its checksum: it was changed on the way; send it again";
+      return refused(new StatusError("UNAVAILABLE", message));
+    }
     try {
-      const at = timestamp === undefined ? undefined : Number(timestamp);
       const appended = await commits.add({ eventId, type, payload, timestamp: at });
       if (isStuck) {
         isStuck = false;

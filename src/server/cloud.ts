@@ -10,7 +10,7 @@ import { Ledger, type OfferedEvent, type Outcome, type StatusReport } from "../e
 import { messageOf, StatusError } from "../errors.ts";
 import { GroupCommit } from "../group-commit.ts";
 import type { Logger } from "../log.ts";
-import { inMemory } from "../sqlite.ts";
+import { inMemory, ReplacedError } from "../sqlite.ts";
 
 export interface CloudOptions {
   /** The ledger's folder; `:memory:` for one that is to be forgotten. */
@@ -66,10 +66,18 @@ const eventsLingerMs = 4;
 const maxCommitSize = 4 * 1024 * 1024;
 
 export class Cloud {
+  /** Rejects when the ledger's file was removed or replaced: this process cannot store anything any more. */
+  readonly failed: Promise<never>;
+  readonly #fail: (error: unknown) => void;
   readonly #options: CloudOptions;
   #open: OpenCloud | undefined;
 
   constructor(options: CloudOptions) {
+    const { promise, reject } = Promise.withResolvers<never>();
+    this.failed = promise;
+    // Those who do not wait for it learn of it from the calls that fail.
+    promise.catch(() => {});
+    this.#fail = reject;
     this.#options = options;
   }
 
@@ -79,6 +87,8 @@ export class Cloud {
       const { folder, clock, log } = this.#options;
       const now = () => clock.now();
       const ledger = new Ledger({ folder, now });
+      const { lost } = ledger.database;
+      lost.addEventListener("abort", () => this.#fail(lost.reason), { once: true });
       const taken = new Bell();
       const newcomers = new GroupCommit({
         // It waits for turns of the event loop, which go on when a test holds the services' clock still.
@@ -101,7 +111,9 @@ export class Cloud {
             taken.ring();
             return outcomes;
           } catch (error) {
-            log.error("the ledger takes nothing", { why: messageOf(error) });
+            if (!(error instanceof ReplacedError)) {
+              log.error("the ledger takes nothing", { why: messageOf(error) });
+            }
             return events.map(() => ({ kind: "not stored" }));
           }
         },

@@ -1,6 +1,6 @@
 /**
  * HeadOffice (proto/sync/v1/head_office.proto): what an operator asks of the cloud. The clients are
- * commands/head-office/{command,commands,events,stores}.ts.
+ * commands/head-office/{cancel,command,commands,events,forget,stores}.ts.
  */
 
 import { setImmediate as nextTurn } from "node:timers/promises";
@@ -67,6 +67,31 @@ export function headOffice({ cloud, questions, clock, log }: HeadOfficeOptions):
           isKnown: ledger.isKnown(storeId),
         })),
       };
+    },
+
+    async cancelCommand({ commandId, storeIds }, { signal }) {
+      const { dispatch, ledger } = cloud.forCall();
+      const cancellations = await dispatch.cancel({ commandId, storeIds }, { signal });
+      const withdrawn = cancellations.filter(({ state }) => state === "cancelled");
+      ledger.presence.touch(withdrawn.map(({ storeId }) => storeId));
+      log.info("command cancelled", {
+        command_id: commandId,
+        stores: withdrawn.length,
+        not_cancelled: cancellations.length - withdrawn.length,
+      });
+      return {
+        stores: await inTurns(cancellations, ({ storeId, sequence, state }) => ({
+          storeId,
+          sequence: BigInt(sequence),
+          state: commandStates[state],
+        })),
+      };
+    },
+
+    async forgetStore({ storeId }) {
+      cloud.forCall().ledger.forget(storeId);
+      log.info("store forgotten", { store: storeId });
+      return {};
     },
 
     async *listStores({ storeIds, follow }, { signal }) {
@@ -193,11 +218,20 @@ const commandStates = {
   received: CommandState.RECEIVED,
   applied: CommandState.APPLIED,
   parked: CommandState.PARKED,
+  cancelled: CommandState.CANCELLED,
 } as const;
 
-function eventOf({ position, timestamp, seq, receivedAt, ...rest }: TakenEvent) {
+function eventOf({
+  position,
+  timestamp,
+  seq,
+  receivedAt,
+  messageChecksum: checksum,
+  ...rest
+}: TakenEvent) {
   return {
     ...rest,
+    checksum,
     position: BigInt(position),
     timestamp: BigInt(timestamp),
     seq: BigInt(seq),
@@ -206,9 +240,9 @@ function eventOf({ position, timestamp, seq, receivedAt, ...rest }: TakenEvent) 
 }
 
 function storeOf(state: StoreState, asOf: number) {
-  const { storeId, isConnected, epoch, epochs, version } = state;
+  const { storeId, isConnected, isForgotten, epoch, epochs, version } = state;
   return {
-    ...{ storeId, isConnected, epoch, epochs, version, alarms: [...state.alarms] },
+    ...{ storeId, isConnected, isForgotten, epoch, epochs, version, alarms: [...state.alarms] },
     lastSeen: BigInt(state.lastSeen),
     reportedAt: BigInt(state.reportedAt),
     depth: BigInt(state.depth),
@@ -218,6 +252,7 @@ function storeOf(state: StoreState, asOf: number) {
     gaps: BigInt(state.gaps),
     currentGaps: BigInt(state.currentGaps),
     conflicts: BigInt(state.conflicts),
+    openConflicts: BigInt(state.openConflicts),
     clockOffsetMs: BigInt(state.clockOffsetMs),
     queuedSequence: BigInt(state.queuedSequence),
     receivedSequence: BigInt(state.receivedSequence),

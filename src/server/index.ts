@@ -37,11 +37,16 @@ export interface ServerOptions {
   readonly log: Logger;
 }
 
+export interface BrewServer extends RunningServer {
+  /** Rejects when the server can store nothing any more, and should be stopped and started again. */
+  readonly failed: Promise<never>;
+}
+
 /**
  * Throws `UsageError` if it cannot listen on the address, and `StatusError` if the ledger is to be
  * opened and cannot be.
  */
-export async function startServer(options: ServerOptions): Promise<RunningServer> {
+export async function startServer(options: ServerOptions): Promise<BrewServer> {
   const { address, socketMode, dataDir, opensLedger, log, limits = {} } = options;
   const cloud = new Cloud({ ...options, folder: dataDir });
   const faults = new Faults(options.faults, options);
@@ -62,6 +67,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   });
   return {
     port: server.port,
+    failed: cloud.failed,
     async stop(options) {
       stopServing();
       // Whoever watches the health hears of it before the watch itself is ended.

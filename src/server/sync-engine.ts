@@ -7,7 +7,8 @@
  */
 
 import { create } from "@bufbuild/protobuf";
-import { faultOfOrigin, type OfferedEvent, type Outcome } from "../engine/ledger.ts";
+import type { Box } from "../engine/boxes.ts";
+import { type OfferedEvent, type Outcome, refusalOf } from "../engine/ledger.ts";
 import { messageOf, StatusError } from "../errors.ts";
 import {
   type CloudCommand,
@@ -64,6 +65,9 @@ interface Offered {
 interface Caller {
   readonly store: string | undefined;
   readonly epoch: string | undefined;
+  /** Whether it promises a checksum with each event. */
+  readonly hasChecksums: boolean;
+  readonly box: Box | undefined;
 }
 
 /** What a message has brought: one event, or a bundle. */
@@ -82,19 +86,30 @@ export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions)
     const { commits, ledger } = open;
     const tally = { accepted: 0, duplicates: 0, refused: 0 };
     const refusals = new RefusalLog({ log });
-    let { store } = callerOf(context);
+    let { store, hasChecksums, box } = callerOf(context);
     let leave = store === undefined ? undefined : ledger.presence.enter(store);
     let came = 0;
 
     const offer = (event: StoreEvent): Offered["answer"] => {
       const taken = offered(event);
-      const fault = faultOfOrigin(taken);
-      if (fault !== undefined) {
-        return { kind: "refused", code: "invalid", reason: fault };
+      if (hasChecksums && taken.messageChecksum === undefined) {
+        // The bits that flipped have made another field of it.
+        return { kind: "refused", code: "corrupt", reason: "the event has lost its checksum" };
+      }
+      const refusal = refusalOf(taken);
+      if (refusal !== undefined) {
+        return refusal;
       }
       if (store === undefined) {
         store = event.storeId;
         leave = ledger.presence.enter(store);
+      }
+      if (event.storeId !== store && hasChecksums) {
+        // The event is intact, so the metadata is not: another call has to bring it.
+        throw new StatusError(
+          "DATA_LOSS",
+          `the metadata names store ${JSON.stringify(store)}, and an intact event ${JSON.stringify(event.storeId)}`,
+        );
       }
       if (event.storeId !== store) {
         const reason = `store_id is not ${JSON.stringify(store)}, whose stream this is`;
@@ -107,6 +122,9 @@ export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions)
     };
 
     const bundles = mapped(messages, (message): OfferedBundle => {
+      if (store !== undefined && box !== undefined) {
+        ledger.boxes.hear(store, box);
+      }
       const { storeId, epoch, more } = message;
       if (more.length >= maxBundle) {
         const count = more.length + 1;
@@ -171,7 +189,10 @@ export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions)
 
   /** What the store should know of the ledger, before the first answer. */
   function introduce({ ledger }: OpenCloud, context: CallContext): void {
-    const { store, epoch } = callerOf(context);
+    const { store, epoch, box } = callerOf(context);
+    if (store !== undefined && box !== undefined) {
+      ledger.boxes.hear(store, box);
+    }
     const seen =
       store === undefined || epoch === undefined
         ? {}
@@ -189,7 +210,9 @@ export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions)
       introduce(open, context);
       await open.know(storeId);
       const leave = open.ledger.presence.enter(storeId);
-      log.info(`Store ${plain(storeId)} connected. Streaming commands...`);
+      const { box } = callerOf(context);
+      const place = { box: box?.id, from: box?.from };
+      log.info(`Store ${plain(storeId)} connected. Streaming commands...`, place);
       const cursor =
         lastAppliedSequence === undefined
           ? undefined
@@ -203,7 +226,15 @@ export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions)
       try {
         for await (const message of answersQuestions ? merged(commands, asked()) : commands) {
           yield message;
-          sent += message.question === undefined ? 1 : 0;
+          if (message.question !== undefined) {
+            continue;
+          }
+          sent += 1;
+          // Where two boxes speak for a store, the log tells which of them has got a command.
+          if (box !== undefined && open.ledger.boxes.rivalOf(storeId, box) !== undefined) {
+            const fields = { store: storeId, command_id: message.commandId, ...place };
+            log.info("command sent to one of two boxes", fields);
+          }
         }
       } finally {
         leave();
@@ -224,7 +255,7 @@ export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions)
             const answer = noted(eventId, await due);
             if (answer.kind !== "accepted" && answer.kind !== "duplicate") {
               if (refusals.length < maxRefusals) {
-                refusals.push(create(RefusalSchema, { eventId, ...refusalOf(answer) }));
+                refusals.push(create(RefusalSchema, { eventId, ...onWire(answer) }));
               }
             }
           }
@@ -290,7 +321,8 @@ export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions)
       }
     },
 
-    async reportStatus(report) {
+    async reportStatus(report, context) {
+      const { box } = callerOf(context);
       const { ledger, report: keep } = cloud.forCall();
       const { storeId, epoch, version, ledgerId, parkedCommands, alarms } = report;
       const clockOffsetMs = await keep({
@@ -304,7 +336,15 @@ export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions)
         appliedSequence: Number(report.appliedSequence),
         commandsParked: Number(report.commandsParked),
       });
-      return { ledgerId: ledger.id, clockOffsetMs: BigInt(clockOffsetMs) };
+      if (box !== undefined) {
+        ledger.boxes.hear(storeId, box);
+      }
+      const rival = box === undefined ? undefined : ledger.boxes.rivalOf(storeId, box);
+      return {
+        ledgerId: ledger.id,
+        clockOffsetMs: BigInt(clockOffsetMs),
+        otherBox: rival === undefined ? "" : `${rival.id} at ${rival.from}`,
+      };
     },
 
     async answerDigest(parts) {
@@ -316,18 +356,31 @@ export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions)
 }
 
 /** Throws INVALID_ARGUMENT for metadata that no store of that name or epoch could have sent. */
-function callerOf({ metadata }: CallContext): Caller {
+function callerOf({ metadata, peer }: CallContext): Caller {
   const [name] = metadata.get("brewctl-store");
   const [epoch] = metadata.get("brewctl-epoch");
+  const [box] = metadata.get("brewctl-box");
   const caller = {
     store: name === undefined ? undefined : decodedName(String(name)),
     epoch: epoch === undefined || epoch === "" ? undefined : String(epoch),
+    hasChecksums: metadata.get("brewctl-checksums").length > 0,
+    box: box === undefined ? undefined : { id: String(box), from: hostOf(peer) },
   };
-  const fault = faultIn("brewctl-store", caller.store) ?? faultIn("brewctl-epoch", caller.epoch);
+  const fault =
+    faultIn("brewctl-store", caller.store) ??
+    faultIn("brewctl-epoch", caller.epoch) ??
+    (caller.box === undefined || /^[0-9A-Za-z]{1,64}$/.test(caller.box.id)
+      ? undefined
+      : "brewctl-box in the metadata is not 1 to 64 letters and digits");
   if (fault !== undefined) {
     throw new StatusError("INVALID_ARGUMENT", fault);
   }
   return caller;
+}
+
+/** The address without the port, which is another one for each connection. */
+function hostOf(peer: string): string {
+  return peer === "unknown" ? "a unix socket" : peer.replace(/:\d+$/, "");
 }
 
 function faultIn(key: string, value: string | undefined): string | undefined {
@@ -348,9 +401,9 @@ function short(text: string): string {
 }
 
 function offered(event: StoreEvent): OfferedEvent {
-  const { eventId, storeId, type, payload, timestamp, epoch, seq } = event;
+  const { eventId, storeId, type, payload, timestamp, epoch, seq, checksum } = event;
   return {
-    ...{ eventId, storeId, type, payload, epoch },
+    ...{ eventId, storeId, type, payload, epoch, messageChecksum: checksum },
     timestamp: Number(timestamp),
     seq: Number(seq),
   };
@@ -360,13 +413,14 @@ const refusalCodes = {
   invalid: RefusalCode.INVALID,
   conflict: RefusalCode.CONFLICT,
   "seq taken": RefusalCode.SEQ_TAKEN,
+  corrupt: RefusalCode.CORRUPT,
 } as const;
 
-function refusalOf(answer: Extract<Outcome, { reason: string }>) {
+function onWire(answer: Extract<Outcome, { reason: string }>) {
   const { reason } = answer;
   return answer.kind === "try later"
     ? { code: RefusalCode.TRY_LATER, reason, retryable: true }
-    : { code: refusalCodes[answer.code], reason, retryable: false };
+    : { code: refusalCodes[answer.code], reason, retryable: answer.code === "corrupt" };
 }
 
 function ackOf(eventId: string, answer: Outcome): EventAck {
@@ -376,9 +430,9 @@ function ackOf(eventId: string, answer: Outcome): EventAck {
     case "duplicate":
       return create(EventAckSchema, { eventId, ok: true, duplicate: true });
     case "refused":
-      return create(EventAckSchema, { eventId, ...refusalOf(answer) });
+      return create(EventAckSchema, { eventId, ...onWire(answer) });
     case "try later":
-      return create(EventAckSchema, { eventId, ...refusalOf(answer), retryAfterMs });
+      return create(EventAckSchema, { eventId, ...onWire(answer), retryAfterMs });
   }
 }
 

@@ -190,6 +190,24 @@ test("a clock that is set back does not make a command wait for days", async () 
   await it.stop();
 });
 
+test("a failed command waits no longer when the clock is set back", async () => {
+  let fails = true;
+  const it = applying(async () => {
+    if (fails) {
+      fails = false;
+      throw new Error("no");
+    }
+  });
+  it.come("a");
+  await it.clock.advance(0);
+  it.clock.jump(-50 * second);
+  await it.clock.advance(second / 4);
+  expect(kinds(it)).toEqual(["a retry"]);
+  await it.clock.advance(3 * second);
+  expect(kinds(it)).toEqual(["a retry", "a applied"]);
+  await it.stop();
+});
+
 test("a command that is being applied when the bridge stops is applied again, under its id", async () => {
   using folder = tempFolder();
   const path = folder.file("buffer.db");

@@ -273,3 +273,36 @@ describe("questions", () => {
     await shop.stop();
   });
 });
+
+describe("a cloud that is back", () => {
+  test("is tried by both links as soon as a report has got through", async () => {
+    let isBack = false;
+    const attempts: string[] = [];
+    const connect = (name: string) => async () => {
+      attempts.push(name);
+      if (!isBack) {
+        throw lost();
+      }
+    };
+    const shop = bridge(
+      { events: { ...fakeUplink(), connect: connect("events") }, random: () => 1 },
+      {
+        connect: connect("control"),
+        async report() {
+          if (!isBack) {
+            throw lost();
+          }
+          return 0;
+        },
+      },
+    );
+    // The attempts come after 1, 3, 7, 15, 31, 61, ... seconds, and the next one would after 211.
+    await shop.clock.advance(182 * second);
+    isBack = true;
+    const before = attempts.length;
+    await shop.clock.advance(10 * second);
+    expect(new Set(attempts.slice(before))).toEqual(new Set(["events", "control"]));
+    expect(shop.it.link.kind).toBe("live");
+    await shop.stop();
+  });
+});

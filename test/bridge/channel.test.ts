@@ -165,7 +165,7 @@ test("what waits for its turn on a slow link is not sent twice", async () => {
     100,
     { ackTimeoutMs: 5000 },
   );
-  await clock.advance(11_000);
+  await clock.advance(20_000);
   await over;
   expect(fake.calls[0]?.sent).toHaveLength(100);
   expect(outbox.counts().acked).toBe(100);
@@ -193,6 +193,33 @@ test("an event that is refused for now waits its time and goes once more on the 
   expect(sentAt[2]).toBeLessThan(1600);
   expect(told).toEqual(["e1 retry", "e1 retry", "e1 acked"]);
   expect(fake.calls).toHaveLength(1);
+});
+
+test.each([
+  ["back by eight minutes", -480_000],
+  ["forward by eight minutes", 480_000],
+])("a refused event waits as long when the clock is set %s", async (_, jumpMs) => {
+  const sentAt: number[] = [];
+  const { clock, over } = opened(
+    {
+      onEvent(event, call) {
+        sentAt.push(clock.monotonic());
+        call.answer(
+          sentAt.length === 1
+            ? refusal(event, { ...later, retryAfterMs: 30_000 })
+            : accepted(event),
+        );
+      },
+    },
+    1,
+  );
+  await clock.advance(1_000);
+  clock.jump(jumpMs);
+  await clock.advance(28_000);
+  expect(sentAt).toEqual([0]);
+  await clock.advance(3_000);
+  await over;
+  expect(sentAt).toHaveLength(2);
 });
 
 test("one that is refused for good is parked at once, with the reason", async () => {
@@ -441,25 +468,87 @@ test("a cloud that has forgotten what it acknowledged is told of", async () => {
   await over;
 });
 
-test("a disk that is full when an answer comes loses nothing, and is tried again", async () => {
-  const { clock, outbox, fake, states, over } = opened(
-    { onEvent: (event, call) => call.answer(accepted(event)) },
-    2,
-  );
+/** Has the outbox refuse marks until the given time of the test's clock. Returns when it was asked. */
+function refuseMarks(outbox: Outbox, clock: { monotonic(): number }, untilMs: number): number[] {
   const { settle } = outbox;
-  let attempts = 0;
+  const asked: number[] = [];
   outbox.settle = (settlements) => {
-    attempts += 1;
-    if (attempts === 1) {
+    asked.push(clock.monotonic());
+    if (clock.monotonic() < untilMs) {
       throw new StatusError("RESOURCE_EXHAUSTED", "the disk is full");
     }
     settle.call(outbox, settlements);
   };
-  await clock.advance(5000);
-  await over;
-  expect(states.find(({ kind }) => kind === "offline")).toMatchObject({ attempt: 1 });
-  expect(ids(fake.calls[1]?.sent ?? [])).toEqual(["e1", "e2"]);
-  expect(outbox.counts()).toMatchObject({ pending: 0, acked: 2 });
+  return asked;
+}
+
+describe("a disk that takes no marks", () => {
+  test("is left by all events, each once, and only the marks are tried again, ever more seldom", async () => {
+    const waits: number[] = [];
+    const { clock, outbox, fake, states, told, stop, over } = opened(
+      { onEvent: (event, call) => call.answer(accepted(event)) },
+      3_000,
+      {
+        untilDrained: false,
+        onUnmarked: (why, waitMs) => {
+          expect(why.message).toBe("the disk is full");
+          waits.push(waitMs);
+        },
+      },
+    );
+    const asked = refuseMarks(outbox, clock, 60_000);
+    await clock.advance(59_000);
+    expect(fake.connects).toBe(1);
+    expect(fake.calls[0]?.sent).toHaveLength(3_000);
+    expect(told).toEqual([]);
+    expect(waits).toEqual(
+      [500, 1_000, 2_000, 4_000, 8_000, 15_000, 15_000, 15_000].slice(0, waits.length),
+    );
+    expect(waits.length).toBeGreaterThan(5);
+    expect(asked).toHaveLength(waits.length);
+    await clock.advance(31_000);
+    expect(told).toHaveLength(3_000);
+    expect(outbox.counts()).toMatchObject({ pending: 0, acked: 3_000 });
+    expect(states.some(({ kind }) => kind === "offline")).toBe(false);
+    stop.abort(new Error("enough"));
+    await clock.advance(10);
+    await over;
+  });
+
+  test("makes no lost link hurry: answers without a mark are no progress", async () => {
+    const { clock, outbox, fake, states } = opened(
+      {
+        onEvent(event, call) {
+          call.answer(accepted(event));
+          call.fail(new StatusError("UNAVAILABLE", "gone"));
+        },
+      },
+      200,
+      { untilDrained: false, window: 2 },
+    );
+    refuseMarks(outbox, clock, Number.POSITIVE_INFINITY);
+    await clock.advance(60_000);
+    const waits = states.flatMap((state) => (state.kind === "offline" ? [state.waitMs] : []));
+    expect(waits.slice(0, 5)).toEqual([500, 1_000, 2_000, 4_000, 8_000]);
+    expect(states).not.toContainEqual({ kind: "recovered" });
+    const sent = fake.calls.flatMap((call) => ids(call.sent));
+    expect(new Set(sent).size).toBeGreaterThan(5);
+  });
+
+  test("passes for nothing that is too much for the wire: no event is refused for it", async () => {
+    const { clock, outbox, fake, stop, over } = opened(
+      { onEvent: (event, call) => call.answer(accepted(event)) },
+      1,
+      { maxAttempts: 1 },
+    );
+    refuseMarks(outbox, clock, Number.POSITIVE_INFINITY);
+    await clock.advance(5_000);
+    stop.abort(new Error("enough"));
+    await clock.advance(100);
+    await over;
+    expect(outbox.counts()).toMatchObject({ pending: 1, parked: 0 });
+    expect(fake.calls[0]?.sent).toHaveLength(1);
+  });
 });
 
 test("what no attempt would change ends it", async () => {

@@ -7,11 +7,13 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  truncateSync,
   writeFileSync,
 } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { Outbox, type Recorded } from "../../src/bridge/outbox.ts";
 import { StatusError } from "../../src/errors.ts";
+import { interruptTransaction } from "../support/hot-journal.ts";
 import { memoryFolder, type TempFolder } from "../support/temp.ts";
 
 const pageSize = 4096;
@@ -332,6 +334,20 @@ describe("a salvage that is interrupted", () => {
     expect(existsSync(folder.file("buffer.db-salvaging"))).toBe(false);
   };
 
+  test("a salvage that a power cut has interrupted while it made the new file is finished", () => {
+    using folder = memoryFolder();
+    const path = damaged(folder, whole);
+    const setAside = folder.file("buffer.db.damaged-1");
+    renameSync(path, setAside);
+    interruptTransaction(path);
+    const salvaging = { at: now(), owner: "store-01", setAside };
+    writeFileSync(`${path}-salvaging`, `${JSON.stringify(salvaging)}\n`);
+    const outbox = new Outbox({ path, storeId: "store-01", now });
+    expect(outbox.salvaged()?.events).toBe(total);
+    expect(existsSync(`${path}-salvaging`)).toBe(false);
+    outbox.close();
+  });
+
   test("before it began is begun anew", () => {
     using folder = memoryFolder();
     breakIt(folder);
@@ -443,4 +459,62 @@ test("who asks for it gets a damaged file refused, as it is, instead of salvaged
   const outbox = new Outbox({ path, now });
   expect(outbox.salvaged()).toBeDefined();
   outbox.close();
+});
+
+describe("a buffer that was emptied", () => {
+  /** A buffer with three events of which the log alone tells, as a process that was killed leaves it. */
+  function killed(folder: TempFolder): string {
+    const elsewhere = folder.file("elsewhere.db");
+    const outbox = new Outbox({ path: elsewhere, storeId: "store-01", now });
+    outbox.append(["a", "b", "c"].map((eventId) => ({ eventId, type: "Sale", payload: "" })));
+    const path = folder.file("buffer.db");
+    for (const suffix of ["", "-wal", "-drainer"]) {
+      copyFileSync(elsewhere + suffix, path + suffix);
+    }
+    outbox.close();
+    return path;
+  }
+  const setAsideIn = (folder: TempFolder) =>
+    readdirSync(folder.path).filter((name) => name.includes(".damaged-"));
+
+  test.each([
+    ["emptied", (path: string) => writeFileSync(path, "")],
+    ["removed, but for its log", (path: string) => rmSync(path)],
+  ])("while it had a log (%s) is set aside together with the log", (_, empty) => {
+    using folder = memoryFolder();
+    const path = killed(folder);
+    const log = readFileSync(`${path}-wal`);
+    empty(path);
+    const outbox = new Outbox({ path, storeId: "store-01", now });
+    expect(outbox.hasJustSalvaged).toBe(true);
+    expect(outbox.salvaged()?.events).toBe(0);
+    const [setAside = ""] = setAsideIn(folder);
+    expect(readFileSync(folder.file(`${setAside}-wal`)).equals(log)).toBe(true);
+    outbox.append([{ eventId: "d", type: "Sale", payload: "" }]);
+    expect(outbox.unsettled().pending).toBe(1);
+    outbox.close();
+  });
+
+  test("after it was closed is set aside, and not taken for a new one", () => {
+    using folder = memoryFolder();
+    const path = damaged(folder, Buffer.alloc(0));
+    const outbox = new Outbox({ path, storeId: "store-01", now });
+    expect(outbox.hasJustSalvaged).toBe(true);
+    expect(setAsideIn(folder)).toHaveLength(1);
+    outbox.close();
+    const again = new Outbox({ path, storeId: "store-01", now });
+    expect(again.hasJustSalvaged).toBe(false);
+    again.close();
+  });
+
+  test("while it was open takes no event any more", () => {
+    using folder = memoryFolder();
+    const path = folder.file("buffer.db");
+    const outbox = new Outbox({ path, storeId: "store-01", now });
+    truncateSync(path);
+    expect(() => outbox.append([{ eventId: "a", type: "Sale", payload: "" }])).toThrow(
+      /buffer\.db is damaged: it was emptied while it was open here/,
+    );
+    outbox.close();
+  });
 });

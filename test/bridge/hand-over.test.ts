@@ -38,7 +38,8 @@ const sale = (eventId: string) => ({
 });
 
 function opened(path: string, storeId = "store-01") {
-  const outbox = new Outbox({ path, storeId, now });
+  const uptime = () => ({ boot: "boot-1", ms: time.now });
+  const outbox = new Outbox({ path, storeId, now, uptime });
   const inbox = new Inbox(outbox.database, { now });
   return { outbox, inbox, [Symbol.dispose]: () => outbox.close() };
 }
@@ -285,7 +286,7 @@ describe("the place", () => {
     const target = new NewBuffer({ path, head, now });
     const event: Recorded = {
       ...{ ...sale("a"), position: 1, epoch: "a", seq: 1, state: "pending", attempts: 0 },
-      ...{ notBefore: 0, reason: "", settledAt: 0 },
+      ...{ notBefore: 0, reason: "", settledAt: 0, checksum: undefined },
     };
     const things: Kept[] = [
       { kind: "event", event },

@@ -101,6 +101,36 @@ test.each<StatusCode>([
   expect(waits(states)).toEqual([1000]);
 });
 
+const malformed: Session = () =>
+  Promise.reject(new StatusError("INVALID_ARGUMENT", "illegal tag: field no 0"));
+
+test("a call that the cloud ends as malformed is a lost connection, eight times in a row", async () => {
+  const states = await play(Array.from({ length: 8 }, () => malformed));
+  expect(waits(states)).toEqual([1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]);
+  await expect(play(Array.from({ length: 9 }, () => malformed))).rejects.toMatchObject({
+    code: "INVALID_ARGUMENT",
+  });
+});
+
+test("malformed calls count from the beginning when something was brought forward between them", async () => {
+  const halting: Session = ({ progressed }) => {
+    progressed();
+    return Promise.reject(new StatusError("INVALID_ARGUMENT", "illegal tag: field no 0"));
+  };
+  const states = await play(Array.from({ length: 20 }, () => halting));
+  expect(waits(states)).toEqual(Array.from({ length: 20 }, () => 1000));
+});
+
+test("a cloud that has taken something and then lacks the method has read another name", async () => {
+  const unknown: Session = () =>
+    Promise.reject(new StatusError("UNIMPLEMENTED", "no method OperationalChannem"));
+  const useful: Session = ({ progressed }) => {
+    progressed();
+    return Promise.reject(lost());
+  };
+  expect(waits(await play([useful, unknown]))).toEqual([1000, 2000]);
+});
+
 test.each<[string, Error]>([
   ["UNIMPLEMENTED", new StatusError("UNIMPLEMENTED", "another server")],
   ["UNAUTHENTICATED", new StatusError("UNAUTHENTICATED", "who are you?")],

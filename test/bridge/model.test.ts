@@ -67,10 +67,11 @@ test("the ledger has each recorded event once, whatever happened on the way", ()
       using folder = memoryFolder();
       const time = { now: 1_000_000 };
       const now = () => time.now;
+      const uptime = () => ({ boot: "boot-1", ms: time.now });
       const ledger = new Ledger({ folder: inMemory, now });
       let generation = 0;
       let path = folder.file("0.db");
-      let outbox = new Outbox({ path, storeId, now });
+      let outbox = new Outbox({ path, storeId, now, uptime });
       let kept: { path: string; recorded: ReadonlySet<string> } | undefined;
       let nextId = 1;
 
@@ -91,7 +92,7 @@ test("the ledger has each recorded event once, whatever happened on the way", ()
       };
       const open = (at: string) => {
         path = at;
-        outbox = new Outbox({ path, now });
+        outbox = new Outbox({ path, now, uptime });
       };
       const record = (...ids: string[]) => {
         const appended = outbox.append(

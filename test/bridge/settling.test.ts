@@ -9,6 +9,7 @@ import { testClock } from "../support/test-clock.ts";
 const refusedBefore = (attempts: number): Recorded => ({
   ...{ eventId: "e1", type: "Sale", payload: "", timestamp: 1, position: 7 },
   ...{ epoch: "a", seq: 1, state: "pending", attempts, notBefore: 0, reason: "", settledAt: 0 },
+  checksum: undefined,
 });
 
 function waitOf(attempts: number, retryAfterMs: number, rolled: number) {
@@ -18,6 +19,16 @@ function waitOf(attempts: number, retryAfterMs: number, rolled: number) {
   const settlement = settlementOf(refusedBefore(attempts), answer, options);
   return settlement.kind === "retry" ? settlement.notBefore - clock.now() : settlement.kind;
 }
+
+test("an event that was changed on the way goes again soon, and is never parked for it", () => {
+  const clock = testClock();
+  const answer = refusal("e1", { isRetryable: true, isCorrupt: true });
+  const waits = [0, 3, 19, 1_000_000].map((attempts) => {
+    const settlement = settlementOf(refusedBefore(attempts), answer, { clock, random: () => 1 });
+    return settlement.kind === "retry" ? settlement.notBefore - clock.now() : settlement.kind;
+  });
+  expect(waits).toEqual([200, 1600, 10_000, 10_000]);
+});
 
 test.each<[string, number, number, number, number | string]>([
   ["whole milliseconds, as the disk keeps them", 0, 0, 1 / 3, 67],

@@ -43,7 +43,7 @@ test("every event, command and cursor of version 1 is kept, and numbering goes o
   makeBufferOfVersion1(path);
   expect(versionOf(path)).toBe(1);
   const outbox = open(path);
-  expect(versionOf(path)).toBe(2);
+  expect(versionOf(path)).toBe(3);
   expectKept(outbox);
   expect(outbox.epoch()).toBe(bufferEpoch);
   expect(outbox.append([{ eventId: "e6", type: "Sale", payload: "" }])[0]).toMatchObject({
@@ -69,6 +69,43 @@ test("and it drains", async () => {
   await drain.done;
   expect(box.outbox.counts()).toMatchObject({ pending: 0, parked: 0, acked: 4 });
 });
+
+test("events of version 2 have no checksum and drain as they are, and new ones have one", async () => {
+  using folder = tempFolder();
+  const path = folder.file("buffer.db");
+  makeBufferOfVersion2(path);
+  await using cloud = await serveCloud();
+  using box = openBox({ path });
+  expect(versionOf(path)).toBe(3);
+  expect(box.outbox.event("e1")?.checksum).toBeUndefined();
+  box.record(["e2"]);
+  expect(box.outbox.event("e2")?.checksum).toEqual(expect.any(Number));
+  await using drain = box.flush(cloud.address);
+  await drain.done;
+  expect(box.outbox.counts()).toMatchObject({ pending: 0, parked: 0, acked: 2 });
+  expect((await verify(path, { pause })).findings).toEqual([]);
+});
+
+test("an upgrade from version 2 that fails leaves the file at version 2", () => {
+  using folder = tempFolder();
+  const path = folder.file("buffer.db");
+  makeBufferOfVersion2(path);
+  const [first = "", second = ""] = bufferKind.upgrades;
+  const failing = { ...bufferKind, upgrades: [first, `${second}; INSERT INTO nowhere`] };
+  expect(() => new Database(path, failing)).toThrow(/nowhere|incomplete|syntax/);
+  expect(versionOf(path)).toBe(2);
+  open(path).close();
+  expect(versionOf(path)).toBe(3);
+});
+
+function makeBufferOfVersion2(path: string): void {
+  const outbox = new Outbox({ path, storeId: "store-01", now });
+  outbox.append([{ eventId: "e1", type: "Sale", payload: "sale 1" }]);
+  outbox.close();
+  const sqlite = new DatabaseSync(path);
+  sqlite.exec("ALTER TABLE events DROP COLUMN checksum; PRAGMA user_version = 2");
+  sqlite.close();
+}
 
 test("one that fails in the middle leaves the file at version 1, as it was", () => {
   using folder = tempFolder();
@@ -112,7 +149,7 @@ test("one whose process dies in the middle leaves the file at version 1", async 
   expect(readFileSync(`${path}-wal`).length).toBeGreaterThan(0);
   expect(versionOf(path)).toBe(1);
   const outbox = open(path);
-  expect(versionOf(path)).toBe(2);
+  expect(versionOf(path)).toBe(3);
   expect(outbox.counts()).toMatchObject({ acked: 1, parked: 1, pending: 20_000 - 3 });
   expect(outbox.event("e3")?.reason).toBe("no such product");
   outbox.close();
@@ -136,26 +173,26 @@ test("one whose log was cut anywhere by a crash is of one version or the other, 
     expect(reopened.salvaged()).toBeUndefined();
     expectKept(reopened);
     reopened.close();
-    expect(versionOf(cut)).toBe(2);
+    expect(versionOf(cut)).toBe(3);
   }
 });
 
 test("a newer one is refused and stays as it is, also to be read only", () => {
   using folder = tempFolder();
   const path = folder.file("buffer.db");
-  open2(path);
+  openNewer(path);
   const before = readFileSync(path);
-  const message = /was written by a newer brewctl \(schema 3, this one knows 2\)/;
+  const message = /was written by a newer brewctl \(schema 4, this one knows 3\)/;
   expect(() => open(path)).toThrow(message);
   expect(() => new Outbox({ path, now, salvages: false })).toThrow(message);
   expect(() => new Database(path, bufferKind, { isReadOnly: true })).toThrow(message);
   expect(readFileSync(path).equals(before)).toBe(true);
 });
 
-function open2(path: string): void {
+function openNewer(path: string): void {
   new Outbox({ path, storeId: "store-01", now }).close();
   const sqlite = new DatabaseSync(path);
-  sqlite.exec("PRAGMA user_version = 3");
+  sqlite.exec("PRAGMA user_version = 4");
   sqlite.close();
 }
 
@@ -164,7 +201,7 @@ test("to be read only, one of version 1 is refused and stays as it is", () => {
   const path = folder.file("buffer.db");
   makeBufferOfVersion1(path);
   expect(() => new Database(path, bufferKind, { isReadOnly: true })).toThrow(
-    /is of schema 1, and this brewctl reads 2/,
+    /is of schema 1, and this brewctl reads 3/,
   );
   expect(versionOf(path)).toBe(1);
 });
@@ -180,7 +217,7 @@ test("a damaged one is salvaged into this version", () => {
   writeFileSync(`${path}-suspect`, "");
   const outbox = open(path);
   expect(outbox.salvaged()?.events).toBeGreaterThan(200);
-  expect(versionOf(path)).toBe(2);
+  expect(versionOf(path)).toBe(3);
   expect(outbox.event("e3") ?? outbox.event("e399")).toBeDefined();
   const commands = new Inbox(outbox.database, { now }).commands({ limit: 9 });
   expect(commands).toMatchObject([

@@ -10,7 +10,8 @@ import { type TempFolder, tempFolder } from "../support/temp.ts";
 
 const time = { now: Date.UTC(2026, 0, 2, 3, 4, 5) };
 const now = () => time.now;
-const open = (path: string) => new Outbox({ path, storeId: "store-01", now });
+const uptime = () => ({ boot: "boot-1", ms: time.now });
+const open = (path: string) => new Outbox({ path, storeId: "store-01", now, uptime });
 const sales = (first: number, count: number) =>
   Array.from({ length: count }, (_, i) => ({
     eventId: `e${first + i}`,

@@ -206,6 +206,18 @@ describe("verdicts", () => {
     expect(late.code).toBe(4);
   });
 
+  test("what was sent and has no echo is said, also when no talk is wanted", async () => {
+    await using own = await serve(["--echo-delay", "10m"]);
+    await using client = start(["chat", "--addr", own.addr, "-n", "2", "-q"]);
+    await client.output(/^> sent: ping 2$/m);
+    client.child.kill("SIGINT");
+    const { stderr, signal } = await client.ended;
+    expect(stderr).toBe(
+      "sent 2, 0 answered, 2 without an echo: the server may or may not have had them\n",
+    );
+    expect(signal).toBe("SIGINT");
+  });
+
   test("without the half-close the deadline ends it", async () => {
     const { stdout, stderr, code } = await chat(
       ...["--no-half-close", "--deadline", "2s", "-interval=1ms"],

@@ -15,16 +15,19 @@ describe("on a screen of its own", () => {
     const size = { ...screen };
     const clock = testClock();
     let written = "";
+    const terminal = { isBehind: false };
     const live = new LivePicture({
       draw,
       write: (text) => {
         written += text;
       },
+      isBehind: () => terminal.isBehind,
       screen: () => size,
       clock,
     });
     return {
       live,
+      terminal,
       clock,
       size,
       get lines() {
@@ -45,6 +48,20 @@ describe("on a screen of its own", () => {
     expect(shown.lines).toEqual(["frame 3", "below"]);
     shown.live.end();
     expect(shown.lines).toEqual(["frame 4", "below"]);
+  });
+
+  test("no frame is drawn for a terminal that has not taken the last one", async () => {
+    let count = 0;
+    const shown = picture(() => [`frame ${count}`]);
+    await shown.clock.advance(80);
+    shown.terminal.isBehind = true;
+    for (count = 1; count <= 100; count += 1) {
+      await shown.clock.advance(80);
+    }
+    expect(shown.lines).toEqual(["frame 0"]);
+    shown.terminal.isBehind = false;
+    await shown.clock.advance(80);
+    expect(shown.lines).toEqual(["frame 101"]);
   });
 
   test("lines that are printed come above it, in order, and stay", async () => {

@@ -17,6 +17,13 @@ describe("log", () => {
     expect(own.stdout).toBe("");
   });
 
+  test.each([":0", "0.0.0.0:0", "[::]:0"])("%s is told to be open to all", async (addr) => {
+    await using own = start(["serve", "--addr", addr, "--memory"]);
+    await own.output(
+      /^listening on all interfaces: anyone .* only_this_machine="--addr localhost:0"$/m,
+    );
+  });
+
   test.each([
     ["-tick=20ms", "-echo-delay=1m30s"],
     ["-tick", "20ms", "-echo-delay", "1m30s"],

@@ -6,6 +6,7 @@ import { describe, expect, test } from "vitest";
 import type { ReceivedCommand } from "../../src/bridge/inbox.ts";
 import { systemClock } from "../../src/clock.ts";
 import { exec } from "../../src/commands/store-sync/exec.ts";
+import { CommandState } from "../../src/gen/sync/v1/head_office_pb.ts";
 import { brewctl, cleanEnv, root } from "../support/brewctl.ts";
 import { serveCloud, type TestCloud } from "../support/serve-cloud.ts";
 import { failure } from "../support/serve-handlers.ts";
@@ -350,7 +351,7 @@ describe("a bridge with a program", () => {
       await issue(cloud, "a");
       await issue(cloud, "b");
       const orphan = Number(await written(pid));
-      await bridge.output(/locally command_id=b/);
+      await bridge.output(/\] received command_id=b/);
       await bridge.stop("SIGKILL");
       process.kill(orphan, "SIGKILL");
     }
@@ -360,26 +361,62 @@ describe("a bridge with a program", () => {
     expect(notes(file)).toEqual(["a", "a", "b"]);
   });
 
-  test("that starts without it says that commands wait, and applies none", async () => {
+  const states = async (cloud: TestCloud) => {
+    const listed: string[] = [];
+    const commands = cloud.office.listCommands({ storeId: "store-01" }, { signal: never });
+    for await (const { commandId, state } of commands) {
+      listed.push(
+        `${commandId} ${state === CommandState.RECEIVED ? "received" : state === CommandState.APPLIED ? "applied" : state}`,
+      );
+    }
+    return listed;
+  };
+
+  test("that runs without it receives commands, applies none, warns once, and a program finds them all", async () => {
     using box = shop();
     await using cloud = await serveCloud();
+    const waits =
+      /^WARN commands wait for a program that applies them; start with --exec waiting=(\d)$/m;
     {
-      await using bridge = await run(box, cloud, ["--exec", "exec sleep 600", "--grace", "0"]);
+      await using bridge = await run(box, cloud);
       await issue(cloud, "a");
-      await bridge.output(/^\[PriceUpdate\] received → applying locally/m);
+      expect((await bridge.output(waits))[1]).toBe("1");
+      await issue(cloud, "b", "OpenTheTill");
+      await bridge.output(/^\[OpenTheTill\] received command_id=b sequence=2$/m);
+      await bridge.stop();
+      expect(bridge.stderr.match(new RegExp(waits, "gm"))).toHaveLength(1);
+      expect(bridge.stderr).not.toMatch(/applying|applied|parked command/);
+      expect(await states(cloud)).toEqual(["a received", "b received"]);
+    }
+    {
+      await using bridge = await run(box, cloud);
+      expect((await bridge.output(waits))[1]).toBe("2");
       await bridge.stop();
     }
-    await using bridge = await run(box, cloud);
-    await bridge.output(
-      /WARN commands wait for a program that applies them; start with --exec waiting=1/,
-    );
-    await issue(cloud, "b");
-    await bridge.output(/command_id=b/);
-    await bridge.stop();
     const file = box.folder.file("seen");
     await using again = await run(box, cloud, ["--exec", noting(file)]);
-    await again.output(/applied command_id=a/);
-    expect(notes(file)).toEqual(["a"]);
+    await again.output(/^\[PriceUpdate\] → applying locally command_id=a attempt=1$/m);
+    await again.output(/applied command_id=b/);
+    await again.stop();
+    expect(again.stderr).not.toContain("wait for a program");
+    expect(notes(file)).toEqual(["a", "b"]);
+    expect(await states(cloud)).toEqual(["a applied", "b applied"]);
+  });
+
+  test.each([
+    ["/no/such/program --fast", "--exec: there is no program /no/such/program"],
+    ["no-such-program-of-ours", "--exec: there is no program no-such-program-of-ours in PATH"],
+    ["/tmp", "--exec: /tmp is not a file"],
+    ["/etc/passwd", "--exec: /etc/passwd cannot be run\n  make it so: chmod +x /etc/passwd"],
+    ["if true", "the shell cannot read --exec: "],
+  ])("is not started with --exec '%s', and a sentence says why", async (program, message) => {
+    using box = shop();
+    const { code, stderr } = await brewctl(["store-sync", "run", "--exec", program], {
+      env: box.env,
+    });
+    expect(stderr).toContain(message);
+    expect(code).toBe(2);
+    expect(existsSync(box.buffer)).toBe(false);
   });
 
   test("is not ended by what a program writes, and shows it to who looks", async () => {

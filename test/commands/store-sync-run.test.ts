@@ -1,5 +1,6 @@
 /** `brewctl store-sync run`, the real program: a shop's day, and what it does when things go wrong. */
 
+import { once } from "node:events";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { DatabaseSync } from "node:sqlite";
 import { expect, test } from "vitest";
@@ -114,6 +115,7 @@ test("a till is told what is wrong with its event, and repeats what it likes", a
   expect(stream.stdout).toBe("recorded [Sale] id=b seq=2\nrecorded [Sale] id=c seq=3\n");
   expect(stream.stderr.split("\n").sort()).toEqual([
     "",
+    '  expected {"type": "Sale", "payload": {"total": 299}}',
     expect.stringMatching(/^brewctl: stdin:2: event ".*": type is empty$/),
     expect.stringMatching(/^brewctl: stdin:3: not JSON/),
     expect.stringMatching(/^brewctl: stdin:4: event "a" is recorded already, with another payload/),
@@ -401,11 +403,16 @@ test("kill -9 and a new start: nothing is lost or doubled, and a stale socket is
 test("a till hears which events have no answer, and that it may repeat them", async () => {
   using box = shop();
   const lost = new StatusError("UNAVAILABLE", "the bridge has died");
+  const second = { came: () => {} };
   await using bridge = await serveImplementations(
     implement(
       BridgeApi,
       {
-        async recordEvent() {
+        async recordEvent({ eventId }, { signal }) {
+          if (eventId === "waits") {
+            second.came();
+            await once(signal, "abort");
+          }
           throw lost;
         },
         async *recordEvents(events) {
@@ -417,6 +424,9 @@ test("a till hears which events have no answer, and that it may repeat them", as
             }
             if (eventId === "last") {
               return;
+            }
+            if (ids.length === 2) {
+              second.came();
             }
             if (ids.length === 3) {
               throw lost;
@@ -435,16 +445,42 @@ test("a till hears which events have no answer, and that it may repeat them", as
   const stream = await box.sync(`${at} --input -`, lines("a", "b", "c"));
   expect(stream.stdout).toBe("recorded [Sale] id=a seq=1\n");
   expect(stream.stderr).toBe(
-    "recorded 1 event\nbrewctl: UNAVAILABLE: the bridge has died\n" +
-      "  2 events have no answer and may or may not be recorded; record them again, under the same eventIds\n",
+    "recorded 1 event\n" +
+      "sent 3, 1 answered, 2 without an answer, which may or may not be recorded\n" +
+      "  record them again, from stdin:2 on; this is safe for lines that have an eventId\n" +
+      "brewctl: UNAVAILABLE: the bridge has died\n",
   );
   expect(stream.code).toBe(78);
   // One that says OK and owes an answer is no better.
   const early = await box.sync(`${at} --input -`, lines("a", "last"));
+  expect(early.stderr).toContain("sent 2, 1 answered, 1 without an answer");
   expect(early.stderr).toContain(
-    "brewctl: INTERNAL: the bridge ended the stream before it was over\n  1 event has no answer",
+    "brewctl: INTERNAL: the bridge ended the stream before it was over\n",
   );
   expect(early.code).toBe(77);
+  // Also where it is Ctrl+C that ends the waiting, and talk is not wanted.
+  await using waiting = start(["store-sync", ...at.split(" "), "--input", "-", "-q"], {
+    env: box.env,
+    openStdin: true,
+  });
+  const isSent = new Promise<void>((resolve) => {
+    second.came = resolve;
+  });
+  waiting.child.stdin?.write(lines("a", "b"));
+  await Promise.all([waiting.output(/^recorded \[Sale\] id=a seq=1$/m), isSent]);
+  waiting.child.kill("SIGINT");
+  expect((await waiting.ended).stderr).toMatch(
+    /^recorded 1 event\nsent 2, 1 answered, 1 without an answer, .*\n {2}record them again, from stdin:2 on/,
+  );
+  await using alone = start(
+    ["store-sync", ...at.split(" "), "--type", "Sale", "--event-id", "waits", "-q"],
+    { env: box.env },
+  );
+  await new Promise<void>((resolve) => {
+    second.came = resolve;
+  });
+  alone.child.kill("SIGINT");
+  expect((await alone.ended).stderr).toMatch(/^brewctl: event waits has no answer and may or may/);
   // An id that we have made up must be told, or it could not be used again.
   const single = await box.sync(`${at} --type Sale`);
   expect(single.stderr).toMatch(

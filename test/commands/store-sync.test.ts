@@ -87,6 +87,7 @@ test.each(["stdin", "file"])("bad lines of %s are named, and cost no other", asy
   const said = stderr.trimEnd().split("\n");
   expect(said.pop()).toBe("recorded 2 events, 6 refused");
   expect(said.sort()).toEqual([
+    '  expected {"type": "Sale", "payload": {"total": 299}}',
     expect.stringContaining(`${name}:2: not JSON`),
     expect.stringMatching(new RegExp(`${name}:3: event ".*": type is empty`)),
     expect.stringContaining(`${name}:4: event "b": timestamp is 253402300800000; expected`),
@@ -95,6 +96,135 @@ test.each(["stdin", "file"])("bad lines of %s are named, and cost no other", asy
     expect.stringContaining(`${name}:8: event "a" is recorded already, with another payload`),
   ]);
   expect(code).toBe(2);
+});
+
+test("a disk that fails in the middle of an input: what was recorded is said, and where to go on", async () => {
+  using box = shop();
+  // A limit on the size of files stands in for a full disk. Node's compile cache must not meet it.
+  await using till = start("store-sync record --store store-01 --input - -q".split(" "), {
+    env: { ...box.env, XDG_CACHE_HOME: box.folder.file("cache") },
+    openStdin: true,
+    under: ["sh", "-c", 'ulimit -f 1536; exec "$@"', "sh"],
+  });
+  till.child.stdin?.write('{"type":"Sale","eventId":"a"}\n\n{"type":"Sale","eventId":"b"}\n');
+  await till.output(/^recorded \[Sale\] id=b seq=2$/m);
+  const large = JSON.stringify({ type: "Sale", payload: "x".repeat(1024 * 1024) });
+  till.child.stdin?.write(`${large}\n`);
+  const { stderr, code } = await till.ended;
+  expect(stderr).toMatch(
+    /^recorded 2 events, the last one of stdin:3\nbrewctl: UNAVAILABLE: .*\n {2}the lines up to stdin:3 are done and none after it is recorded; /,
+  );
+  expect(stderr).not.toContain("nothing was");
+  expect(code).toBe(78);
+  const kept = await box.sync("events -o ndjson");
+  expect(objects(kept.stdout).map(({ eventId }) => eventId)).toEqual(["a", "b"]);
+});
+
+test("payloads are kept as they stand in the line", async () => {
+  using box = shop();
+  const payloads = [
+    '{"receiptId":9007199254740993}',
+    '{ "total" : 1.10,"qty":3.0 }',
+    '{"x":1e400}',
+    '{"lines":{"10":"milk","9":"tea","a":[1 ,{"payload":"}]\\""}]}}',
+    '{"a":1,"a":2}',
+    "-0",
+    "null",
+    "[]",
+    '"\\u00e9 \\"payload\\":1"',
+  ];
+  const lines = payloads.map((payload, i) =>
+    `{"x\\u0074":"${i}", "payload" : ${payload} ,"type":"Sale"}`.replace(
+      '"x\\u0074":"',
+      '"event\\u0049d":"',
+    ),
+  );
+  const recorded = await box.sync("record --store store-01 --input -", lines.join("\n"));
+  expect(recorded.stderr).toBe("recorded 9 events\n");
+  const expected = payloads.map((text) => (text.startsWith('"') ? JSON.parse(text) : text));
+  const printed = await box.sync("events -o ndjson");
+  expect(objects(printed.stdout).map(({ payload }) => payload)).toEqual(expected);
+  // What it prints is read again without a change, and so on for ever.
+  await box.sync("record --store store-02 --input -", printed.stdout);
+  const again = await box.sync("events --store store-02 -o ndjson");
+  expect(objects(again.stdout).map(({ payload }) => payload)).toEqual(expected);
+});
+
+test("a line that is not UTF-8 is named and costs no other, here and at a bridge", async () => {
+  using box = shop();
+  const input = Buffer.concat([
+    Buffer.from('{"type":"Sale","eventId":"a"}\n{"type":"Sale","payload":"caf'),
+    Buffer.of(0xe9),
+    Buffer.from('"}\n{"type":"Sale","eventId":"b"}\n'),
+  ]);
+  const here = await box.sync("record --store store-01 --input -", input);
+  expect(here.stderr).toBe("brewctl: stdin:2: not valid UTF-8\nrecorded 2 events, 1 refused\n");
+  expect(here.code).toBe(2);
+  await using bridge = start(
+    [
+      "store-sync",
+      "run",
+      "--store",
+      "store-02",
+      "--listen",
+      "127.0.0.1:0",
+      "--addr",
+      "127.0.0.1:1",
+    ],
+    { env: box.env },
+  );
+  const [, at] = await bridge.output(/listen=(\S+)/);
+  const there = await box.sync(`record --bridge ${at} --input -`, input);
+  expect(there.stdout).toMatch(/ id=a seq=1\n.* id=b seq=2\n$/);
+  expect(there.stderr).toBe(here.stderr);
+  expect(there.code).toBe(2);
+});
+
+test("a time that does not exist, has no zone or is in seconds is refused", async () => {
+  using box = shop();
+  const seconds = Math.floor(Date.now() / 1000);
+  for (const [text, complaint] of [
+    ["2027-02-29T12:00:00Z", "there is no day 2027-02-29; expected Unix milliseconds, or"],
+    ["2026-01-02T03:04:05", "expected Unix milliseconds, or a time with its zone"],
+    [String(seconds), `${seconds} are seconds; expected milliseconds, which are ${seconds}000`],
+  ]) {
+    const flag = await box.sync(`record --store store-01 --type Sale --timestamp ${text}`);
+    expect(flag.stderr).toContain(`brewctl: --timestamp ${text}: ${complaint}`);
+    expect(flag.code).toBe(2);
+    const line = JSON.stringify({ type: "Sale", timestamp: text });
+    const lined = await box.sync("record --store store-01 --input -", line);
+    expect(lined.stderr).toContain(`brewctl: stdin:1: timestamp: ${complaint}`);
+    expect(lined.code).toBe(2);
+  }
+  const right = await box.sync(
+    "record --store store-01 --type Sale --timestamp 2026-01-02T03:04:05.5+01:00 -o ndjson",
+  );
+  expect(objects(right.stdout)).toMatchObject([{ timestamp: "1767319445500" }]);
+});
+
+test("a flush that ends too early says what is left, also when no talk is wanted", async () => {
+  using box = shop();
+  await box.sync("record --store store-01 --type Sale");
+  const { stderr, code } = await box.sync("flush --addr 127.0.0.1:1 --deadline 100ms -q");
+  expect(stderr).toBe("--deadline 100ms: 1 pending\n");
+  expect(code).toBe(5);
+});
+
+test("a list that is empty says so to a person, and to nobody else", async () => {
+  using box = shop();
+  await box.sync("record --store store-01 --type Sale");
+  const saying = async (line: string) => {
+    const { stdout, stderr, code } = await box.sync(line);
+    expect({ stdout, code }).toEqual({ stdout: "", code: 0 });
+    return stderr;
+  };
+  expect(await saying("events --state parked")).toBe("no parked events\n");
+  expect(await saying("commands")).toBe("no commands\n");
+  expect(await saying("commands --state applied")).toBe("no applied commands\n");
+  expect(await saying("commands -q")).toBe("");
+  expect(await saying("events --state parked -o ndjson")).toBe("");
+  const one = await box.sync("events");
+  expect(one.stderr).toBe("");
 });
 
 test("what events prints, record of another store takes", async () => {
@@ -160,7 +290,7 @@ test("a file of a newer brewctl is refused, and stays as it is", async () => {
   sqlite.close();
   const before = readFileSync(box.buffer);
   const { stderr, code } = await box.sync("record --type Sale");
-  expect(stderr).toContain("was written by a newer brewctl (schema 99, this one knows 2)");
+  expect(stderr).toContain("was written by a newer brewctl (schema 99, this one knows 3)");
   expect(code).toBe(73);
   expect(readFileSync(box.buffer).equals(before)).toBe(true);
 });

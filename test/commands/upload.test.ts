@@ -191,6 +191,17 @@ describe("verdicts", () => {
     expect(code).toBe(68);
   });
 
+  test("what was sent and has no summary is said, also when no talk is wanted", async () => {
+    await using own = await serve();
+    await using client = start(["upload", "--addr", own.addr, "-n", "3", "--pause", "10m", "-q"]);
+    await client.output(/^sent #0/m);
+    own.child.kill("SIGKILL");
+    const { stderr } = await client.ended;
+    expect(stderr).toMatch(
+      /^no summary came: the server may or may not have taken the record; look there before sending again\nbrewctl: UNAVAILABLE/,
+    );
+  });
+
   test("a server that is killed is a lost network", async () => {
     await using own = await serve();
     await using client = start(["upload", "--addr", own.addr, "--pause", "10m"]);

@@ -3,6 +3,7 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { brewctl, root } from "../support/brewctl.ts";
+import { tempFolder } from "../support/temp.ts";
 
 const { version } = JSON.parse(readFileSync(`${root}package.json`, "utf8"));
 const commands = ["serve", "subscribe", "upload", "chat", "store-sync", "head-office", "demo"];
@@ -98,11 +99,51 @@ describe("help", () => {
     expect(code).toBe(2);
   });
 
-  test.each(["--version", "-V", "-version"])("%s is that of the package", async (flag) => {
-    const { stdout, stderr, code } = await brewctl([flag]);
-    expect(stdout).toBe(`${version}\n`);
-    expect(stderr).toBe("");
-    expect(code).toBe(0);
+  test.each([
+    ["store-sync help record", "help store-sync record"],
+    ["head-office help", "help head-office"],
+    ["chat help", "help chat"],
+  ])("%s is the same as %s", async (words, usual) => {
+    const [other, same] = await Promise.all([words, usual].map((line) => brewctl(line.split(" "))));
+    expect(other).toEqual(same);
+    expect(other?.code).toBe(0);
+  });
+
+  test.each(["--version", "-V", "-version", "-v", "version"])(
+    "%s is that of the package",
+    async (flag) => {
+      const { stdout, stderr, code } = await brewctl([flag]);
+      expect(stdout).toBe(`${version}\n`);
+      expect(stderr).toBe("");
+      expect(code).toBe(0);
+    },
+  );
+});
+
+describe("the environment", () => {
+  test("control characters of a value are spelled out, in errors and in what is printed", async () => {
+    const env = { BREWCTL_ADDR: "localhost:50052\r\n\x1b[2J" };
+    const { stderr, code } = await brewctl(["subscribe"], { env });
+    expect(stderr).toMatch(
+      /^brewctl: .* 'localhost:50052\\u000d\\u000a\\u001b\[2J' from env 'BREWCTL_ADDR' is invalid\. .*\nsee: /,
+    );
+    expect(code).toBe(2);
+    using folder = tempFolder();
+    const named = { XDG_STATE_HOME: folder.file("\x1b[2Jstate"), BREWCTL_STORE: "s1" };
+    await brewctl(["store-sync", "record", "--type", "Sale"], { env: named });
+    const status = await brewctl(["store-sync", "status"], { env: named });
+    expect(status.stdout).toContain("\\u001b[2Jstate/brewctl/stores/s1/buffer.db");
+    expect(status.stdout).not.toContain("\x1b");
+    const missing = await brewctl(["store-sync", "status", "--buffer", "\x1b[2J"], { env: named });
+    expect(missing.stderr).toContain("brewctl: --buffer \\u001b[2J: no such file");
+  });
+
+  test("NO_COLOR and FORCE_COLOR together are no reason for a warning of Node", async () => {
+    const env = { NO_COLOR: "1", FORCE_COLOR: "1", XDG_STATE_HOME: "/nonexistent" };
+    for (const line of ["store-sync status --store none", "help", "subscribe --nonsense"]) {
+      const { stderr } = await brewctl(line.split(" "), { env });
+      expect(stderr).not.toContain("Warning");
+    }
   });
 });
 
@@ -246,7 +287,10 @@ describe("a bad value is named with what was expected, before anything is sent",
     ["head-office command --type t --store=", "expected something"],
     ["head-office stores --store=", "expected something"],
     ["head-office stores --watch --check", "--check looks once, and --watch never ends"],
-    ["head-office commands --state lost", "Allowed choices are queued, received, applied, parked"],
+    [
+      "head-office commands --state lost",
+      "Allowed choices are queued, received, applied, parked, cancelled",
+    ],
     ["head-office events --reconnect=0", "expected a whole number from 1"],
     ["head-office events --expect 3", "--expect and --within go together"],
     ["serve --fault-nack 1.5", "expected a share from 0 to 1"],

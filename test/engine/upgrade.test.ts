@@ -2,6 +2,7 @@
 
 import { DatabaseSync } from "node:sqlite";
 import { expect, test } from "vitest";
+import { checksumOf, messageChecksum } from "../../src/event-checksum.ts";
 import { openLedger, sale } from "../support/open-ledger.ts";
 import { never } from "../support/start-server.ts";
 import { tempFolder } from "../support/temp.ts";
@@ -14,7 +15,7 @@ test("a ledger of version 1 keeps its events, numbers and queues, and goes on", 
   expect(versionOf(path)).toBe(1);
   using cloud = openLedger(folder.path);
   const { ledger, dispatch } = cloud;
-  expect(versionOf(path)).toBe(3);
+  expect(versionOf(path)).toBe(4);
   expect(ledger.id).toBe("ledger-1");
   expect(ledger.events({ after: 0, limit: 9 })).toMatchObject([
     { eventId: "sale-1", seq: 1, timestamp: 1001, receivedAt: 2001 },
@@ -43,6 +44,29 @@ test("a ledger of version 1 keeps its events, numbers and queues, and goes on", 
   expect(await dispatch.issue(["store-01"], issue, { signal: never })).toMatchObject([
     { sequence: 2 },
   ]);
+});
+
+test("events of version 3 have no checksum and are known all the same, and new ones have one", () => {
+  using folder = tempFolder();
+  const path = folder.file("ledger.db");
+  {
+    using cloud = openLedger(folder.path);
+    cloud.ledger.take([sale(1)]);
+  }
+  const sqlite = new DatabaseSync(path);
+  sqlite.exec("ALTER TABLE events DROP COLUMN checksum; PRAGMA user_version = 3");
+  sqlite.close();
+  using cloud = openLedger(folder.path);
+  expect(versionOf(path)).toBe(4);
+  const outcomes = cloud.ledger.take([sale(1), sale(1, { payload: "another" }), sale(2)]);
+  expect(outcomes).toMatchObject([
+    { kind: "duplicate" },
+    { kind: "refused", code: "conflict" },
+    { kind: "accepted" },
+  ]);
+  const [old, young] = cloud.ledger.events({ after: 0, limit: 9 });
+  expect(old).not.toHaveProperty("messageChecksum");
+  expect(young?.messageChecksum).toBe(messageChecksum(checksumOf(sale(2)), sale(2)));
 });
 
 test("a command that version 2 kept once for each store is kept once, and others by themselves", async () => {

@@ -8,6 +8,7 @@ import { type Address, formatAddress } from "../../src/address.ts";
 import { type Appended, type NewEvent, Outbox } from "../../src/bridge/outbox.ts";
 import { type Clock, systemClock } from "../../src/clock.ts";
 import { StatusError, statusCodes } from "../../src/errors.ts";
+import { checksumOf } from "../../src/event-checksum.ts";
 import {
   Health,
   HealthCheckResponse_ServingStatus,
@@ -195,6 +196,31 @@ describe("RecordEvent", () => {
     expect(first).toBeGreaterThanOrEqual(before);
     expect(await record(tills.till(), event)).toMatchObject({ duplicate: true, seq: 1n });
     expect(tills.outbox.event("till-1-1")?.timestamp).toBe(first);
+  });
+
+  test("an event that was changed on the way is UNAVAILABLE, and is taken when it comes again", async () => {
+    await using tills = await serveTills();
+    const { timestamp: _, ...untimed } = sale(2);
+    for (const [event, timestamp] of [
+      [sale(1), 1],
+      [untimed, undefined],
+    ] as const) {
+      const checksum = checksumOf({ ...event, timestamp });
+      for (const changes of [
+        { payload: "{}" },
+        { type: "Tale" },
+        { eventId: "e" },
+        { timestamp: 7n },
+      ]) {
+        const error = await failure(record(tills.till(), { ...event, checksum, ...changes }));
+        expect(error).toMatchObject({
+          code: "UNAVAILABLE",
+          message: expect.stringMatching(/^the event does not have its checksum/),
+        });
+      }
+      await record(tills.till(), { ...event, checksum });
+    }
+    expect(tills.ids()).toEqual(["till-1-1", "till-1-2"]);
   });
 
   test("an event of 1970, and the last one of 9999, are no event of now", async () => {
@@ -572,7 +598,7 @@ describe("a call", () => {
 
   test("ends with the till's deadline, and what was answered is recorded", async () => {
     await using tills = await serveTills();
-    const deadline = Date.now() + enoughMs;
+    const deadline = performance.now() + enoughMs;
     const { messages, error } = await collect(
       tills.till().recordEvents(thenWait([sale(1)], silence()), { signal: never, deadline }),
     );

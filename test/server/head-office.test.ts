@@ -3,6 +3,7 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
 import { systemClock } from "../../src/clock.ts";
+import { checksumOf, messageChecksum } from "../../src/event-checksum.ts";
 import { CommandState, type ListStoresResponse } from "../../src/gen/sync/v1/head_office_pb.ts";
 import { knowStores, noon, openLedger, sale } from "../support/open-ledger.ts";
 import { serveCloud, type TestCloud } from "../support/serve-cloud.ts";
@@ -165,6 +166,8 @@ describe("ListStores", () => {
           currentGaps: 0n,
           seen: 0n,
           conflicts: 0n,
+          openConflicts: 0n,
+          isForgotten: false,
           clockOffsetMs: 2_000n,
           epoch: "aa",
           epochs: 0,
@@ -396,6 +399,10 @@ describe("ListEvents", () => {
         ...{ position: 1n, storeId, eventId: "sale-7", type: "Sale", payload: "7", seq: 7n },
         ...{ epoch: "epoch of store-01", timestamp: BigInt(noon) },
         receivedAt: BigInt(noon + 5000),
+        checksum: messageChecksum(
+          checksumOf({ eventId: "sale-7", type: "Sale", payload: "7", timestamp: noon }),
+          { storeId, epoch: "epoch of store-01", seq: 7 },
+        ),
       },
     ]);
   });

@@ -7,9 +7,11 @@
  *     make soak ARGS="campaigns --seed 42 --runs 1"  one run again
  *     make soak ARGS="long-life --events 100000"
  *     make soak ARGS="attacks --attack idle-tills --rounds 1"
+ *     make soak ARGS="power-cuts --runs 1000"
+ *     make soak ARGS="links --link far"
  *     make fuzz ARGS="--seed 42 --runs 1"            one call of the fuzzer again
  *
- * The parts: stampede.ts, campaign.ts, long-life.ts, attacks.ts, fuzz.ts. What goes wrong is chosen by
+ * The parts: stampede.ts, campaign.ts, long-life.ts, attacks.ts, power-cuts.ts, fuzz.ts, links.ts. What goes wrong is chosen by
  * the seed, which is printed first. Ends with 1 when anything was not as it should be, and says how to
  * have it again.
  */
@@ -19,7 +21,9 @@ import { attacks as allAttacks } from "../support/attacks/index.ts";
 import { attacks, together } from "./attacks.ts";
 import { campaigns } from "./campaign.ts";
 import { fuzz } from "./fuzz.ts";
+import { drainOver, linkRuns } from "./links.ts";
 import { longLife } from "./long-life.ts";
+import { cutKinds, powerCuts } from "./power-cuts.ts";
 import { stampede, stampedeOf } from "./stampede.ts";
 
 const parts = {
@@ -27,7 +31,9 @@ const parts = {
   campaigns: runCampaigns,
   "long-life": runLongLife,
   attacks: runAttacks,
+  "power-cuts": runPowerCuts,
   fuzz: runFuzz,
+  links: runLinks,
 };
 type Part = keyof typeof parts;
 const isPart = (name: string): name is Part => Object.hasOwn(parts, name);
@@ -35,7 +41,7 @@ const isPart = (name: string): name is Part => Object.hasOwn(parts, name);
 const numbers = ["seed", "stores", "events", "runs", "rounds", "seconds"] as const;
 type Name = (typeof numbers)[number];
 
-const { names, given, attack } = readArgs();
+const { names, given, attack, link } = readArgs();
 const seed = given.seed ?? Math.floor(Math.random() * 1_000_000);
 const megabytes = (bytes: number) => `${Math.round(bytes / 1024 / 1024)} MB`;
 
@@ -103,9 +109,39 @@ async function runAttacks(): Promise<void> {
   await attacks({ name: attack, rounds: given.rounds ?? 3, say: console.log });
 }
 
+async function runPowerCuts(): Promise<void> {
+  const { runs = 10_000 } = given;
+  for (const kind of cutKinds) {
+    const each = { kind, seed, runs: Math.ceil(runs / cutKinds.length), batches: 60 };
+    const result = await powerCuts(each);
+    const { cuts, operations, promised, lost, broken, example } = result;
+    console.log(
+      `${kind}: ${cuts} cuts in ${operations} operations, ${promised} events promised, ${lost} lost, ${broken} files did not open`,
+    );
+    if (example !== undefined) {
+      throw new Error(example);
+    }
+    const control = await powerCuts({ ...each, runs: 50, ignoresSyncs: true });
+    console.log(`${kind}, a disk that ignores syncs: ${control.lost} of ${control.promised} lost`);
+    if (control.lost === 0) {
+      throw new Error("too tame: a disk that ignores syncs loses nothing");
+    }
+  }
+}
+
 async function runFuzz(): Promise<void> {
   const { runs, seconds = 300 } = given;
   await fuzz({ seed, runs, seconds, say: console.log });
+}
+
+async function runLinks(): Promise<void> {
+  for (const run of linkRuns.filter(({ name }) => link === undefined || name === link)) {
+    const { name, seconds, idealSeconds, limitSeconds, duplicates, losses } = await drainOver(run);
+    const ideal = idealSeconds > 0 ? `, ideal ${idealSeconds.toFixed(1)} s` : "";
+    console.log(
+      `${name}: ${seconds.toFixed(1)} s of ${limitSeconds.toFixed(0)} s${ideal}, ${duplicates} duplicates, ${losses} losses`,
+    );
+  }
 }
 
 /** The arguments that have the same again. */
@@ -123,12 +159,13 @@ function readArgs(): {
   names: readonly Part[];
   given: Partial<Record<Name, number>>;
   attack: string | undefined;
+  link: string | undefined;
 } {
   try {
     const { values, positionals } = parseArgs({
       allowPositionals: true,
       options: Object.fromEntries(
-        [...numbers, "attack"].map((name) => [name, { type: "string" as const }]),
+        [...numbers, "attack", "link"].map((name) => [name, { type: "string" as const }]),
       ),
     });
     const given: Partial<Record<Name, number>> = {};
@@ -146,14 +183,25 @@ function readArgs(): {
     if (unknown !== undefined) {
       throw new Error(`no part ${unknown}`);
     }
-    const { attack } = values;
+    const { attack, link } = values;
+    if (link !== undefined && linkRuns.every(({ name }) => name !== link)) {
+      throw new Error(`no link ${link}; there are: ${linkRuns.map(({ name }) => name).join(", ")}`);
+    }
     if (attack !== undefined && attack !== together && !Object.hasOwn(allAttacks, attack)) {
       throw new Error(`no attack ${attack}; there are: ${Object.keys(allAttacks).join(", ")}`);
     }
-    return { names: names.length > 0 ? names : (Object.keys(parts) as Part[]), given, attack };
+    return {
+      names: names.length > 0 ? names : (Object.keys(parts) as Part[]),
+      given,
+      attack,
+      link,
+    };
   } catch (error) {
     console.error((error as Error).message);
-    const options = [...numbers.map((name) => `[--${name} N]`), "[--attack NAME]"].join(" ");
+    const options = [
+      ...numbers.map((name) => `[--${name} N]`),
+      "[--attack NAME] [--link NAME]",
+    ].join(" ");
     console.error(`usage: make soak ARGS="[${Object.keys(parts).join(" ")}] ${options}"`);
     process.exit(2);
   }

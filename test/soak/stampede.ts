@@ -367,8 +367,8 @@ function expectRough(result: StampedeResult, { stores, events, daemons, faults }
   const { kills, reconnects, duplicates, tillsLost, tillsRepeated, peakMemory } = result;
   const planned = faults["cloud killed"] + faults["fleet killed"] + faults["daemon killed"];
   equal(kills, planned);
-  ok(reconnects >= stores / 10, `too tame: ${reconnects} reconnects`);
-  // Which chance decides in a small run: it may have none.
+  // Chance decides these in a small run, which may have none.
+  ok(reconnects >= Math.floor(stores / 40), `too tame: ${reconnects} reconnects`);
   ok(duplicates >= Math.floor((stores * events) / 2000), `too tame: ${duplicates} duplicates`);
   ok(tillsLost >= daemons / 2, `too tame: tills lost their bridges ${tillsLost} times`);
   ok(tillsRepeated >= Math.floor(daemons / 4), `too tame: tills repeated ${tillsRepeated} events`);

@@ -17,6 +17,9 @@ export interface OnTerminal extends AsyncDisposable {
 
 export const ctrlC = "\x03";
 export const ctrlD = "\x04";
+/** What pauses a terminal's output, and what resumes it. */
+export const ctrlS = "\x13";
+export const ctrlQ = "\x11";
 
 /** Runs `brewctl` itself. */
 export function onTerminal(args: readonly string[], env: Record<string, string> = {}): OnTerminal {

@@ -5,6 +5,8 @@ import type { Clock } from "../../src/clock.ts";
 export interface TestClock extends Clock {
   /** Moves time on, waking who is due in order; lets them run in between. */
   advance(ms: number): Promise<void>;
+  /** Sets the wall clock forward, or back, by so many milliseconds. No wait notices. */
+  jump(ms: number): void;
   /** What becomes of a promise that waits for nothing but its turn, on a clock that stands still. */
   settled<T>(promise: Promise<T>): Promise<T>;
   /** Resolves when somebody waits for a time still to come. */
@@ -15,6 +17,7 @@ const turn = () => new Promise<void>((resolve) => setImmediate(resolve));
 
 export function testClock(startMs = Date.UTC(2026, 0, 2, 3, 4, 5)): TestClock {
   let now = 0;
+  let jumped = 0;
   const sleepers = new Set<{ due: number; wake: () => void }>();
   const advance: TestClock["advance"] = async (ms) => {
     const until = now + ms;
@@ -31,7 +34,7 @@ export function testClock(startMs = Date.UTC(2026, 0, 2, 3, 4, 5)): TestClock {
     await turn();
   };
   return {
-    now: () => startMs + now,
+    now: () => startMs + now + jumped,
     monotonic: () => now,
     sleep: (ms, { signal }) =>
       new Promise((resolve, reject) => {
@@ -52,6 +55,9 @@ export function testClock(startMs = Date.UTC(2026, 0, 2, 3, 4, 5)): TestClock {
         sleepers.add(sleeper);
       }),
     advance,
+    jump(ms) {
+      jumped += ms;
+    },
     async settled(promise) {
       let isSettled = false;
       const settle = () => {

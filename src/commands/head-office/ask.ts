@@ -15,7 +15,7 @@ export async function ask(
   question: (client: Client<typeof HeadOffice>, call: CallOptions) => Promise<Exit>,
 ): Promise<Exit> {
   const signal = AbortSignal.any([interrupted, terminal.outputLost]);
-  const deadline = flags.deadline === undefined ? undefined : clock.now() + flags.deadline;
+  const deadline = flags.deadline === undefined ? undefined : clock.monotonic() + flags.deadline;
   const connection = dial(flags.addr);
   try {
     await connection.ready({ signal, waitMs: flags.waitReady, deadline });

@@ -74,12 +74,13 @@ export async function run(flags: CommandFlags, context: CommandContext): Promise
     }
     for (const { storeId, isKnown } of response.queued) {
       if (!isKnown) {
-        terminal.say(`the cloud has never heard of ${plain(storeId)}; is that a typing error?`);
+        const undo = `brewctl head-office cancel ${plain(response.commandId)} --store ${plain(storeId)}`;
+        terminal.say(`the cloud has never heard of ${plain(storeId)}; if it is mistyped: ${undo}`);
       }
     }
     if (!commandTypes.includes(type)) {
       terminal.say(
-        `a store knows ${commandTypes.join(", ")}; without a program (run --exec) it parks ${plain(type)}`,
+        `store-sync watch knows ${commandTypes.join(", ")} and parks ${plain(type)}; a program (run --exec) gets it`,
       );
     }
     return 0;

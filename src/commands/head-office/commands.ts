@@ -24,6 +24,7 @@ const states = {
   received: { wire: CommandState.RECEIVED, colour: "cyan" },
   applied: { wire: CommandState.APPLIED, colour: "green" },
   parked: { wire: CommandState.PARKED, colour: "red" },
+  cancelled: { wire: CommandState.CANCELLED, colour: "dim" },
 } as const;
 
 export interface CommandsFlags extends ClientFlags {
@@ -50,7 +51,8 @@ queued    the store has not said that it has it
 received  it is on the store's disk
 applied   the store is done with it
 parked    the store could not apply it, and went on with the next one; of a store that has parked
-          more than 20, the last 20 are known, and the ones before count as applied`;
+          more than 20, the last 20 are known, and the ones before count as applied
+cancelled it was withdrawn before it was sent; the store never gets it`;
 
 export async function run(flags: CommandsFlags, context: CommandContext): Promise<Exit> {
   const { terminal } = context;

@@ -7,6 +7,7 @@
 
 import { Command } from "commander";
 import { StatusError } from "../../errors.ts";
+import { checksumOf, messageChecksum } from "../../event-checksum.ts";
 import {
   HeadOffice,
   type ListEventsResponse,
@@ -103,6 +104,7 @@ export async function run(flags: EventsFlags, context: CommandContext): Promise<
       });
       try {
         for await (const event of events) {
+          checkIntact(event);
           await terminal.print(
             output === "ndjson"
               ? ndjson(ListEventsResponseSchema, event)
@@ -125,6 +127,31 @@ export async function run(flags: EventsFlags, context: CommandContext): Promise<
       return { why: "end of the ledger" };
     },
   });
+}
+
+/** Throws DATA_LOSS for an event that is not as its store has recorded it. */
+function checkIntact({
+  position,
+  storeId,
+  epoch,
+  seq,
+  timestamp,
+  checksum,
+  ...event
+}: ListEventsResponse): void {
+  const own = checksumOf({ ...event, timestamp: Number(timestamp) });
+  if (
+    checksum !== undefined &&
+    checksum !== messageChecksum(own, { storeId, epoch, seq: Number(seq) })
+  ) {
+    throw new StatusError(
+      "DATA_LOSS",
+      `event ${JSON.stringify(event.eventId)} of store ${plain(storeId)} at position ${position} does not have its checksum: it was changed on the ledger's disk or on the way here`,
+      {
+        hint: `list it again; if it stays so, its store can send it again with store-sync replay; to leave it out: --after ${position}`,
+      },
+    );
+  }
 }
 
 /** To go on behind a position of another ledger would leave out events without a word. */

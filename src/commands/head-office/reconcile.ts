@@ -21,7 +21,7 @@ import { isTaken, replaceFile } from "../../private-file.ts";
 import type { Exit } from "../../shutdown.ts";
 import { version } from "../../version.ts";
 import type { CommandContext } from "../client-call.ts";
-import { type ClientFlags, nonEmpty, withClientFlags } from "../flags.ts";
+import { type ClientFlags, filePath, nonEmpty, withClientFlags } from "../flags.ts";
 import { openBuffer } from "../store-sync/buffer.ts";
 import { leftExit } from "../store-sync/link-talk.ts";
 import { ask } from "./ask.ts";
@@ -51,9 +51,9 @@ export const command = withClientFlags(
     .option(
       "--buffer <file>",
       "the store's buffer, if it is at hand: the store is not asked",
-      nonEmpty,
+      filePath,
     )
-    .option("--receipt <file>", "keep the result as a file, to be filed", nonEmpty)
+    .option("--receipt <file>", "keep the result as a file, to be filed", filePath)
     .option("--force", "write over the file of --receipt"),
 );
 

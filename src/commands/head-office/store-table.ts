@@ -1,12 +1,13 @@
 /**
- * The stores as a table: as wide as its content, and no wider than the terminal. Where it is too
- * narrow, columns go: first those that have nothing to tell, then the less important ones. Where it
- * is too low, stores go, and those that need somebody come first.
+ * The stores as a table, the worst first: as wide as its content, and no wider than the terminal. Where
+ * it is too narrow, columns go: first those that have nothing to tell, then the less important ones. What
+ * the columns of numbers would tell is also in the column why, which is among the last to go. Where the
+ * terminal is too low, the last stores go.
  *
- *     store     link        depth  oldest  parked  commands
- *     store-01  up              0       -       0       3/3
- *     store-02  dark 12 m      40    14 m       2       1/3
+ *     store     link       why                     depth  oldest  commands
+ *     store-02  dark 12 m  alarm, 2 events parked     40    14 m       1/3
  *       ! the buffer was damaged: 3 events could be saved
+ *     store-01  up         -                           0       -       3/3
  */
 
 import type { ChalkInstance } from "chalk";
@@ -29,6 +30,8 @@ export interface TableOptions {
   readonly colours: ChalkInstance;
   /** As `cameAt`. */
   readonly now: number;
+  /** The cloud cannot be asked now, so nobody knows which stores are up. */
+  readonly isOld?: boolean;
 }
 
 type Colour = "green" | "yellow" | "red" | "dim";
@@ -43,7 +46,9 @@ interface Column {
   /** Which goes first where there is no room; those without stay. */
   readonly goes?: number;
   readonly isText?: boolean;
-  readonly cell: (state: ListStoresResponse, cloudNow: number) => Cell;
+  /** It is left out, however wide the terminal is, if it has nothing to tell. */
+  readonly isOptional?: boolean;
+  readonly cell: (state: ListStoresResponse, cloudNow: number, isOld: boolean) => Cell;
   /** Whether it has anything to tell of this store. */
   readonly tells: (state: ListStoresResponse) => boolean;
 }
@@ -67,52 +72,60 @@ const columns: readonly Column[] = [
   {
     title: "link",
     isText: true,
-    cell: (state, now) => ({
-      text: linkOf(state, now),
-      colour: state.isConnected ? "green" : "red",
-    }),
+    cell: (state, now, isOld) =>
+      isOld && state.isConnected
+        ? { text: "was up", colour: "dim" }
+        : { text: linkOf(state, now), colour: state.isConnected ? "green" : "red" },
     tells: always,
+  },
+  {
+    title: "why",
+    goes: 8,
+    isText: true,
+    isOptional: true,
+    cell: (state) => ({ text: reasonsOf(state).join(", ") || "-", colour: "red" }),
+    tells: (state) => reasonsOf(state).length > 0,
   },
   { title: "depth", cell: ({ depth }) => count(depth, "yellow"), tells: always },
   {
     title: "oldest",
-    goes: 6,
+    goes: 7,
     cell: (state, now) => ({ text: oldestOf(state, now), colour: "yellow" }),
     tells: ({ oldestUnacked }) => oldestUnacked > 0n,
   },
   {
     title: "parked",
-    goes: 7,
+    goes: 3,
     cell: ({ parked }) => count(parked, "red"),
     tells: ({ parked }) => parked > 0n,
   },
   {
     title: "gaps",
-    goes: 4,
+    goes: 1,
     cell: ({ gaps }) => count(gaps, "red"),
     tells: ({ gaps }) => gaps > 0n,
   },
   {
     title: "conflicts",
-    goes: 5,
+    goes: 2,
     cell: ({ conflicts }) => count(conflicts, "red"),
     tells: ({ conflicts }) => conflicts > 0n,
   },
   {
     title: "clock",
-    goes: 2,
+    goes: 5,
     cell: (state) => ({ text: clockOf(state), colour: isFarOff(state) ? "yellow" : undefined }),
     tells: isFarOff,
   },
   {
     title: "commands",
-    goes: 3,
+    goes: 6,
     cell: (state) => ({ text: commandsOf(state), colour: colourOfCommands(state) }),
     tells: ({ queuedSequence, commandsParked }) => queuedSequence > 0n || commandsParked > 0n,
   },
   {
     title: "reported",
-    goes: 1,
+    goes: 4,
     cell: (state, now) => ({ text: reportedOf(state, now), colour: "dim" }),
     tells: ({ reportedAt }) => reportedAt > 0n,
   },
@@ -120,20 +133,21 @@ const columns: readonly Column[] = [
 
 const gap = "  ";
 const fewestStoreColumns = 8;
+const fewestWhyColumns = 12;
 
 /** A clock that is further off is worth a look, in milliseconds. */
 const clockTolerance = 60_000n;
 
 export function drawStores(stores: readonly SeenStore[], options: TableOptions): string[] {
-  const { rows, colours, now, isUnicode } = options;
-  const sorted = stores.toSorted((a, b) => compare(a.state.storeId, b.state.storeId));
-  // All of them if they fit, with all that they say; else the worst, as many as there is room for.
+  const { rows, colours, now, isUnicode, isOld = false } = options;
+  const sorted = stores.toSorted(worstFirst);
+  // All of them if they fit, with all that they say; else as many as there is room for.
   const alarms = stores.reduce((sum, { state }) => sum + state.alarms.length, 0);
   const fits = 1 + stores.length + alarms <= rows;
-  const chosen = fits ? sorted : sorted.toSorted(worstFirst).slice(0, Math.max(0, rows - 2));
+  const chosen = fits ? sorted : sorted.slice(0, Math.max(0, rows - 2));
   const cells = chosen.map(({ state, cameAt }) => {
     const cloudNow = Number(state.asOf) + now - cameAt;
-    return columns.map(({ cell }) => cell(state, cloudNow));
+    return columns.map(({ cell }) => cell(state, cloudNow, isOld));
   });
   const layout = layOut(chosen, cells, options);
   const line = (row: readonly Cell[]) =>
@@ -183,37 +197,45 @@ export function describeStore({ state }: SeenStore): string {
 
 /** What a person should look at; nothing if all is well. */
 export function troublesOf(state: ListStoresResponse): string[] {
-  const several = (number: bigint, one: string) =>
-    number > 0n ? [`${number} ${one}${number === 1n ? "" : "s"}`] : [];
   return [
     ...(state.isConnected ? [] : [linkOf(state, Number(state.asOf))]),
-    ...several(state.parked, "event").map((events) => `${events} parked`),
-    ...several(openConflicts(state), "conflict"),
-    ...several(state.currentGaps, "gap"),
-    ...several(state.commandsParked, "command").map((commands) => `${commands} parked`),
+    ...countedTroubles(state),
     ...state.alarms.map((alarm) => `alarm: ${plain(alarm)}`),
   ];
 }
 
-/**
- * Each conflict is parked at its store. One that has nothing parked any more has settled them, and
- * what is left of them here is history.
- */
-function openConflicts({ conflicts, parked, reportedAt }: ListStoresResponse): bigint {
-  return parked > 0n || reportedAt === 0n ? conflicts : 0n;
+/** The same for a cell of the table: the link and the text of an alarm are beside it. */
+function reasonsOf(state: ListStoresResponse): string[] {
+  return [
+    ...(state.alarms.length > 0 ? ["alarm"] : []),
+    ...countedTroubles(state),
+    ...(isFarOff(state) ? [`clock ${clockOf(state)}`] : []),
+  ];
+}
+
+function countedTroubles(state: ListStoresResponse): string[] {
+  const several = (number: bigint, one: string) =>
+    number > 0n ? [`${number} ${one}${number === 1n ? "" : "s"}`] : [];
+  return [
+    ...several(state.parked, "event").map((events) => `${events} parked`),
+    ...several(state.openConflicts, "conflict"),
+    ...several(state.currentGaps, "gap"),
+    ...several(state.commandsParked, "command").map((commands) => `${commands} parked`),
+  ];
 }
 
 function needsSomebody(state: ListStoresResponse): boolean {
   const { parked, commandsParked, currentGaps, alarms } = state;
-  return parked + commandsParked + openConflicts(state) + currentGaps > 0n || alarms.length > 0;
+  return parked + commandsParked + state.openConflicts + currentGaps > 0n || alarms.length > 0;
 }
 
 function worstFirst({ state: a }: SeenStore, { state: b }: SeenStore): number {
+  // All the stores are dark at night, so what a person must settle comes before that.
   const ranks = (state: ListStoresResponse) => [
-    state.isConnected ? 0n : 1n,
     BigInt(state.alarms.length),
     state.parked + state.commandsParked,
-    openConflicts(state) + state.currentGaps,
+    state.openConflicts + state.currentGaps,
+    state.isConnected ? 0n : 1n,
     state.depth,
   ];
   const [ofA, ofB] = [ranks(a), ranks(b)];
@@ -233,20 +255,26 @@ function layOut(
   cells: readonly (readonly Cell[])[],
   { columns: room }: TableOptions,
 ) {
-  let layout = columns.map(({ title, goes = Number.POSITIVE_INFINITY, tells }, index) => ({
-    ...{ index, goes },
-    tells: stores.some(({ state }) => tells(state)),
-    width: cells.reduce(
-      (width, row) => Math.max(width, widthOf(row[index]?.text ?? "")),
-      widthOf(title),
-    ),
-  }));
+  let layout = columns
+    .map(({ title, goes = Number.POSITIVE_INFINITY, tells, isOptional = false }, index) => ({
+      ...{ index, goes, title, isOptional },
+      tells: stores.some(({ state }) => tells(state)),
+      width: cells.reduce(
+        (width, row) => Math.max(width, widthOf(row[index]?.text ?? "")),
+        widthOf(title),
+      ),
+    }))
+    .filter(({ isOptional, tells }) => tells || !isOptional);
   const total = () =>
     layout.reduce((sum, { width }) => sum + width, 0) + gap.length * (layout.length - 1);
   const [store] = layout;
-  const whole = store?.width ?? 0;
+  const why = layout.find(({ title }) => title === "why");
+  const whole = { store: store?.width ?? 0, why: why?.width ?? 0 };
   if (store !== undefined && total() > room) {
     store.width = Math.min(store.width, Math.max(fewestStoreColumns, Math.floor(room / 4)));
+  }
+  if (why !== undefined && total() > room) {
+    why.width = Math.min(why.width, Math.max(fewestWhyColumns, Math.floor(room / 3)));
   }
   const byLeave = layout
     .filter(({ goes }) => goes < Number.POSITIVE_INFINITY)
@@ -261,7 +289,10 @@ function layOut(
   }
   // The name gets what is left, and in the end has to do with it.
   if (store !== undefined) {
-    store.width = Math.max(1, Math.min(whole, store.width + room - total()));
+    store.width = Math.max(1, Math.min(whole.store, store.width + room - total()));
+  }
+  if (why !== undefined && layout.includes(why)) {
+    why.width = Math.min(whole.why, why.width + room - total());
   }
   return layout;
 }

@@ -49,7 +49,8 @@ export const examples = `\
 
 export const notes = `\
 A store is up while a stream of it is open. One that is dark keeps what it reported last, and the age
-of its oldest event goes on. Ages are by the store's own clock, whose offset the cloud knows. Commands
+of its oldest event goes on. The worst stores come first, and why says what a person should look at.
+With --check -q nothing is printed but the data of -o ndjson. Ages are by the store's own clock, whose offset the cloud knows. Commands
 are counted as applied/queued.`;
 
 export async function run(flags: StoresFlags, context: CommandContext): Promise<Exit> {
@@ -73,6 +74,10 @@ export async function run(flags: StoresFlags, context: CommandContext): Promise<
       } else {
         stores.push({ state, cameAt: clock.monotonic() });
       }
+    }
+    if (flags.check && flags.quiet) {
+      // For a monitor, which mails whatever is printed: the exit code says it all.
+      return troubled.length > 0 ? troubleExit : 0;
     }
     if (stores.length > 0) {
       const lines = drawStores(stores, {
@@ -114,6 +119,7 @@ function watch(flags: StoresFlags, context: CommandContext): Promise<Exit> {
         statusLine(stores, lost, canvas),
         ...drawStores(Array.from(stores.values()), {
           ...{ ...canvas, colours: terminal.err, now: clock.monotonic() },
+          isOld: lost !== undefined,
           // A picture must leave a row free.
           rows: canvas.rows - 2,
         }),
@@ -142,7 +148,11 @@ function watch(flags: StoresFlags, context: CommandContext): Promise<Exit> {
           const seen = { state, cameAt: clock.monotonic() };
           updates += 1;
           if (picture?.isLive) {
-            stores.set(state.storeId, seen);
+            if (state.isForgotten && storeIds.length === 0) {
+              stores.delete(state.storeId);
+            } else {
+              stores.set(state.storeId, seen);
+            }
             drawn.change();
           } else {
             await terminal.print(lineOf(seen));

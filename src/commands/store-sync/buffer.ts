@@ -3,13 +3,14 @@
 import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { type Command, Option } from "commander";
-import { applierPath } from "../../bridge/buffer-file.ts";
+import { applierPath, ownerOf } from "../../bridge/buffer-file.ts";
 import { tellHandedOver } from "../../bridge/hand-over-mark.ts";
-import { Outbox, reserveBytes } from "../../bridge/outbox.ts";
+import { corruptHere, Outbox, type OutboxOptions } from "../../bridge/outbox.ts";
 import { openLosses, type Salvaged, tellLoss } from "../../bridge/salvage-mark.ts";
-import { StatusError, UsageError } from "../../errors.ts";
+import { messageOf, StatusError, UsageError } from "../../errors.ts";
 import { plain } from "../../plain.ts";
 import { type Lock, takeLock } from "../../sqlite.ts";
+import { faultOfName } from "../../store-event.ts";
 import type { CommandContext } from "../client-call.ts";
 import { databasePath, nonEmpty, outputOption, type outputs, withTerminalFlags } from "../flags.ts";
 import { stateFolder } from "../state-folder.ts";
@@ -58,13 +59,19 @@ export function openBuffer(
   {
     makes = false,
     saysSalvaged = true,
-  }: { readonly makes?: boolean; readonly saysSalvaged?: boolean } = {},
+    onCorrupt = ({ eventId }) =>
+      terminal.complain(`brewctl: event ${plain(eventId)} is ${corruptHere}. Parked.`),
+  }: {
+    readonly makes?: boolean;
+    readonly saysSalvaged?: boolean;
+    readonly onCorrupt?: OutboxOptions["onCorrupt"];
+  } = {},
 ): Outbox {
-  const { path, storeId } = placeOf(flags);
+  const { path, storeId } = placeOf(flags, terminal);
   if (!makes && !existsSync(path)) {
     throw noBuffer({ ...flags, ...(storeId === undefined ? {} : { store: storeId }) });
   }
-  const outbox = new Outbox({ path, storeId, now: () => clock.now() });
+  const outbox = new Outbox({ path, storeId, now: () => clock.now(), onCorrupt });
   if (saysSalvaged) {
     complainOfSalvage(outbox, terminal);
   }
@@ -91,16 +98,20 @@ export function noBuffer({ store = "", buffer }: BufferFlags): UsageError {
 }
 
 /** Where the buffer is, or would be. Throws `UsageError` if it is not clear which one is meant. */
-export function placeOf(flags: BufferFlags): {
-  readonly path: string;
-  readonly storeId: string | undefined;
-} {
+export function placeOf(
+  flags: BufferFlags,
+  terminal: Pick<Terminal, "say">,
+): { readonly path: string; readonly storeId: string | undefined } {
+  const fault = flags.store === undefined ? undefined : faultOfName("--store", flags.store);
+  if (fault !== undefined) {
+    throw new UsageError(fault);
+  }
+  if (flags.buffer !== undefined) {
+    return { path: flags.buffer, storeId: flags.store };
+  }
   const folder = join(stateFolder(process.env), "stores");
-  const storeId = flags.store ?? (flags.buffer === undefined ? onlyStore(folder) : undefined);
-  return {
-    path: flags.buffer ?? join(folder, folderName(storeId ?? ""), "buffer.db"),
-    storeId,
-  };
+  const storeId = flags.store ?? onlyStore(folder, terminal);
+  return { path: join(folder, folderName(storeId), "buffer.db"), storeId };
 }
 
 /** Throws, with the buffer closed, if another process drains it. */
@@ -174,13 +185,17 @@ export function tellSalvage(salvaged: Salvaged): string[] {
 export function alarmsOf(outbox: Outbox): string[] {
   const salvaged = outbox.salvaged();
   const gone = outbox.handedOver();
-  const free = outbox.freeBytes();
+  const { free, isEnough } = outbox.room();
   const left = `${Math.floor(free / mebibyte)} MiB are left on the disk of ${outbox.path}`;
+  const corrupt = outbox.corrupt();
   return [
     outbox.alarm(),
     ...(salvaged === undefined ? [] : tellSalvage(salvaged)),
+    corrupt === 0
+      ? ""
+      : `${corrupt} parked ${corrupt === 1 ? "event is" : "events are"} corrupt on this disk and cannot be sent: see store-sync events --state parked`,
     gone === undefined ? "" : `handed over: ${tellHandedOver(gone)}`,
-    free < reserveBytes ? `nothing can be recorded: ${left}` : free < lowBytes ? left : "",
+    !isEnough ? `nothing can be recorded: ${left}` : free < lowBytes ? left : "",
   ].filter(Boolean);
 }
 
@@ -190,25 +205,84 @@ export function complainOfLedger(terminal: Terminal, why: string): void {
   terminal.complain("  send it again what is still kept here: brewctl store-sync replay");
 }
 
-function onlyStore(folder: string): string {
-  const stores = existsSync(folder)
-    ? readdirSync(folder).filter((name) => existsSync(join(folder, name, "buffer.db")))
-    : [];
-  const [only, ...others] = stores.map(decodeURIComponent);
+/** The store that has a folder here, if there is one alone; copies of a folder are named and passed over. */
+function onlyStore(folder: string, terminal: Pick<Terminal, "say">): string {
+  const names = bufferFolders(folder);
+  // One folder is the store's, whatever is wrong with it; then opening it says what.
+  const isOwn = (name: string) => names.length === 1 || isOwnFolder(folder, name);
+  const stores = names.filter(isOwn).flatMap((name) => storeOfFolder(name) ?? []);
+  const copies = names.filter((name) => storeOfFolder(name) === undefined || !isOwn(name));
+  for (const name of copies) {
+    terminal.say(
+      `${plain(join(folder, name))} is not the folder of a store but a copy of one, and is passed over`,
+    );
+  }
+  const [only, ...others] = stores;
   if (only === undefined) {
     throw new UsageError("there is no store yet; name one with --store", {
-      hint: "such as: brewctl store-sync record --store store-01 --type Sale",
+      hint:
+        copies.length > 0
+          ? "a copy can be looked at with --buffer and the path of its buffer.db"
+          : "such as: brewctl store-sync record --store store-01 --type Sale",
     });
   }
   if (others.length > 0) {
-    throw new UsageError(`which store? There are: ${[only, ...others].map(plain).join(", ")}`, {
+    throw new UsageError(`which store? There are: ${stores.map(plain).join(", ")}`, {
       hint: "say so with --store or BREWCTL_STORE",
     });
   }
   return only;
 }
 
-/** Of a store's own folder: its id, with what a path cannot have spelled out. */
-function folderName(storeId: string): string {
-  return encodeURIComponent(storeId).replace(/^\.+$/, (dots) => "%2E".repeat(dots.length));
+/** The names of the folders that have a buffer; none if there is no folder of stores yet. */
+function bufferFolders(folder: string): string[] {
+  try {
+    return readdirSync(folder).filter((name) => existsSync(join(folder, name, "buffer.db")));
+  } catch (error) {
+    if (error instanceof Error && "code" in error && error.code === "ENOENT") {
+      return [];
+    }
+    throw new UsageError(`the folder of the stores cannot be read: ${messageOf(error)}`, {
+      hint: "name the store's buffer itself with --buffer",
+    });
+  }
+}
+
+/** False if the buffer in the folder belongs to a store of another name: somebody has copied it. */
+function isOwnFolder(folder: string, name: string): boolean {
+  const storeId = storeOfFolder(name);
+  const owner = ownerOf(join(folder, name, "buffer.db"));
+  return owner === undefined || owner === storeId;
+}
+
+/** The longest name that file systems take, in bytes. */
+const maxFileNameBytes = 255;
+
+/** Begins the name of a folder that is spelled in base64url. No other name has it: it would be `%3D`. */
+const base64Mark = "=";
+
+/**
+ * The name of a store's folder: its id, with what a path cannot have spelled out as in a URL. An id of
+ * other scripts than Latin can become too long by that; it is then spelled in base64url, which makes at
+ * most 172 bytes of 128.
+ */
+export function folderName(storeId: string): string {
+  const name = encodeURIComponent(storeId).replace(/^\.+$/, (dots) => "%2E".repeat(dots.length));
+  return name.length <= maxFileNameBytes
+    ? name
+    : `${base64Mark}${Buffer.from(storeId).toString("base64url")}`;
+}
+
+/** The store whose folder has this name; undefined if no store's folder has it. */
+export function storeOfFolder(name: string): string | undefined {
+  let storeId: string;
+  try {
+    storeId = name.startsWith(base64Mark)
+      ? Buffer.from(name.slice(base64Mark.length), "base64url").toString()
+      : decodeURIComponent(name);
+  } catch {
+    // A stray percent sign.
+    return undefined;
+  }
+  return folderName(storeId) === name ? storeId : undefined;
 }

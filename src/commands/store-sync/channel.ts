@@ -28,6 +28,7 @@ import {
   leftExit,
   linkTalk,
   openUplink,
+  unmarkedTalk,
   withLinkFlags,
 } from "./link-talk.ts";
 
@@ -101,6 +102,7 @@ export async function run(flags: ChannelFlags, context: CommandContext): Promise
       },
       paced: () => printed,
       onAlarm: (why) => complainOfLedger(terminal, why),
+      onUnmarked: unmarkedTalk(context),
     });
     stopped = stop.aborted ? (stop.reason as Stop) : undefined;
   } catch (error) {

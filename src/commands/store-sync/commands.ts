@@ -58,6 +58,9 @@ export async function run(flags: CommandsFlags, context: CommandContext): Promis
       left -= page.length;
       const last = page.at(-1);
       if (last === undefined || left === 0) {
+        if (left === limit && output === "text") {
+          terminal.say(`no ${state === undefined ? "" : `${state} `}commands`);
+        }
         return 0;
       }
       after = last.number;

@@ -1,6 +1,7 @@
 /** `brewctl store-sync compact`: the room of what was removed goes back to the disk. */
 
 import { Command } from "commander";
+import { formatBytes } from "../../bytes.ts";
 import type { Exit } from "../../shutdown.ts";
 import type { CommandContext } from "../client-call.ts";
 import { becomeDrainer, type LocalFlags, openBuffer, withLocalFlags } from "./buffer.ts";
@@ -14,8 +15,8 @@ export const examples = `\
   brewctl store-sync prune --older-than 24h && brewctl store-sync compact`;
 
 export const notes = `\
-The file is written anew, which for a while takes twice the room of what is in it; if the disk has
-less, it says so before it begins. Nothing may drain meanwhile, and who records waits: some seconds
+The file is written again, which for a while takes the room of what is in it, and twice that above
+64 MiB; if the disk has less, it says so before it begins. Nothing may drain meanwhile, and who records waits: some seconds
 for a gigabyte on a fast disk.`;
 
 export async function run(flags: LocalFlags, context: CommandContext): Promise<Exit> {
@@ -32,7 +33,7 @@ export async function run(flags: LocalFlags, context: CommandContext): Promise<E
     await terminal.print(
       flags.output === "ndjson"
         ? JSON.stringify({ before, after })
-        : `compacted ${outbox.path}: ${before} bytes before, ${after} after`,
+        : `compacted ${outbox.path}: ${formatBytes(before)} before, ${formatBytes(after)} after`,
     );
     return 0;
   } finally {

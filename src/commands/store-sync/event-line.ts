@@ -2,13 +2,17 @@
 
 import { create, toJson } from "@bufbuild/protobuf";
 import type { Recorded } from "../../bridge/outbox.ts";
+import { isCorrupt } from "../../event-checksum.ts";
 import { StoreEventSchema } from "../../gen/sync/v1/sync_engine_pb.ts";
 import { plain } from "../../plain.ts";
 
-/** ProtoJSON of sync.v1.StoreEvent, with what the buffer knows of it beside. */
+/**
+ * ProtoJSON of sync.v1.StoreEvent, with what the buffer knows of it beside. The checksum is that of the
+ * row, which says nothing of the store and the numbers, and not yet that of a message.
+ */
 export function eventJson(event: Omit<Recorded, "position">, storeId: string): string {
   const { eventId, type, payload, timestamp, seq, epoch } = event;
-  const { state, attempts, reason, notBefore, settledAt } = event;
+  const { state, attempts, reason, notBefore, settledAt, checksum } = event;
   const message = create(StoreEventSchema, {
     ...{ eventId, storeId, type, payload, epoch },
     timestamp: BigInt(timestamp),
@@ -18,7 +22,11 @@ export function eventJson(event: Omit<Recorded, "position">, storeId: string): s
   const { more: _, ...json } = toJson(StoreEventSchema, message, {
     alwaysEmitImplicit: true,
   }) as Record<string, unknown>;
-  const beside = { state, attempts, reason, notBefore, settledAt };
+  const beside = {
+    ...{ state, attempts, reason, notBefore, settledAt, checksum },
+    // Only if it is so: a program that takes the payload must look for it.
+    ...(isCorrupt(event) ? { corrupt: true } : {}),
+  };
   return plain(JSON.stringify({ ...json, ...beside }));
 }
 

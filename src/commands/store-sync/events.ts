@@ -1,7 +1,8 @@
 /** `brewctl store-sync events`: what this store's buffer holds, event by event, in order. */
 
 import { Command, Option } from "commander";
-import { type EventState, eventStates, type Recorded } from "../../bridge/outbox.ts";
+import { corruptHere, type EventState, eventStates, type Recorded } from "../../bridge/outbox.ts";
+import { isCorrupt } from "../../event-checksum.ts";
 import { plain } from "../../plain.ts";
 import type { Exit } from "../../shutdown.ts";
 import type { CommandContext } from "../client-call.ts";
@@ -48,6 +49,9 @@ export async function run(flags: EventsFlags, context: CommandContext): Promise<
       left -= page.length;
       const last = page.at(-1);
       if (last === undefined || left === 0) {
+        if (left === limit && output === "text") {
+          terminal.say(`no ${state === undefined ? "" : `${state} `}events`);
+        }
         return 0;
       }
       after = last.position;
@@ -60,5 +64,6 @@ export async function run(flags: EventsFlags, context: CommandContext): Promise<
 function text(event: Recorded): string {
   const { seq, state, type, eventId, timestamp, attempts, reason } = event;
   const why = reason === "" ? "" : ` — ${plain(reason)} (${attempts} refused)`;
-  return `#${seq} ${state.padEnd(7)} [${plain(type)}] ${plain(eventId)} at ${new Date(timestamp).toISOString()}${why}`;
+  const corrupt = isCorrupt(event) && reason !== corruptHere ? ` — ${corruptHere}` : "";
+  return `#${seq} ${state.padEnd(7)} [${plain(type)}] ${plain(eventId)} at ${new Date(timestamp).toISOString()}${why}${corrupt}`;
 }

@@ -6,12 +6,13 @@
  * the cloud, which a shop's script has no need to know and may print or hand on.
  */
 
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { accessSync, constants, statSync } from "node:fs";
 import { create } from "@bufbuild/protobuf";
 import type { ReceivedCommand } from "../../bridge/inbox.ts";
 import type { Clock } from "../../clock.ts";
 import { formatDuration } from "../../duration.ts";
-import { messageOf, StatusError } from "../../errors.ts";
+import { messageOf, StatusError, UsageError } from "../../errors.ts";
 import { CloudCommandSchema } from "../../gen/sync/v1/sync_engine_pb.ts";
 import { plain } from "../../plain.ts";
 import { ndjson } from "../output.ts";
@@ -50,6 +51,47 @@ export function programEnv(
   return Object.fromEntries(
     Object.entries(env).filter(([name]) => passed.test(name) || names.includes(name)),
   );
+}
+
+/**
+ * Throws `UsageError` for a command line that cannot work: the shell cannot read it, or its first word
+ * names a program that is not there or must not be run. A first word that only the shell understands,
+ * such as `{` or an assignment, is left to the shell.
+ */
+export function insistOnProgram(program: string, env: NodeJS.ProcessEnv): void {
+  const hint = "--exec takes a command line for /bin/sh, such as: --exec ./apply.sh";
+  const shell = (...args: string[]) =>
+    spawnSync("/bin/sh", args, { env, encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] });
+  const { status, stderr } = shell("-n", "-c", program);
+  if (status !== 0 && status !== null) {
+    throw new UsageError(`the shell cannot read --exec: ${plain(stderr.trim())}`, { hint });
+  }
+  const [, name] = /^\s*([\w.+/-]+)(?=$|[\s;|&<>])/.exec(program) ?? [];
+  if (name === undefined) {
+    return;
+  }
+  if (!name.includes("/")) {
+    if (shell("-c", 'command -v -- "$1"', "sh", name).status !== 0) {
+      throw new UsageError(`--exec: there is no program ${name} in PATH (${env["PATH"] ?? ""})`, {
+        hint,
+      });
+    }
+    return;
+  }
+  try {
+    if (!statSync(name).isFile()) {
+      throw new UsageError(`--exec: ${name} is not a file`, { hint });
+    }
+    accessSync(name, constants.X_OK);
+  } catch (error) {
+    if (error instanceof UsageError) {
+      throw error;
+    }
+    const isThere = (error as NodeJS.ErrnoException).code === "EACCES";
+    throw isThere
+      ? new UsageError(`--exec: ${name} cannot be run`, { hint: `make it so: chmod +x ${name}` })
+      : new UsageError(`--exec: there is no program ${name}`, { hint });
+  }
 }
 
 /** Applies a command; rejects with why it was not applied, or with the signal's reason. */

@@ -14,7 +14,8 @@ import { StatusError, UsageError } from "../../errors.ts";
 import { type DigestCell, digestBytes } from "../../event-digest.ts";
 import { plain } from "../../plain.ts";
 import { faultOfEvent, faultOfName, maxRecordedPayloadBytes } from "../../store-event.ts";
-import { type Line, parseJson } from "../input.ts";
+import type { Line } from "../input.ts";
+import { parseJson } from "../json-line.ts";
 import { eventJson } from "./event-line.ts";
 
 /** Of the lines. An export of a higher one is refused. */
@@ -130,7 +131,7 @@ export async function readExport(lines: AsyncIterator<Line>, name: string): Prom
   async function* things(): AsyncGenerator<Kept, void> {
     const tally = none();
     for (let line = await next(); line !== undefined; line = await next()) {
-      const json = parseJson(line, "a line of an export");
+      const json = parseJson(line, "a line of an export").values;
       if (json["end"] !== undefined) {
         checkEnd(fieldsOf(line, json["end"], endFields), tally, sum.digest("hex"), line.where);
         const behind = await next();
@@ -156,7 +157,7 @@ const expected = "expected what brewctl store-sync export writes, or a buffer's 
 function headOf(line: Line): BufferHead {
   let json: { [name: string]: JsonValue };
   try {
-    json = parseJson(line, "an export");
+    json = parseJson(line, "an export").values;
   } catch {
     json = {};
   }
@@ -250,15 +251,20 @@ function thingOf(line: Line, json: { [name: string]: JsonValue }, storeId: strin
   return { kind: "event", event };
 }
 
-/** What a field must be: a text, a whole number from 0 on, that as a text, or one of these. */
-type Shape = "text" | "number" | "int64" | readonly string[];
+/**
+ * What a field must be: a text, a whole number from 0 on, that as a text, or one of these. One with a
+ * question mark may be missing, as it is in an export of an older version.
+ */
+type Shape = "text" | "number" | "number?" | "int64" | readonly string[];
 type Value<S extends Shape> = S extends "text"
   ? string
   : S extends "number" | "int64"
     ? number
-    : S extends readonly (infer C)[]
-      ? C
-      : never;
+    : S extends "number?"
+      ? number | undefined
+      : S extends readonly (infer C)[]
+        ? C
+        : never;
 
 const headFields = {
   storeId: "text",
@@ -284,6 +290,7 @@ const eventFields = {
   reason: "text",
   notBefore: "number",
   settledAt: "number",
+  checksum: "number?",
 } as const;
 const commandFields = {
   commandId: "text",
@@ -323,11 +330,15 @@ function fieldsOf<const S extends Readonly<Record<string, Shape>>>(
   for (const [name, shape] of Object.entries(shapes) as [string, Shape][]) {
     const value = values[name];
     const isText = typeof value === "string";
+    if (shape === "number?" && value === undefined) {
+      found[name] = undefined;
+      continue;
+    }
     const asNumber = shape === "int64" && isText && /^\d+$/.test(value) ? Number(value) : value;
     const fits =
       shape === "text"
         ? isText && value.isWellFormed()
-        : shape === "number" || shape === "int64"
+        : shape === "number" || shape === "number?" || shape === "int64"
           ? Number.isSafeInteger(asNumber) && Number(asNumber) >= 0
           : isText && shape.includes(value);
     if (!fits) {
@@ -345,6 +356,7 @@ function describe(shape: Shape): string {
     case "text":
       return "a text";
     case "number":
+    case "number?":
       return "a whole number";
     case "int64":
       return "a whole number, as a text";

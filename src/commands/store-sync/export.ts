@@ -111,7 +111,7 @@ function* chosen(outbox: Outbox, inbox: Inbox, state: EventState | undefined) {
 
 function checkPlace(path: string, { force }: ExportFlags): void {
   const there = statSync(path, { throwIfNoEntry: false });
-  if (there !== undefined && !there.isFile()) {
+  if (path.endsWith("/") || (there !== undefined && !there.isFile())) {
     // A file of that name would take its place.
     throw new UsageError(`${path} is no file; expected the name of a file to be written`, {
       hint: "into a pipe or a device: brewctl store-sync export - > PATH",

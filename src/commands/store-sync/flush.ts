@@ -29,6 +29,7 @@ import {
   leftExit,
   linkTalk,
   openUplink,
+  unmarkedTalk,
   withLinkFlags,
 } from "./link-talk.ts";
 
@@ -101,6 +102,7 @@ export async function run(flags: LinkFlags, context: CommandContext): Promise<Ex
           );
         },
         onAlarm: (why) => complainOfLedger(terminal, why),
+        onUnmarked: unmarkedTalk(context),
         onUnnamed: ({ message }) =>
           terminal.say(
             `${plain(message)}; going on with an answer for each event, as store-sync channel does`,
@@ -127,7 +129,13 @@ export async function run(flags: LinkFlags, context: CommandContext): Promise<Ex
     await terminal.print(output === "ndjson" ? summaryJson(total) : summaryText(total));
     const left = describeLeft(outbox);
     const rest = left || "everything recorded so far is in the cloud";
-    terminal.say([stopped?.message, rest].filter(Boolean).join(": "));
+    const told = [stopped?.message, rest].filter(Boolean).join(": ");
+    if (stopped !== undefined && left !== "") {
+      // Also with --quiet: it was not to end here.
+      terminal.complain(told);
+    } else {
+      terminal.say(told);
+    }
     return stopped?.exit || (left === "" ? 0 : leftExit);
   } finally {
     outbox.close();

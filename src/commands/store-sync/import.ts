@@ -70,7 +70,7 @@ export async function run(
       hint: "such as: brewctl store-sync import store-01.ndjson --store store-01",
     });
   }
-  const { path } = placeOf(flags);
+  const { path } = placeOf(flags, terminal);
   await checkSource(source, context);
   const isBuffer = source !== "-" && (isSqliteFile(source) || existsSync(lockPath(source)));
   if (source !== "-" && isSameFile(source, path)) {

@@ -2,6 +2,7 @@
 
 import type { Command } from "commander";
 import type { LinkState } from "../../bridge/link.ts";
+import type { OnUnmarked } from "../../bridge/marks.ts";
 import type { Outbox } from "../../bridge/outbox.ts";
 import { formatElapsed } from "../../duration.ts";
 import { beginning, plain } from "../../plain.ts";
@@ -46,6 +47,14 @@ export function linkTalk({ terminal }: CommandContext): (state: LinkState) => vo
       terminal.say("connected again");
     }
   };
+}
+
+/** Says that the buffer takes no marks; events go on to the cloud meanwhile. */
+export function unmarkedTalk({ terminal }: CommandContext): OnUnmarked {
+  return ({ message }, waitMs) =>
+    terminal.complain(
+      `brewctl: what the cloud has acknowledged cannot be noted: ${plain(message)}; trying again in ${formatElapsed(waitMs)}`,
+    );
 }
 
 /** `3 pending, 1 parked`, of what is left, and what can be done; empty if nothing is. */

@@ -10,6 +10,7 @@ import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { Address } from "../../address.ts";
 import type { NewEvent } from "../../bridge/outbox.ts";
 import { isTransient, StatusError, UsageError } from "../../errors.ts";
+import { checksumOf } from "../../event-checksum.ts";
 import {
   BridgeApi,
   type TillAck,
@@ -22,20 +23,29 @@ import { type Exit, Stop } from "../../shutdown.ts";
 import { faultOfEvent, maxRecordedPayloadBytes } from "../../store-event.ts";
 import { bridgeApiAnswers } from "../answer-bounds.ts";
 import type { CommandContext } from "../client-call.ts";
-import { lines } from "../input.ts";
+import { type Line, parsedLines, RefusedLines } from "../input.ts";
 import { ndjson } from "../output.ts";
 import { parseEvent } from "./event-input.ts";
 import { newIds } from "./new-id.ts";
-import type { RecordFlags } from "./record.ts";
+import { type RecordFlags, tellRecorded, timeOf } from "./record.ts";
 
 type TillEvent = MessageInitShape<typeof TillEventSchema>;
+
+/** An event of the input that was sent. */
+interface Sent {
+  /** Where its line stands. */
+  readonly where: string;
+  readonly event: NewEvent;
+}
 
 export async function recordAtBridge(
   address: Address,
   flags: RecordFlags,
   { terminal, clock, stdin, interrupted }: CommandContext,
 ): Promise<Exit> {
-  const newId = newIds(() => clock.now());
+  const now = () => clock.now();
+  const making = { newId: newIds(now), now };
+  const timestamp = timeOf(flags, now());
   const over = new AbortController();
   const signal = AbortSignal.any([interrupted, terminal.outputLost, over.signal]);
   // A bridge that has died without a word is noticed within seconds: a customer waits.
@@ -57,60 +67,78 @@ export async function recordAtBridge(
   }
 
   async function recordOne(): Promise<Exit> {
-    const { type = "", payload = "", eventId = newId(), timestamp } = flags;
-    const event = onWire({ type, payload, eventId, timestamp }, flags);
-    const ack = await client.recordEvent(event, { signal }).catch((error) => {
-      throw isTransient(error) ? withoutAnswer(error, `event ${plain(eventId)} has`, "it") : error;
+    const { type = "", payload = "", eventId = making.newId() } = flags;
+    const event = { type, payload, eventId, timestamp };
+    const fault = faultOfNew(event);
+    if (fault !== undefined) {
+      throw new StatusError("INVALID_ARGUMENT", fault);
+    }
+    const ack = await client.recordEvent(onWire(event, flags), { signal }).catch((error) => {
+      if (error instanceof Stop) {
+        terminal.complain(`brewctl: ${tellWithoutAnswer(eventId)}`);
+      }
+      throw isTransient(error) ? withoutAnswer(error, eventId) : error;
     });
     await print(type, ack);
     return 0;
   }
 
   async function recordAll(path: string): Promise<Exit> {
-    /** Without an answer yet, in order. */
-    const sent: { readonly where: string; readonly type: string }[] = [];
+    /** The events that have no answer yet, in order. */
+    const unanswered: Sent[] = [];
+    const refused = new RefusedLines(terminal);
+    let sent = 0;
     let recorded = 0;
-    let refused = 0;
-    const refuse = (why: string) => {
-      refused += 1;
-      terminal.complain(`brewctl: ${plain(why)}`);
+
+    const parse = (line: Line): Sent => {
+      const event = parseEvent(line, making);
+      const fault = faultOfNew(event);
+      if (fault !== undefined) {
+        throw new UsageError(`${line.where}: ${fault}`);
+      }
+      return { where: line.where, event };
     };
 
     async function* sending(): AsyncGenerator<TillEvent, void> {
-      for await (const line of lines(path, { stdin, signal })) {
-        try {
-          const event = onWire(parseEvent(line, newId), flags);
-          sent.push({ where: line.where, type: event.type ?? "" });
-          yield event;
-        } catch (error) {
-          if (!(error instanceof StatusError) || error.code !== "INVALID_ARGUMENT") {
-            throw error;
-          }
-          refuse(error instanceof UsageError ? error.message : `${line.where}: ${error.message}`);
-        }
+      for await (const next of parsedLines(path, { stdin, signal, parse, refused })) {
+        sent += 1;
+        unanswered.push(next);
+        yield onWire(next.event, flags);
       }
     }
 
+    let isOver = false;
     try {
       for await (const ack of client.recordEvents(sending(), { signal })) {
-        const { where = "", type = "" } = sent.shift() ?? {};
+        const { where = "", event } = unanswered.shift() ?? {};
         if (ack.code === 0) {
           recorded += 1;
-          await print(type, ack);
+          await print(event?.type ?? "", ack);
         } else {
-          refuse(`${where}: ${ack.reason}`);
+          refused.add(new UsageError(`${where}: ${ack.reason}`));
         }
       }
-      if (sent.length > 0) {
+      if (unanswered.length > 0) {
         throw new StatusError("INTERNAL", "the bridge ended the stream before it was over");
       }
+      isOver = true;
     } catch (error) {
-      throw withUnanswered(error, sent.length);
+      if (!(error instanceof Stop)) {
+        throw error;
+      }
+      return error.exit || refused.exit;
     } finally {
-      const more = refused > 0 ? `, ${refused} refused` : "";
-      terminal.say(`recorded ${recorded} ${recorded === 1 ? "event" : "events"}${more}`);
+      const summary = tellRecorded(recorded, refused.count);
+      if (isOver) {
+        terminal.say(summary);
+      } else {
+        terminal.complain(summary);
+        for (const line of tellUnanswered(sent, unanswered)) {
+          terminal.complain(plain(line));
+        }
+      }
     }
-    return refused > 0 ? 2 : 0;
+    return refused.exit;
   }
 
   async function print(type: string, ack: TillAck): Promise<void> {
@@ -123,16 +151,20 @@ export async function recordAtBridge(
   }
 }
 
-/** Throws `StatusError` INVALID_ARGUMENT for what the bridge would refuse, and could not be sent at all. */
+/** Why the bridge would refuse the event; undefined if it would not. */
+function faultOfNew(event: NewEvent): string | undefined {
+  const { eventId, timestamp = 0 } = event;
+  const fault = faultOfEvent({ ...event, timestamp }, maxRecordedPayloadBytes);
+  return fault === undefined ? undefined : `event ${JSON.stringify(eventId)}: ${fault}`;
+}
+
 function onWire(event: NewEvent, { store }: RecordFlags): TillEvent {
   const { type, payload, eventId, timestamp } = event;
-  const fault = faultOfEvent({ ...event, timestamp: timestamp ?? 0 }, maxRecordedPayloadBytes);
-  if (fault !== undefined) {
-    throw new StatusError("INVALID_ARGUMENT", `event ${JSON.stringify(eventId)}: ${fault}`);
-  }
   return {
-    ...{ type, payload, eventId, storeId: store ?? "" },
+    ...{ type, payload, eventId },
+    storeId: store ?? "",
     ...(timestamp === undefined ? {} : { timestamp: BigInt(timestamp) }),
+    checksum: checksumOf({ ...event, timestamp }),
   };
 }
 
@@ -142,18 +174,21 @@ function withoutBridge({ code, message }: StatusError): StatusError {
   });
 }
 
-/** The same error, and what it means for what was sent. */
-function withUnanswered(error: unknown, count: number): unknown {
-  if (!(error instanceof StatusError) || error instanceof UsageError || count === 0) {
-    return error;
-  }
-  return count === 1
-    ? withoutAnswer(error, "1 event has", "it")
-    : withoutAnswer(error, `${count} events have`, "them");
+/** What is said of events that were sent and have no answer; nothing if there are none. */
+function tellUnanswered(sent: number, unanswered: readonly Sent[]): string[] {
+  const [first] = unanswered;
+  return first === undefined
+    ? []
+    : [
+        `sent ${sent}, ${sent - unanswered.length} answered, ${unanswered.length} without an answer, which may or may not be recorded`,
+        `  record them again, from ${first.where} on; this is safe for lines that have an eventId`,
+      ];
 }
 
-function withoutAnswer(error: StatusError, events: string, them: "it" | "them"): StatusError {
-  const ids = them === "it" ? "eventId" : "eventIds";
-  const hint = `${events} no answer and may or may not be recorded; record ${them} again, under the same ${ids}`;
-  return new StatusError(error.code, error.message, { hint, cause: error });
+function tellWithoutAnswer(eventId: string): string {
+  return `event ${plain(eventId)} has no answer and may or may not be recorded; record it again, under the same eventId`;
+}
+
+function withoutAnswer({ code, message }: StatusError, eventId: string): StatusError {
+  return new StatusError(code, message, { hint: tellWithoutAnswer(eventId) });
 }

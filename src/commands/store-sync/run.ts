@@ -9,11 +9,12 @@
  * story: test/story/shop.test.ts
  */
 
+import { randomBytes } from "node:crypto";
 import { Command, InvalidArgumentError, Option } from "commander";
 import { type Address, formatAddress, parseAddress } from "../../address.ts";
 import { Bridge, type BridgeNews } from "../../bridge/bridge.ts";
 import { Inbox } from "../../bridge/inbox.ts";
-import { type Appended, type NewEvent, retentionMs } from "../../bridge/outbox.ts";
+import { type Appended, corruptHere, type NewEvent, retentionMs } from "../../bridge/outbox.ts";
 import { reportOf } from "../../bridge/reporting.ts";
 import { formatDuration, formatElapsed } from "../../duration.ts";
 import { messageOf, StatusError, UsageError } from "../../errors.ts";
@@ -22,7 +23,7 @@ import { createLogger, type Logger } from "../../log.ts";
 import { plain } from "../../plain.ts";
 import { type BridgeServer, serveBridgeApi } from "../../server/bridge-api.ts";
 import type { Exit } from "../../shutdown.ts";
-import { DamagedError } from "../../sqlite.ts";
+import { needsReopening } from "../../sqlite.ts";
 import { version } from "../../version.ts";
 import type { CommandContext } from "../client-call.ts";
 import {
@@ -44,7 +45,7 @@ import {
   openBuffer,
   withBufferFlags,
 } from "./buffer.ts";
-import { exec } from "./exec.ts";
+import { exec, insistOnProgram, programEnv } from "./exec.ts";
 import { uplinkTo } from "./uplink.ts";
 
 export interface RunFlags extends BufferFlags, LogFlags {
@@ -128,16 +129,19 @@ export const notes = `\
 A till hears "recorded" when its event is on this disk, whether the cloud is there or not. Whoever
 can reach an address of --listen can record; there is no authentication yet.
 
+Without --exec commands are received and wait on this disk: head office shows them as received, and
+none counts as applied until a bridge with --exec has applied it.
+
 The program of --exec gets each command as a line of JSON on standard input, and its id in
 BREWCTL_COMMAND_ID, beside BREWCTL_COMMAND_TYPE, _SEQUENCE and _ATTEMPT. Of brewctl's own environment
 it gets PATH, HOME, USER, LOGNAME, SHELL, LANG, LANGUAGE, LC_*, TZ and TMPDIR, and what --exec-env
-names; nothing else, so that it learns no secrets. Exit code 0: applied. Else it is tried again after a while, those behind it
-wait, and after --exec-attempts it is parked: see store-sync commands and help store-sync retry. A
+names; nothing else, so that it learns no secrets. Exit code 0: applied. Else it is tried again after
+a while, those after it wait, and after --exec-attempts it is parked: see store-sync commands and help store-sync retry. A
 command may be given to it twice, after a crash; its id tells.
 
-Ctrl+C or SIGTERM: tills are let go, what is pending goes up within --grace if the cloud is there,
-and the rest stays on the disk for the next start. The exit code is 0 in either case. A second
-Ctrl+C does not wait.`;
+Ctrl+C, SIGTERM or SIGHUP: tills are let go, what is pending goes up within --grace if the cloud is
+there, and the rest stays on the disk for the next start. The exit code is 0 in either case. A second
+Ctrl+C does not wait. Under nohup SIGHUP is ignored.`;
 
 /** A second Ctrl+C cuts the grace short and still exits 0. */
 export const takesSecondInterrupt = true;
@@ -151,18 +155,29 @@ export async function run(flags: RunFlags, context: CommandContext): Promise<Exi
     write: (line) => terminal.complain(line),
     backlog: terminal.talkBacklog,
   });
+  if (flags.exec !== undefined) {
+    insistOnProgram(flags.exec, programEnv(process.env, flags.execEnv));
+  }
   // What was salvaged is one of the alarms, which the log has.
-  const open = { makes: flags.store !== undefined, saysSalvaged: false };
-  const outbox = openBuffer(flags, context, open);
+  const outbox = openBuffer(flags, context, {
+    ...{ makes: flags.store !== undefined, saysSalvaged: false },
+    onCorrupt: ({ eventId }) =>
+      log.warn("event parked", { event_id: eventId, reason: corruptHere }),
+  });
   const lock = becomeDrainer(outbox);
   const applier = flags.exec === undefined ? undefined : becomeApplier(outbox);
   const { storeId } = outbox;
   const inbox = new Inbox(outbox.database, { now });
-  const uplink = { storeId, epoch: () => outbox.epoch(), clock };
+  const box = randomBytes(4).toString("hex");
+  const onOtherBox = otherBoxWarning(log);
+  const uplink = { storeId, epoch: () => outbox.epoch(), clock, box, onOtherBox };
   const events = uplinkTo(addr, uplink);
   const control = uplinkTo(addr, uplink);
-  const damaged = Promise.withResolvers<never>();
-  damaged.promise.catch(() => {});
+  const { lost } = outbox.database;
+  /** Rejects when the buffer can only be used again by a process that is started anew. */
+  const unusable = Promise.withResolvers<never>();
+  unusable.promise.catch(() => {});
+  lost.addEventListener("abort", () => unusable.reject(lost.reason), { once: true });
   // No lingerMs: a customer waits at the till until the answer comes.
   const commits = new GroupCommit<NewEvent, Appended>({
     clock,
@@ -170,8 +185,8 @@ export async function run(flags: RunFlags, context: CommandContext): Promise<Exi
       try {
         return outbox.append(batch);
       } catch (error) {
-        if (error instanceof DamagedError) {
-          damaged.reject(error);
+        if (needsReopening(error)) {
+          unusable.reject(error);
         }
         throw error;
       }
@@ -206,20 +221,20 @@ export async function run(flags: RunFlags, context: CommandContext): Promise<Exi
       store: storeId,
       listen: server.addresses.map(formatAddress).join(","),
       cloud: formatAddress(addr),
+      box,
       ...{ pending, parked, buffer: outbox.path },
     });
     for (const alarm of alarms()) {
       log.warn(alarm);
     }
-    const waiting = inbox.counts().received;
+    const warnOfWaiting = waitingWarning(log, { inbox, hasProgram: flags.exec !== undefined });
     for (const name of flags.execEnv.filter((name) => process.env[name] === undefined)) {
       log.warn("--exec-env names a variable that is not set, and the program does not get it", {
         name,
       });
     }
-    if (flags.exec === undefined && waiting > 0) {
-      log.warn("commands wait for a program that applies them; start with --exec", { waiting });
-    }
+    warnOfWaiting();
+    const say = newsLog(log);
     bridge = new Bridge({
       ...{ outbox, inbox, events, control, clock, random, alarms },
       maxAttempts: flags.execAttempts,
@@ -234,13 +249,18 @@ export async function run(flags: RunFlags, context: CommandContext): Promise<Exi
               onOutput: ({ commandId }, said) =>
                 log.debug(() => `[${plain(commandId)}] the program says: ${said}`),
             }),
-      tell: newsLog(log),
+      tell: (news) => {
+        say(news);
+        if (news.kind === "command") {
+          warnOfWaiting();
+        }
+      },
     });
     const stopped = new Promise<void>((resolve) => {
       interrupted.addEventListener("abort", () => resolve(), { once: true });
     });
     if (!interrupted.aborted) {
-      await Promise.race([stopped, bridge.failed, damaged.promise]);
+      await Promise.race([stopped, bridge.failed, unusable.promise]);
     }
     log.info("graceful stop");
     return 0;
@@ -263,6 +283,38 @@ export async function run(flags: RunFlags, context: CommandContext): Promise<Exi
       outbox.close();
     }
   }
+}
+
+/**
+ * Returns a function that warns, once, that commands wait on this disk and that no program applies them.
+ * It is to be called whenever a command may have come. With a program it never warns.
+ */
+function waitingWarning(
+  log: Logger,
+  { inbox, hasProgram }: { readonly inbox: Inbox; readonly hasProgram: boolean },
+): () => void {
+  let isOver = hasProgram;
+  return () => {
+    const waiting = isOver ? 0 : inbox.counts().received;
+    if (waiting > 0) {
+      isOver = true;
+      log.warn("commands wait for a program that applies them; start with --exec", { waiting });
+    }
+  };
+}
+
+/** Returns a function that is told of another box at each report and warns of it once, until it is gone. */
+function otherBoxWarning(log: Logger): (otherBox: string) => void {
+  let warnedOf = "";
+  return (otherBox) => {
+    if (otherBox !== "" && otherBox !== warnedOf) {
+      log.warn("another box speaks for this store", {
+        other: otherBox,
+        hint: "one was cloned or moved, or has the wrong --store: see Two boxes speak for one store in docs/operating-the-bridge.md",
+      });
+    }
+    warnedOf = otherBox;
+  };
 }
 
 /** The flag is another one here than that of `serve`. */
@@ -326,8 +378,13 @@ function newsLog(log: Logger): (news: BridgeNews) => void {
         if (received.kind === "parked") {
           log.warn(`[${plain(type)}] received → parked`, { ...fields, reason: received.reason });
         } else if (received.kind !== "known") {
-          log.info(`[${plain(type)}] received → applying locally`, fields);
+          log.info(`[${plain(type)}] received`, fields);
         }
+        return;
+      }
+      case "applying": {
+        const { type, commandId: command_id, attempts } = news.command;
+        log.info(`[${plain(type)}] → applying locally`, { command_id, attempt: attempts + 1 });
         return;
       }
       case "outcome": {

@@ -46,7 +46,8 @@ export async function run(flags: StatusFlags, context: CommandContext): Promise<
           ...{ bytes, epoch: outbox.epoch(), wrong },
         }),
       );
-    } else {
+    } else if (!(flags.check && flags.quiet)) {
+      // A monitor mails whatever is printed; with --check -q it wants the exit code alone.
       const { red, yellow } = terminal.out;
       const age =
         oldestUnacked === undefined

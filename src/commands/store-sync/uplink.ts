@@ -7,6 +7,7 @@ import type { LedgerSeen, Recorded } from "../../bridge/outbox.ts";
 import type { Answer, Bundle, StoreReport, Uplink, UplinkOptions } from "../../bridge/uplink.ts";
 import type { Clock } from "../../clock.ts";
 import { messageOf, StatusError } from "../../errors.ts";
+import { checksumOf, messageChecksum } from "../../event-checksum.ts";
 import { DigestRangeSchema } from "../../gen/sync/v1/digest_pb.ts";
 import {
   type AnswerDigestRequestSchema,
@@ -30,22 +31,44 @@ export interface UplinkTo extends Uplink {
 }
 
 /**
- * The longest time that a flushed batch may wait for its summary, in milliseconds. A connection that
- * has died is noticed sooner; this is for a cloud that is there and says nothing.
+ * The longest time in milliseconds in which a flushed batch neither gets its summary nor has more of it
+ * taken by the wire. A connection that has died is noticed sooner; this is for a cloud that is there and
+ * says nothing.
  */
 const summaryTimeoutMs = 60_000;
 
-/** For a report, in milliseconds: the next one comes soon enough. */
+/** The slowest line on which a batch is given the time it needs, in characters per millisecond: 16 kbit/s. */
+const slowestRate = 2;
+
+/** How long a report may take on a near path, in milliseconds: the next one comes soon enough. */
 const reportTimeoutMs = 5_000;
+
+/** How many round trips more a report may take: one is its own, the others wait for the line. */
+const reportRoundTrips = 3;
 
 /** As the contract has it. */
 const maxAlarms = 10;
 
-/** `epoch` is asked at each call: it changes when the events are numbered anew. */
+export interface UplinkToOptions {
+  readonly storeId: string;
+  /** Is asked at each call: the epoch changes when the events get new numbers. */
+  readonly epoch: () => string;
+  readonly clock: Clock;
+  /** The id that a bridge gave itself at its start; only one bridge of a buffer runs at a time. */
+  readonly box?: string;
+  /**
+   * Is told with the answer to each report which other box speaks for the store; empty if none does.
+   * The cloud says so only to a bridge that has an id.
+   */
+  readonly onOtherBox?: (otherBox: string) => void;
+}
+
 export function uplinkTo(
   address: Address,
-  { storeId, epoch, clock }: { storeId: string; epoch: () => string; clock: Clock },
+  { storeId, epoch, clock, box, onOtherBox }: UplinkToOptions,
 ): UplinkTo {
+  const boxHeader: Readonly<Record<string, string>> =
+    box === undefined ? {} : { "brewctl-box": box };
   const connection = dial(address, { isWatchful: true });
   const client = connection.client(SyncEngine, { bounds: syncEngineAnswers });
 
@@ -53,7 +76,12 @@ export function uplinkTo(
     const current = epoch();
     return {
       signal,
-      metadata: { "brewctl-store": encodeURIComponent(storeId), "brewctl-epoch": current },
+      metadata: {
+        "brewctl-store": encodeURIComponent(storeId),
+        "brewctl-epoch": current,
+        "brewctl-checksums": "1",
+        ...boxHeader,
+      },
       onHeaders(headers) {
         takesBundles = headers.get("brewctl-bundles").length > 0;
         const ledger = ledgerOf(headers, current);
@@ -79,12 +107,15 @@ export function uplinkTo(
       }
       if (takesBundles) {
         const more = rest.map((event) =>
-          event.epoch === first.epoch ? eventOf(event, "", "") : eventOf(event, "", event.epoch),
+          eventOf(event, storeId, {
+            storeId: "",
+            epoch: event.epoch === first.epoch ? "" : event.epoch,
+          }),
         );
-        yield Object.assign(eventOf(first, storeId, first.epoch), { more });
+        yield Object.assign(eventOf(first, storeId), { more });
       } else {
         for (const event of [first, ...rest]) {
-          yield eventOf(event, storeId, event.epoch);
+          yield eventOf(event, storeId);
         }
       }
     }
@@ -94,12 +125,16 @@ export function uplinkTo(
     connect: ({ signal }) => ready({ signal }),
     waitReady: ({ signal, waitMs }) => ready({ signal, waitMs }),
     async upload(bundles, options) {
-      const { accepted, rejected, duplicates, refused, refusals } =
-        await client.uploadBufferedEvents(onWire(bundles), {
-          ...callOptions(options),
-          onSent: options.onSent,
-          deadline: clock.now() + summaryTimeoutMs,
-        });
+      const patience = new Patience(clock, options);
+      const { signal } = patience;
+      const sending = onWire(patience.renewedBy(bundles));
+      const summary = client.uploadBufferedEvents(sending, {
+        ...callOptions({ ...options, signal }),
+        onSent: options.onSent,
+      });
+      const { accepted, rejected, duplicates, refused, refusals } = await summary.finally(() =>
+        patience.end(),
+      );
       return {
         ...{ accepted, rejected, duplicates, refused },
         refusals: refusals.map(({ eventId, code, reason, retryable }) => ({
@@ -107,6 +142,7 @@ export function uplinkTo(
           ...{ eventId, reason },
           isSeqTaken: code === RefusalCode.SEQ_TAKEN,
           isRetryable: retryable,
+          isCorrupt: code === RefusalCode.CORRUPT,
           retryAfterMs: 0,
         })),
       };
@@ -138,10 +174,13 @@ export function uplinkTo(
       }
     },
     async report(report, { signal }) {
-      const { clockOffsetMs } = await client.reportStatus(onReport(report, storeId, epoch()), {
+      const message = onReport(report, storeId, epoch());
+      const { clockOffsetMs, otherBox } = await client.reportStatus(message, {
         signal,
-        deadline: clock.now() + reportTimeoutMs,
+        metadata: boxHeader,
+        deadline: clock.monotonic() + reportTimeoutMs + reportRoundTrips * connection.roundTripMs,
       });
+      onOtherBox?.(otherBox);
       return Number(clockOffsetMs);
     },
     async answer(questionId, parts, { signal }) {
@@ -149,6 +188,47 @@ export function uplinkTo(
     },
     close: () => connection.close(),
   };
+}
+
+/** Ends a call with DEADLINE_EXCEEDED when nothing has come of it for too long. */
+class Patience {
+  readonly signal: AbortSignal;
+  readonly #clock: Clock;
+  readonly #over = new AbortController();
+  readonly #lost = new AbortController();
+  #until: number;
+
+  constructor(clock: Clock, { signal }: { readonly signal: AbortSignal }) {
+    this.#clock = clock;
+    this.#until = clock.monotonic() + summaryTimeoutMs;
+    this.signal = AbortSignal.any([signal, this.#lost.signal]);
+    this.#wait();
+  }
+
+  end(): void {
+    this.#over.abort();
+  }
+
+  /** Passes bundles on. Each one that the wire asks for shows that those before it are taken. */
+  async *renewedBy(bundles: AsyncIterable<Bundle>): AsyncGenerator<Bundle, void> {
+    for await (const bundle of bundles) {
+      const size = bundle.reduce((sum, { payload }) => sum + payload.length, 0);
+      this.#until = this.#clock.monotonic() + summaryTimeoutMs + size / slowestRate;
+      yield bundle;
+    }
+  }
+
+  async #wait(): Promise<void> {
+    try {
+      for (let left = summaryTimeoutMs; left > 0; left = this.#until - this.#clock.monotonic()) {
+        await this.#clock.sleep(left, this.#over);
+      }
+      const why = `no summary and no progress for ${summaryTimeoutMs / 1_000} s`;
+      this.#lost.abort(new StatusError("DEADLINE_EXCEEDED", why));
+    } catch {
+      // The call has ended.
+    }
+  }
 }
 
 function onReport(
@@ -219,13 +299,22 @@ function ledgerOf(headers: AnswerHeaders, epoch: string): LedgerSeen | undefined
   return ledgerId === undefined ? undefined : { ledgerId, epoch, seen: seenOf(headers) };
 }
 
+/** `named` is what the message says of where the event comes from: in a bundle the first one says it. */
 function eventOf(
-  { eventId, type, payload, timestamp, seq }: Recorded,
+  event: Recorded,
   storeId: string,
-  epoch: string,
+  named = { storeId, epoch: event.epoch },
 ): StoreEvent {
-  const numbers = { timestamp: BigInt(timestamp), seq: BigInt(seq) };
-  return create(StoreEventSchema, { eventId, storeId, type, payload, epoch, ...numbers });
+  const { eventId, type, payload, timestamp, epoch, seq } = event;
+  // One that was recorded without a checksum is protected on the wire at least.
+  const { checksum: own = checksumOf(event) } = event;
+  return create(StoreEventSchema, {
+    ...{ eventId, type, payload },
+    ...named,
+    timestamp: BigInt(timestamp),
+    seq: BigInt(seq),
+    checksum: messageChecksum(own, { storeId, epoch, seq }),
+  });
 }
 
 /** Of an event, or of those of a bundle. */
@@ -250,6 +339,7 @@ function answerOf({
     kind: "refused",
     ...{ eventId, reason, retryAfterMs },
     isSeqTaken: code === RefusalCode.SEQ_TAKEN,
+    isCorrupt: code === RefusalCode.CORRUPT,
     // A cloud that knows only the original contract gives no code; its NACK means: later.
     isRetryable: retryable || code === RefusalCode.UNSPECIFIED,
   };

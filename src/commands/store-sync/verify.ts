@@ -35,7 +35,7 @@ const wrongExit = 64 + statusCodes.DATA_LOSS;
 
 export async function run(flags: LocalFlags, context: CommandContext): Promise<Exit> {
   const { terminal, clock, interrupted } = context;
-  const { path, storeId } = placeOf(flags);
+  const { path, storeId } = placeOf(flags, terminal);
   if (!existsSync(path)) {
     throw noBuffer({ ...flags, ...(storeId === undefined ? {} : { store: storeId }) });
   }

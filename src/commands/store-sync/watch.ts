@@ -42,8 +42,10 @@ export const examples = `\
   brewctl store-sync watch --expect 3 --within 5s  exit 4 unless three come in time`;
 
 export const notes = `\
-A command is printed when it is on this disk, and never again. One of a type that this store does
-not know is kept and counted as parked; the ones behind it come all the same.`;
+A command is printed when it is on this disk, and never again. The program that reads this output is
+the one that applies it, so head office shows a command that was printed as applied, whatever its
+reader does. Use run --exec to have an exit code decide, and to repeat what has failed. A command of a
+type that this store does not know is kept and counted as parked; the ones after it come all the same.`;
 
 export async function run(flags: WatchFlags, context: CommandContext): Promise<Exit> {
   const { terminal, clock, random, interrupted } = context;

@@ -44,23 +44,24 @@ const busy = store("store-02", {
     gaps: 3n,
     currentGaps: 1n,
     conflicts: 3n,
+    openConflicts: 3n,
   },
   ...{ clockOffsetMs: 172_800_000n, queuedSequence: 5n, appliedSequence: 3n, commandsParked: 1n },
   reportedAt: BigInt(noon - 780_000),
 });
 
-test("a row a store by id, numbers to the right, alarms below", () => {
+test("a row a store, the worst first, with why it is there, numbers to the right, alarms below", () => {
   const stores = [
     store("store-03", { reportedAt: 0n, lastSeen: 0n, isConnected: false }),
     busy,
     store("store-01", { alarms: ["salvaged"], queuedSequence: 1n }),
   ];
   expect(draw(stores)).toEqual([
-    "store     link       depth  oldest  parked  gaps  conflicts  clock       commands  reported",
-    "store-01  up             0       -       0     0          0    0 s            0/1       0 s",
+    "store     link       why                                                                depth  oldest  parked  gaps  conflicts  clock       commands  reported",
+    "store-01  up         alarm                                                                  0       -       0     0          0    0 s            0/1       0 s",
     "  ! salvaged",
-    "store-02  dark 12 m     40     2 d       2     3          3   +2 d  3/5, 1 parked      13 m",
-    "store-03  dark           0       -       0     0          0      -            0/0     never",
+    "store-02  dark 12 m  2 events parked, 3 conflicts, 1 gap, 1 command parked, clock +2 d     40     2 d       2     3          3   +2 d  3/5, 1 parked      13 m",
+    "store-03  dark       -                                                                      0       -       0     0          0      -            0/0     never",
   ]);
 });
 
@@ -80,6 +81,12 @@ test("ages go on by our own clock, from what the cloud said, and by the store's 
   expect(row).toMatch(/^a {6}dark 2 m {6}1 {4}63 s .* -3 s .* 61 s$/);
 });
 
+test("while the cloud is away no store is said to be up", () => {
+  const rows = draw([store("a"), store("b", dark(3))], { isOld: true });
+  expect(rows[1]).toMatch(/^b {6}dark 3 m /);
+  expect(rows[2]).toMatch(/^a {6}was up /);
+});
+
 describe("in a window", () => {
   const stores = [busy, store("store-01")];
   const heads = (columns: number, of = stores) => (draw(of, { columns })[0] ?? "").split(/ +/);
@@ -87,9 +94,10 @@ describe("in a window", () => {
   test("columns with nothing to tell go first, then the less important ones", () => {
     const calm = [store("store-01", { queuedSequence: 1n }), store("store-02")];
     expect(heads(200, calm)).toHaveLength(10);
-    expect(heads(60, calm)).toEqual("store link depth oldest parked commands reported".split(" "));
-    expect(heads(80)).toEqual("store link depth oldest parked gaps conflicts commands".split(" "));
-    expect(heads(45)).toEqual("store link depth oldest parked".split(" "));
+    expect(heads(60, calm)).toEqual("store link depth oldest clock commands reported".split(" "));
+    expect(heads(100)).toEqual("store link why depth oldest clock commands".split(" "));
+    expect(heads(80)).toEqual("store link why depth oldest commands".split(" "));
+    expect(heads(45)).toEqual("store link why depth".split(" "));
     expect(heads(26)).toEqual("store link depth".split(" "));
     expect(heads(20)).toEqual("store link".split(" "));
   });
@@ -134,13 +142,12 @@ describe("in a window", () => {
     const firsts = (rows: number) =>
       draw(many, { rows }).map((line) => line.replace(/^(\S+) {2,}.*/, "$1"));
     expect(firsts(10)).toEqual([
-      ...["store", "dark-and-deep", "dark", "alarm", "  ! one", "  ! two", "parked", "deep"],
+      ...["store", "alarm", "  ! one", "  ! two", "parked", "dark-and-deep", "dark", "deep"],
       ...["calm-0", "… and 189 more"],
     ]);
-    expect(firsts(5)).toEqual(["store", "dark-and-deep", "dark", "… and 193 more"]);
+    expect(firsts(5)).toEqual(["store", "alarm", "  ! one", "  ! two", "… and 194 more"]);
     expect(firsts(2)).toEqual(["store", "… and 195 more"]);
     expect(firsts(0)).toEqual([]);
-    // Those that fit are not sorted.
     expect(firsts(198)).toHaveLength(198);
     expect(firsts(198)[1]).toBe("alarm");
   });
@@ -172,6 +179,6 @@ test("troubles are what a person should look at", () => {
 test("what is settled at the store, or of an epoch that is over, is no trouble any more", () => {
   const settled = store("a", { conflicts: 3n, gaps: 2n });
   expect(troublesOf(settled.state)).toEqual([]);
-  const silent = { conflicts: 1n, reportedAt: 0n };
-  expect(troublesOf(store("a", silent).state)).toEqual(["1 conflict"]);
+  const open = { conflicts: 4n, openConflicts: 1n };
+  expect(troublesOf(store("a", open).state)).toEqual(["1 conflict"]);
 });

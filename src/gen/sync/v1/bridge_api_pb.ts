@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file sync/v1/bridge_api.proto.
  */
 export const file_sync_v1_bridge_api: GenFile = /*@__PURE__*/
-  fileDesc("ChhzeW5jL3YxL2JyaWRnZV9hcGkucHJvdG8SB3N5bmMudjEidAoJVGlsbEV2ZW50EhAKCGV2ZW50X2lkGAEgASgJEgwKBHR5cGUYAiABKAkSDwoHcGF5bG9hZBgDIAEoCRIWCgl0aW1lc3RhbXAYBCABKANIAIgBARIQCghzdG9yZV9pZBgFIAEoCUIMCgpfdGltZXN0YW1wImgKB1RpbGxBY2sSEAoIZXZlbnRfaWQYASABKAkSCwoDc2VxGAIgASgDEg0KBWVwb2NoGAMgASgJEhEKCWR1cGxpY2F0ZRgEIAEoCBIMCgRjb2RlGAUgASgFEg4KBnJlYXNvbhgGIAEoCSIVChNCcmlkZ2VTdGF0dXNSZXF1ZXN0IpgCChRCcmlkZ2VTdGF0dXNSZXNwb25zZRIQCghzdG9yZV9pZBgBIAEoCRIPCgdwZW5kaW5nGAIgASgDEg4KBnBhcmtlZBgDIAEoAxIWCg5vbGRlc3RfdW5hY2tlZBgEIAEoAxIMCgRsaW5rGAUgASgJEgsKA3doeRgGIAEoCRIZChFyZWNlaXZlZF9zZXF1ZW5jZRgHIAEoAxIYChBhcHBsaWVkX3NlcXVlbmNlGAggASgDEhcKD2NvbW1hbmRzX3BhcmtlZBgJIAEoAxINCgVlcG9jaBgKIAEoCRINCgVieXRlcxgLIAEoAxIPCgd2ZXJzaW9uGAwgASgJEg4KBmFsYXJtcxgNIAMoCRINCgV0aWxscxgOIAEoBTLHAQoJQnJpZGdlQXBpEjMKC1JlY29yZEV2ZW50EhIuc3luYy52MS5UaWxsRXZlbnQaEC5zeW5jLnYxLlRpbGxBY2sSOAoMUmVjb3JkRXZlbnRzEhIuc3luYy52MS5UaWxsRXZlbnQaEC5zeW5jLnYxLlRpbGxBY2soATABEksKDEJyaWRnZVN0YXR1cxIcLnN5bmMudjEuQnJpZGdlU3RhdHVzUmVxdWVzdBodLnN5bmMudjEuQnJpZGdlU3RhdHVzUmVzcG9uc2ViBnByb3RvMw");
+  fileDesc("ChhzeW5jL3YxL2JyaWRnZV9hcGkucHJvdG8SB3N5bmMudjEimAEKCVRpbGxFdmVudBIQCghldmVudF9pZBgBIAEoCRIMCgR0eXBlGAIgASgJEg8KB3BheWxvYWQYAyABKAkSFgoJdGltZXN0YW1wGAQgASgDSACIAQESEAoIc3RvcmVfaWQYBSABKAkSFQoIY2hlY2tzdW0YBiABKAdIAYgBAUIMCgpfdGltZXN0YW1wQgsKCV9jaGVja3N1bSJoCgdUaWxsQWNrEhAKCGV2ZW50X2lkGAEgASgJEgsKA3NlcRgCIAEoAxINCgVlcG9jaBgDIAEoCRIRCglkdXBsaWNhdGUYBCABKAgSDAoEY29kZRgFIAEoBRIOCgZyZWFzb24YBiABKAkiFQoTQnJpZGdlU3RhdHVzUmVxdWVzdCKYAgoUQnJpZGdlU3RhdHVzUmVzcG9uc2USEAoIc3RvcmVfaWQYASABKAkSDwoHcGVuZGluZxgCIAEoAxIOCgZwYXJrZWQYAyABKAMSFgoOb2xkZXN0X3VuYWNrZWQYBCABKAMSDAoEbGluaxgFIAEoCRILCgN3aHkYBiABKAkSGQoRcmVjZWl2ZWRfc2VxdWVuY2UYByABKAMSGAoQYXBwbGllZF9zZXF1ZW5jZRgIIAEoAxIXCg9jb21tYW5kc19wYXJrZWQYCSABKAMSDQoFZXBvY2gYCiABKAkSDQoFYnl0ZXMYCyABKAMSDwoHdmVyc2lvbhgMIAEoCRIOCgZhbGFybXMYDSADKAkSDQoFdGlsbHMYDiABKAUyxwEKCUJyaWRnZUFwaRIzCgtSZWNvcmRFdmVudBISLnN5bmMudjEuVGlsbEV2ZW50GhAuc3luYy52MS5UaWxsQWNrEjgKDFJlY29yZEV2ZW50cxISLnN5bmMudjEuVGlsbEV2ZW50GhAuc3luYy52MS5UaWxsQWNrKAEwARJLCgxCcmlkZ2VTdGF0dXMSHC5zeW5jLnYxLkJyaWRnZVN0YXR1c1JlcXVlc3QaHS5zeW5jLnYxLkJyaWRnZVN0YXR1c1Jlc3BvbnNlYgZwcm90bzM");
 
 /**
  * @generated from message sync.v1.TillEvent
@@ -51,6 +51,16 @@ export type TillEvent = Message<"sync.v1.TillEvent"> & {
    * @generated from field: string store_id = 5;
    */
   storeId: string;
+
+  /**
+   * The CRC-32 (IEEE, as in zlib) of the UTF-8 of event_id, type, payload and
+   * timestamp, in this order, with a NUL between each two; the timestamp in decimal
+   * digits, or empty if it is left out. May be left out; then the bridge computes
+   * the checksum of what it has received.
+   *
+   * @generated from field: optional fixed32 checksum = 6;
+   */
+  checksum?: number | undefined;
 };
 
 /**
@@ -249,7 +259,8 @@ export const BridgeApi: GenService<{
    * cloud would refuse; ALREADY_EXISTS for an event_id that is there with another
    * content; PERMISSION_DENIED for another store's event; RESOURCE_EXHAUSTED when
    * the disk is full; UNAVAILABLE when the bridge is shutting down or its disk is
-   * busy.
+   * busy, and for an event that does not have its checksum, because something has
+   * changed it on the way: the till sends it again.
    *
    * @generated from rpc sync.v1.BridgeApi.RecordEvent
    */

@@ -12,7 +12,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file sync/v1/head_office.proto.
  */
 export const file_sync_v1_head_office: GenFile = /*@__PURE__*/
-  fileDesc("ChlzeW5jL3YxL2hlYWRfb2ZmaWNlLnByb3RvEgdzeW5jLnYxInQKE0lzc3VlQ29tbWFuZFJlcXVlc3QSEQoJc3RvcmVfaWRzGAEgAygJEhIKCmNvbW1hbmRfaWQYAiABKAkSDAoEdHlwZRgDIAEoCRIUCgxwYXlsb2FkX2pzb24YBCABKAkSEgoKYWxsX3N0b3JlcxgFIAEoCCJSChRJc3N1ZUNvbW1hbmRSZXNwb25zZRISCgpjb21tYW5kX2lkGAEgASgJEiYKBnF1ZXVlZBgCIAMoCzIWLnN5bmMudjEuUXVldWVkQ29tbWFuZCJaCg1RdWV1ZWRDb21tYW5kEhAKCHN0b3JlX2lkGAEgASgJEhAKCHNlcXVlbmNlGAIgASgDEhMKC2lzX3dhdGNoaW5nGAMgASgIEhAKCGlzX2tub3duGAQgASgIIjYKEUxpc3RTdG9yZXNSZXF1ZXN0EhEKCXN0b3JlX2lkcxgBIAMoCRIOCgZmb2xsb3cYAiABKAgivgMKEkxpc3RTdG9yZXNSZXNwb25zZRIQCghzdG9yZV9pZBgBIAEoCRIUCgxpc19jb25uZWN0ZWQYAiABKAgSEQoJbGFzdF9zZWVuGAMgASgDEhMKC3JlcG9ydGVkX2F0GAQgASgDEg0KBWRlcHRoGAUgASgDEg0KBWJ5dGVzGAYgASgDEhYKDm9sZGVzdF91bmFja2VkGAcgASgDEg4KBnBhcmtlZBgIIAEoAxIMCgRnYXBzGAkgASgDEhEKCWNvbmZsaWN0cxgKIAEoAxIXCg9jbG9ja19vZmZzZXRfbXMYCyABKAMSFwoPcXVldWVkX3NlcXVlbmNlGAwgASgDEhkKEXJlY2VpdmVkX3NlcXVlbmNlGA0gASgDEhgKEGFwcGxpZWRfc2VxdWVuY2UYDiABKAMSFwoPY29tbWFuZHNfcGFya2VkGA8gASgDEg0KBWVwb2NoGBAgASgJEg4KBmVwb2NocxgRIAEoBRIPCgd2ZXJzaW9uGBIgASgJEg4KBmFsYXJtcxgTIAMoCRINCgVhc19vZhgUIAEoAxIMCgRzZWVuGBUgASgDEhQKDGN1cnJlbnRfZ2FwcxgWIAEoAyJEChFMaXN0RXZlbnRzUmVxdWVzdBIQCghzdG9yZV9pZBgBIAEoCRINCgVhZnRlchgCIAEoAxIOCgZmb2xsb3cYAyABKAgirQEKEkxpc3RFdmVudHNSZXNwb25zZRIQCghwb3NpdGlvbhgBIAEoAxIQCghldmVudF9pZBgCIAEoCRIQCghzdG9yZV9pZBgDIAEoCRIMCgR0eXBlGAQgASgJEg8KB3BheWxvYWQYBSABKAkSEQoJdGltZXN0YW1wGAYgASgDEgsKA3NlcRgHIAEoAxINCgVlcG9jaBgIIAEoCRITCgtyZWNlaXZlZF9hdBgJIAEoAyInChNMaXN0Q29tbWFuZHNSZXF1ZXN0EhAKCHN0b3JlX2lkGAEgASgJIrsBChRMaXN0Q29tbWFuZHNSZXNwb25zZRIQCghzdG9yZV9pZBgBIAEoCRIQCghzZXF1ZW5jZRgCIAEoAxISCgpjb21tYW5kX2lkGAMgASgJEgwKBHR5cGUYBCABKAkSFAoMcGF5bG9hZF9qc29uGAUgASgJEhEKCWlzc3VlZF9hdBgGIAEoAxIkCgVzdGF0ZRgHIAEoDjIVLnN5bmMudjEuQ29tbWFuZFN0YXRlEg4KBnJlYXNvbhgIIAEoCSJpCg1EaWdlc3RSZXF1ZXN0EhAKCHN0b3JlX2lkGAEgASgJEiEKBHNpZGUYAiABKA4yEy5zeW5jLnYxLkRpZ2VzdFNpZGUSIwoFcmFuZ2UYAyABKAsyFC5zeW5jLnYxLkRpZ2VzdFJhbmdlInQKDkRpZ2VzdFJlc3BvbnNlEiMKBGNlbGwYASABKAsyEy5zeW5jLnYxLkRpZ2VzdENlbGxIABIlCgVldmVudBgCIAEoCzIULnN5bmMudjEuRXZlbnREaWdlc3RIABIOCgRsb3NzGAMgASgJSABCBgoEcGFydCqYAQoMQ29tbWFuZFN0YXRlEh0KGUNPTU1BTkRfU1RBVEVfVU5TUEVDSUZJRUQQABIYChRDT01NQU5EX1NUQVRFX1FVRVVFRBABEhoKFkNPTU1BTkRfU1RBVEVfUkVDRUlWRUQQAhIZChVDT01NQU5EX1NUQVRFX0FQUExJRUQQAxIYChRDT01NQU5EX1NUQVRFX1BBUktFRBAEKlgKCkRpZ2VzdFNpZGUSGwoXRElHRVNUX1NJREVfVU5TUEVDSUZJRUQQABIWChJESUdFU1RfU0lERV9MRURHRVIQARIVChFESUdFU1RfU0lERV9TVE9SRRACMvcCCgpIZWFkT2ZmaWNlEksKDElzc3VlQ29tbWFuZBIcLnN5bmMudjEuSXNzdWVDb21tYW5kUmVxdWVzdBodLnN5bmMudjEuSXNzdWVDb21tYW5kUmVzcG9uc2USRwoKTGlzdFN0b3JlcxIaLnN5bmMudjEuTGlzdFN0b3Jlc1JlcXVlc3QaGy5zeW5jLnYxLkxpc3RTdG9yZXNSZXNwb25zZTABEkcKCkxpc3RFdmVudHMSGi5zeW5jLnYxLkxpc3RFdmVudHNSZXF1ZXN0Ghsuc3luYy52MS5MaXN0RXZlbnRzUmVzcG9uc2UwARJNCgxMaXN0Q29tbWFuZHMSHC5zeW5jLnYxLkxpc3RDb21tYW5kc1JlcXVlc3QaHS5zeW5jLnYxLkxpc3RDb21tYW5kc1Jlc3BvbnNlMAESOwoGRGlnZXN0EhYuc3luYy52MS5EaWdlc3RSZXF1ZXN0Ghcuc3luYy52MS5EaWdlc3RSZXNwb25zZTABYgZwcm90bzM", [file_sync_v1_digest]);
+  fileDesc("ChlzeW5jL3YxL2hlYWRfb2ZmaWNlLnByb3RvEgdzeW5jLnYxInQKE0lzc3VlQ29tbWFuZFJlcXVlc3QSEQoJc3RvcmVfaWRzGAEgAygJEhIKCmNvbW1hbmRfaWQYAiABKAkSDAoEdHlwZRgDIAEoCRIUCgxwYXlsb2FkX2pzb24YBCABKAkSEgoKYWxsX3N0b3JlcxgFIAEoCCJSChRJc3N1ZUNvbW1hbmRSZXNwb25zZRISCgpjb21tYW5kX2lkGAEgASgJEiYKBnF1ZXVlZBgCIAMoCzIWLnN5bmMudjEuUXVldWVkQ29tbWFuZCJaCg1RdWV1ZWRDb21tYW5kEhAKCHN0b3JlX2lkGAEgASgJEhAKCHNlcXVlbmNlGAIgASgDEhMKC2lzX3dhdGNoaW5nGAMgASgIEhAKCGlzX2tub3duGAQgASgIIj0KFENhbmNlbENvbW1hbmRSZXF1ZXN0EhIKCmNvbW1hbmRfaWQYASABKAkSEQoJc3RvcmVfaWRzGAIgAygJIkIKFUNhbmNlbENvbW1hbmRSZXNwb25zZRIpCgZzdG9yZXMYASADKAsyGS5zeW5jLnYxLkNhbmNlbGxlZENvbW1hbmQiXAoQQ2FuY2VsbGVkQ29tbWFuZBIQCghzdG9yZV9pZBgBIAEoCRIQCghzZXF1ZW5jZRgCIAEoAxIkCgVzdGF0ZRgDIAEoDjIVLnN5bmMudjEuQ29tbWFuZFN0YXRlIiYKEkZvcmdldFN0b3JlUmVxdWVzdBIQCghzdG9yZV9pZBgBIAEoCSIVChNGb3JnZXRTdG9yZVJlc3BvbnNlIjYKEUxpc3RTdG9yZXNSZXF1ZXN0EhEKCXN0b3JlX2lkcxgBIAMoCRIOCgZmb2xsb3cYAiABKAgi7AMKEkxpc3RTdG9yZXNSZXNwb25zZRIQCghzdG9yZV9pZBgBIAEoCRIUCgxpc19jb25uZWN0ZWQYAiABKAgSEQoJbGFzdF9zZWVuGAMgASgDEhMKC3JlcG9ydGVkX2F0GAQgASgDEg0KBWRlcHRoGAUgASgDEg0KBWJ5dGVzGAYgASgDEhYKDm9sZGVzdF91bmFja2VkGAcgASgDEg4KBnBhcmtlZBgIIAEoAxIMCgRnYXBzGAkgASgDEhEKCWNvbmZsaWN0cxgKIAEoAxIXCg9jbG9ja19vZmZzZXRfbXMYCyABKAMSFwoPcXVldWVkX3NlcXVlbmNlGAwgASgDEhkKEXJlY2VpdmVkX3NlcXVlbmNlGA0gASgDEhgKEGFwcGxpZWRfc2VxdWVuY2UYDiABKAMSFwoPY29tbWFuZHNfcGFya2VkGA8gASgDEg0KBWVwb2NoGBAgASgJEg4KBmVwb2NocxgRIAEoBRIPCgd2ZXJzaW9uGBIgASgJEg4KBmFsYXJtcxgTIAMoCRINCgVhc19vZhgUIAEoAxIMCgRzZWVuGBUgASgDEhQKDGN1cnJlbnRfZ2FwcxgWIAEoAxIUCgxpc19mb3Jnb3R0ZW4YHyABKAgSFgoOb3Blbl9jb25mbGljdHMYICABKAMiRAoRTGlzdEV2ZW50c1JlcXVlc3QSEAoIc3RvcmVfaWQYASABKAkSDQoFYWZ0ZXIYAiABKAMSDgoGZm9sbG93GAMgASgIItEBChJMaXN0RXZlbnRzUmVzcG9uc2USEAoIcG9zaXRpb24YASABKAMSEAoIZXZlbnRfaWQYAiABKAkSEAoIc3RvcmVfaWQYAyABKAkSDAoEdHlwZRgEIAEoCRIPCgdwYXlsb2FkGAUgASgJEhEKCXRpbWVzdGFtcBgGIAEoAxILCgNzZXEYByABKAMSDQoFZXBvY2gYCCABKAkSEwoLcmVjZWl2ZWRfYXQYCSABKAMSFQoIY2hlY2tzdW0YCiABKAdIAIgBAUILCglfY2hlY2tzdW0iJwoTTGlzdENvbW1hbmRzUmVxdWVzdBIQCghzdG9yZV9pZBgBIAEoCSK7AQoUTGlzdENvbW1hbmRzUmVzcG9uc2USEAoIc3RvcmVfaWQYASABKAkSEAoIc2VxdWVuY2UYAiABKAMSEgoKY29tbWFuZF9pZBgDIAEoCRIMCgR0eXBlGAQgASgJEhQKDHBheWxvYWRfanNvbhgFIAEoCRIRCglpc3N1ZWRfYXQYBiABKAMSJAoFc3RhdGUYByABKA4yFS5zeW5jLnYxLkNvbW1hbmRTdGF0ZRIOCgZyZWFzb24YCCABKAkiaQoNRGlnZXN0UmVxdWVzdBIQCghzdG9yZV9pZBgBIAEoCRIhCgRzaWRlGAIgASgOMhMuc3luYy52MS5EaWdlc3RTaWRlEiMKBXJhbmdlGAMgASgLMhQuc3luYy52MS5EaWdlc3RSYW5nZSJ0Cg5EaWdlc3RSZXNwb25zZRIjCgRjZWxsGAEgASgLMhMuc3luYy52MS5EaWdlc3RDZWxsSAASJQoFZXZlbnQYAiABKAsyFC5zeW5jLnYxLkV2ZW50RGlnZXN0SAASDgoEbG9zcxgDIAEoCUgAQgYKBHBhcnQqtQEKDENvbW1hbmRTdGF0ZRIdChlDT01NQU5EX1NUQVRFX1VOU1BFQ0lGSUVEEAASGAoUQ09NTUFORF9TVEFURV9RVUVVRUQQARIaChZDT01NQU5EX1NUQVRFX1JFQ0VJVkVEEAISGQoVQ09NTUFORF9TVEFURV9BUFBMSUVEEAMSGAoUQ09NTUFORF9TVEFURV9QQVJLRUQQBBIbChdDT01NQU5EX1NUQVRFX0NBTkNFTExFRBAFKlgKCkRpZ2VzdFNpZGUSGwoXRElHRVNUX1NJREVfVU5TUEVDSUZJRUQQABIWChJESUdFU1RfU0lERV9MRURHRVIQARIVChFESUdFU1RfU0lERV9TVE9SRRACMpEECgpIZWFkT2ZmaWNlEksKDElzc3VlQ29tbWFuZBIcLnN5bmMudjEuSXNzdWVDb21tYW5kUmVxdWVzdBodLnN5bmMudjEuSXNzdWVDb21tYW5kUmVzcG9uc2USTgoNQ2FuY2VsQ29tbWFuZBIdLnN5bmMudjEuQ2FuY2VsQ29tbWFuZFJlcXVlc3QaHi5zeW5jLnYxLkNhbmNlbENvbW1hbmRSZXNwb25zZRJICgtGb3JnZXRTdG9yZRIbLnN5bmMudjEuRm9yZ2V0U3RvcmVSZXF1ZXN0Ghwuc3luYy52MS5Gb3JnZXRTdG9yZVJlc3BvbnNlEkcKCkxpc3RTdG9yZXMSGi5zeW5jLnYxLkxpc3RTdG9yZXNSZXF1ZXN0Ghsuc3luYy52MS5MaXN0U3RvcmVzUmVzcG9uc2UwARJHCgpMaXN0RXZlbnRzEhouc3luYy52MS5MaXN0RXZlbnRzUmVxdWVzdBobLnN5bmMudjEuTGlzdEV2ZW50c1Jlc3BvbnNlMAESTQoMTGlzdENvbW1hbmRzEhwuc3luYy52MS5MaXN0Q29tbWFuZHNSZXF1ZXN0Gh0uc3luYy52MS5MaXN0Q29tbWFuZHNSZXNwb25zZTABEjsKBkRpZ2VzdBIWLnN5bmMudjEuRGlnZXN0UmVxdWVzdBoXLnN5bmMudjEuRGlnZXN0UmVzcG9uc2UwAWIGcHJvdG8z", [file_sync_v1_digest]);
 
 /**
  * @generated from message sync.v1.IssueCommandRequest
@@ -120,6 +120,112 @@ export const QueuedCommandSchema: GenMessage<QueuedCommand> = /*@__PURE__*/
   messageDesc(file_sync_v1_head_office, 2);
 
 /**
+ * @generated from message sync.v1.CancelCommandRequest
+ */
+export type CancelCommandRequest = Message<"sync.v1.CancelCommandRequest"> & {
+  /**
+   * @generated from field: string command_id = 1;
+   */
+  commandId: string;
+
+  /**
+   * Only for these stores; empty: for all that have it.
+   *
+   * @generated from field: repeated string store_ids = 2;
+   */
+  storeIds: string[];
+};
+
+/**
+ * Describes the message sync.v1.CancelCommandRequest.
+ * Use `create(CancelCommandRequestSchema)` to create a new message.
+ */
+export const CancelCommandRequestSchema: GenMessage<CancelCommandRequest> = /*@__PURE__*/
+  messageDesc(file_sync_v1_head_office, 3);
+
+/**
+ * @generated from message sync.v1.CancelCommandResponse
+ */
+export type CancelCommandResponse = Message<"sync.v1.CancelCommandResponse"> & {
+  /**
+   * One a store, in the order of the ids.
+   *
+   * @generated from field: repeated sync.v1.CancelledCommand stores = 1;
+   */
+  stores: CancelledCommand[];
+};
+
+/**
+ * Describes the message sync.v1.CancelCommandResponse.
+ * Use `create(CancelCommandResponseSchema)` to create a new message.
+ */
+export const CancelCommandResponseSchema: GenMessage<CancelCommandResponse> = /*@__PURE__*/
+  messageDesc(file_sync_v1_head_office, 4);
+
+/**
+ * @generated from message sync.v1.CancelledCommand
+ */
+export type CancelledCommand = Message<"sync.v1.CancelledCommand"> & {
+  /**
+   * @generated from field: string store_id = 1;
+   */
+  storeId: string;
+
+  /**
+   * The command's place in the store's queue.
+   *
+   * @generated from field: int64 sequence = 2;
+   */
+  sequence: bigint;
+
+  /**
+   * COMMAND_STATE_CANCELLED: it was withdrawn, and the store never gets it.
+   * COMMAND_STATE_RECEIVED: it was sent, and the store may still apply it.
+   * COMMAND_STATE_APPLIED and COMMAND_STATE_PARKED: the store is done with it.
+   *
+   * @generated from field: sync.v1.CommandState state = 3;
+   */
+  state: CommandState;
+};
+
+/**
+ * Describes the message sync.v1.CancelledCommand.
+ * Use `create(CancelledCommandSchema)` to create a new message.
+ */
+export const CancelledCommandSchema: GenMessage<CancelledCommand> = /*@__PURE__*/
+  messageDesc(file_sync_v1_head_office, 5);
+
+/**
+ * @generated from message sync.v1.ForgetStoreRequest
+ */
+export type ForgetStoreRequest = Message<"sync.v1.ForgetStoreRequest"> & {
+  /**
+   * @generated from field: string store_id = 1;
+   */
+  storeId: string;
+};
+
+/**
+ * Describes the message sync.v1.ForgetStoreRequest.
+ * Use `create(ForgetStoreRequestSchema)` to create a new message.
+ */
+export const ForgetStoreRequestSchema: GenMessage<ForgetStoreRequest> = /*@__PURE__*/
+  messageDesc(file_sync_v1_head_office, 6);
+
+/**
+ * @generated from message sync.v1.ForgetStoreResponse
+ */
+export type ForgetStoreResponse = Message<"sync.v1.ForgetStoreResponse"> & {
+};
+
+/**
+ * Describes the message sync.v1.ForgetStoreResponse.
+ * Use `create(ForgetStoreResponseSchema)` to create a new message.
+ */
+export const ForgetStoreResponseSchema: GenMessage<ForgetStoreResponse> = /*@__PURE__*/
+  messageDesc(file_sync_v1_head_office, 7);
+
+/**
  * @generated from message sync.v1.ListStoresRequest
  */
 export type ListStoresRequest = Message<"sync.v1.ListStoresRequest"> & {
@@ -141,7 +247,7 @@ export type ListStoresRequest = Message<"sync.v1.ListStoresRequest"> & {
  * Use `create(ListStoresRequestSchema)` to create a new message.
  */
 export const ListStoresRequestSchema: GenMessage<ListStoresRequest> = /*@__PURE__*/
-  messageDesc(file_sync_v1_head_office, 3);
+  messageDesc(file_sync_v1_head_office, 8);
 
 /**
  * @generated from message sync.v1.ListStoresResponse
@@ -284,6 +390,22 @@ export type ListStoresResponse = Message<"sync.v1.ListStoresResponse"> & {
    * @generated from field: int64 current_gaps = 22;
    */
   currentGaps: bigint;
+
+  /**
+   * ForgetStore has hidden it. Only a store that was asked for by name, and one that
+   * was hidden during a `follow`, comes with this set.
+   *
+   * @generated from field: bool is_forgotten = 31;
+   */
+  isForgotten: boolean;
+
+  /**
+   * Those of `conflicts` that are not settled: the store still has something parked,
+   * or has not reported since the conflict.
+   *
+   * @generated from field: int64 open_conflicts = 32;
+   */
+  openConflicts: bigint;
 };
 
 /**
@@ -291,7 +413,7 @@ export type ListStoresResponse = Message<"sync.v1.ListStoresResponse"> & {
  * Use `create(ListStoresResponseSchema)` to create a new message.
  */
 export const ListStoresResponseSchema: GenMessage<ListStoresResponse> = /*@__PURE__*/
-  messageDesc(file_sync_v1_head_office, 4);
+  messageDesc(file_sync_v1_head_office, 9);
 
 /**
  * @generated from message sync.v1.ListEventsRequest
@@ -322,7 +444,7 @@ export type ListEventsRequest = Message<"sync.v1.ListEventsRequest"> & {
  * Use `create(ListEventsRequestSchema)` to create a new message.
  */
 export const ListEventsRequestSchema: GenMessage<ListEventsRequest> = /*@__PURE__*/
-  messageDesc(file_sync_v1_head_office, 5);
+  messageDesc(file_sync_v1_head_office, 10);
 
 /**
  * @generated from message sync.v1.ListEventsResponse
@@ -378,6 +500,15 @@ export type ListEventsResponse = Message<"sync.v1.ListEventsResponse"> & {
    * @generated from field: int64 received_at = 9;
    */
   receivedAt: bigint;
+
+  /**
+   * As in StoreEvent, of the fields above. An event that does not have it was
+   * changed on the ledger's disk or on the way here. Left out for an event that
+   * the ledger took before it knew checksums.
+   *
+   * @generated from field: optional fixed32 checksum = 10;
+   */
+  checksum?: number | undefined;
 };
 
 /**
@@ -385,7 +516,7 @@ export type ListEventsResponse = Message<"sync.v1.ListEventsResponse"> & {
  * Use `create(ListEventsResponseSchema)` to create a new message.
  */
 export const ListEventsResponseSchema: GenMessage<ListEventsResponse> = /*@__PURE__*/
-  messageDesc(file_sync_v1_head_office, 6);
+  messageDesc(file_sync_v1_head_office, 11);
 
 /**
  * @generated from message sync.v1.ListCommandsRequest
@@ -404,7 +535,7 @@ export type ListCommandsRequest = Message<"sync.v1.ListCommandsRequest"> & {
  * Use `create(ListCommandsRequestSchema)` to create a new message.
  */
 export const ListCommandsRequestSchema: GenMessage<ListCommandsRequest> = /*@__PURE__*/
-  messageDesc(file_sync_v1_head_office, 7);
+  messageDesc(file_sync_v1_head_office, 12);
 
 /**
  * @generated from message sync.v1.ListCommandsResponse
@@ -460,7 +591,7 @@ export type ListCommandsResponse = Message<"sync.v1.ListCommandsResponse"> & {
  * Use `create(ListCommandsResponseSchema)` to create a new message.
  */
 export const ListCommandsResponseSchema: GenMessage<ListCommandsResponse> = /*@__PURE__*/
-  messageDesc(file_sync_v1_head_office, 8);
+  messageDesc(file_sync_v1_head_office, 13);
 
 /**
  * @generated from message sync.v1.DigestRequest
@@ -487,7 +618,7 @@ export type DigestRequest = Message<"sync.v1.DigestRequest"> & {
  * Use `create(DigestRequestSchema)` to create a new message.
  */
 export const DigestRequestSchema: GenMessage<DigestRequest> = /*@__PURE__*/
-  messageDesc(file_sync_v1_head_office, 9);
+  messageDesc(file_sync_v1_head_office, 14);
 
 /**
  * @generated from message sync.v1.DigestResponse
@@ -526,7 +657,7 @@ export type DigestResponse = Message<"sync.v1.DigestResponse"> & {
  * Use `create(DigestResponseSchema)` to create a new message.
  */
 export const DigestResponseSchema: GenMessage<DigestResponse> = /*@__PURE__*/
-  messageDesc(file_sync_v1_head_office, 10);
+  messageDesc(file_sync_v1_head_office, 15);
 
 /**
  * @generated from enum sync.v1.CommandState
@@ -562,6 +693,13 @@ export const CommandState = {
    * @generated from enum value: COMMAND_STATE_PARKED = 4;
    */
   PARKED: 4,
+
+  /**
+   * It was withdrawn before it was sent; the store never gets it.
+   *
+   * @generated from enum value: COMMAND_STATE_CANCELLED = 5;
+   */
+  CANCELLED: 5,
 } as const;
 
 /**
@@ -634,6 +772,45 @@ export const HeadOffice: GenService<{
     methodKind: "unary";
     input: typeof IssueCommandRequestSchema;
     output: typeof IssueCommandResponseSchema;
+  },
+  /**
+   * CancelCommand withdraws a command that stores have not been sent yet. Unary. The
+   * answer says for each store what has become of the command there: a store that
+   * was not sent it never gets it; one that was sent it may apply it all the same,
+   * and nothing is changed for that store. The answer comes after the withdrawal is
+   * on disk. It may be repeated.
+   *
+   * The cloud knows what it has sent since it started, and what stores have
+   * reported. A command that was sent just before the cloud was killed, to a store
+   * that has not come back since, counts as not sent.
+   *
+   * Errors: INVALID_ARGUMENT for an id as in IssueCommand; NOT_FOUND for a command
+   * that no store has, or that one of the named stores does not have;
+   * FAILED_PRECONDITION if all of the stores are done with it.
+   *
+   * @generated from rpc sync.v1.HeadOffice.CancelCommand
+   */
+  cancelCommand: {
+    methodKind: "unary";
+    input: typeof CancelCommandRequestSchema;
+    output: typeof CancelCommandResponseSchema;
+  },
+  /**
+   * ForgetStore hides a store that was closed from ListStores and from commands to
+   * all stores. Unary. The ledger keeps its events and their ids for ever, so that
+   * none counts twice if the store returns; any contact with the store shows it
+   * again. It may be repeated.
+   *
+   * Errors: INVALID_ARGUMENT for a store_id as in IssueCommand, NOT_FOUND for one
+   * that the cloud has never heard of, FAILED_PRECONDITION for a store that is
+   * connected now.
+   *
+   * @generated from rpc sync.v1.HeadOffice.ForgetStore
+   */
+  forgetStore: {
+    methodKind: "unary";
+    input: typeof ForgetStoreRequestSchema;
+    output: typeof ForgetStoreResponseSchema;
   },
   /**
    * ListStores is a server stream: what the cloud knows of each store, by id. With

@@ -12,7 +12,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file sync/v1/sync_engine.proto.
  */
 export const file_sync_v1_sync_engine: GenFile = /*@__PURE__*/
-  fileDesc("ChlzeW5jL3YxL3N5bmNfZW5naW5lLnByb3RvEgdzeW5jLnYxIr4BCg5TdG9yZUhhbmRzaGFrZRIQCghzdG9yZV9pZBgBIAEoCRIiChVsYXN0X2FwcGxpZWRfc2VxdWVuY2UYAiABKANIAIgBARINCgVlcG9jaBgDIAEoCRIRCglsZWRnZXJfaWQYBCABKAkSHwoXbGFzdF9hcHBsaWVkX2NvbW1hbmRfaWQYBSABKAkSGQoRYW5zd2Vyc19xdWVzdGlvbnMYBiABKAhCGAoWX2xhc3RfYXBwbGllZF9zZXF1ZW5jZSKWAQoMQ2xvdWRDb21tYW5kEhIKCmNvbW1hbmRfaWQYASABKAkSDAoEdHlwZRgCIAEoCRIUCgxwYXlsb2FkX2pzb24YAyABKAkSEAoIc2VxdWVuY2UYBCABKAMSEQoJaXNzdWVkX2F0GAUgASgDEikKCHF1ZXN0aW9uGAYgASgLMhcuc3luYy52MS5EaWdlc3RRdWVzdGlvbiJKCg5EaWdlc3RRdWVzdGlvbhITCgtxdWVzdGlvbl9pZBgBIAEoCRIjCgVyYW5nZRgCIAEoCzIULnN5bmMudjEuRGlnZXN0UmFuZ2UioQEKClN0b3JlRXZlbnQSEAoIZXZlbnRfaWQYASABKAkSEAoIc3RvcmVfaWQYAiABKAkSDAoEdHlwZRgDIAEoCRIPCgdwYXlsb2FkGAQgASgJEhEKCXRpbWVzdGFtcBgFIAEoAxILCgNzZXEYBiABKAMSDQoFZXBvY2gYByABKAkSIQoEbW9yZRgIIAMoCzITLnN5bmMudjEuU3RvcmVFdmVudCJ8Cg1VcGxvYWRTdW1tYXJ5EhAKCGFjY2VwdGVkGAEgASgFEhAKCHJlamVjdGVkGAIgASgFEhIKCmR1cGxpY2F0ZXMYAyABKAUSDwoHcmVmdXNlZBgEIAEoBRIiCghyZWZ1c2FscxgFIAMoCzIQLnN5bmMudjEuUmVmdXNhbCJiCgdSZWZ1c2FsEhAKCGV2ZW50X2lkGAEgASgJEiIKBGNvZGUYAiABKA4yFC5zeW5jLnYxLlJlZnVzYWxDb2RlEg4KBnJlYXNvbhgDIAEoCRIRCglyZXRyeWFibGUYBCABKAgiqAEKCEV2ZW50QWNrEhAKCGV2ZW50X2lkGAEgASgJEgoKAm9rGAIgASgIEg4KBnJlYXNvbhgDIAEoCRIRCglkdXBsaWNhdGUYBCABKAgSEQoJcmV0cnlhYmxlGAUgASgIEhYKDnJldHJ5X2FmdGVyX21zGAYgASgFEiIKBGNvZGUYByABKA4yFC5zeW5jLnYxLlJlZnVzYWxDb2RlEgwKBGFsc28YCCADKAkiwAIKE1JlcG9ydFN0YXR1c1JlcXVlc3QSEAoIc3RvcmVfaWQYASABKAkSDQoFZGVwdGgYAiABKAMSDQoFYnl0ZXMYAyABKAMSFgoOb2xkZXN0X3VuYWNrZWQYBCABKAMSDgoGcGFya2VkGAUgASgDEg0KBWVwb2NoGAYgASgJEg8KB3NlbnRfYXQYByABKAMSDwoHdmVyc2lvbhgIIAEoCRIRCglsZWRnZXJfaWQYCSABKAkSGQoRcmVjZWl2ZWRfc2VxdWVuY2UYCiABKAMSGAoQYXBwbGllZF9zZXF1ZW5jZRgLIAEoAxIXCg9jb21tYW5kc19wYXJrZWQYDCABKAMSLwoPcGFya2VkX2NvbW1hbmRzGA0gAygLMhYuc3luYy52MS5QYXJrZWRDb21tYW5kEg4KBmFsYXJtcxgOIAMoCSIzCg1QYXJrZWRDb21tYW5kEhIKCmNvbW1hbmRfaWQYASABKAkSDgoGcmVhc29uGAIgASgJIkIKFFJlcG9ydFN0YXR1c1Jlc3BvbnNlEhEKCWxlZGdlcl9pZBgBIAEoCRIXCg9jbG9ja19vZmZzZXRfbXMYAiABKAMinwEKE0Fuc3dlckRpZ2VzdFJlcXVlc3QSEwoLcXVlc3Rpb25faWQYASABKAkSIwoEY2VsbBgCIAEoCzITLnN5bmMudjEuRGlnZXN0Q2VsbEgAEiUKBWV2ZW50GAMgASgLMhQuc3luYy52MS5FdmVudERpZ2VzdEgAEg8KBWZhdWx0GAQgASgJSAASDgoEbG9zcxgFIAEoCUgAQgYKBHBhcnQiFgoUQW5zd2VyRGlnZXN0UmVzcG9uc2UqmAEKC1JlZnVzYWxDb2RlEhwKGFJFRlVTQUxfQ09ERV9VTlNQRUNJRklFRBAAEhgKFFJFRlVTQUxfQ09ERV9JTlZBTElEEAESGQoVUkVGVVNBTF9DT0RFX0NPTkZMSUNUEAISGgoWUkVGVVNBTF9DT0RFX1NFUV9UQUtFThADEhoKFlJFRlVTQUxfQ09ERV9UUllfTEFURVIQBDL0AgoKU3luY0VuZ2luZRJBCg1XYXRjaENvbW1hbmRzEhcuc3luYy52MS5TdG9yZUhhbmRzaGFrZRoVLnN5bmMudjEuQ2xvdWRDb21tYW5kMAESRQoUVXBsb2FkQnVmZmVyZWRFdmVudHMSEy5zeW5jLnYxLlN0b3JlRXZlbnQaFi5zeW5jLnYxLlVwbG9hZFN1bW1hcnkoARJAChJPcGVyYXRpb25hbENoYW5uZWwSEy5zeW5jLnYxLlN0b3JlRXZlbnQaES5zeW5jLnYxLkV2ZW50QWNrKAEwARJLCgxSZXBvcnRTdGF0dXMSHC5zeW5jLnYxLlJlcG9ydFN0YXR1c1JlcXVlc3QaHS5zeW5jLnYxLlJlcG9ydFN0YXR1c1Jlc3BvbnNlEk0KDEFuc3dlckRpZ2VzdBIcLnN5bmMudjEuQW5zd2VyRGlnZXN0UmVxdWVzdBodLnN5bmMudjEuQW5zd2VyRGlnZXN0UmVzcG9uc2UoAWIGcHJvdG8z", [file_sync_v1_digest]);
+  fileDesc("ChlzeW5jL3YxL3N5bmNfZW5naW5lLnByb3RvEgdzeW5jLnYxIr4BCg5TdG9yZUhhbmRzaGFrZRIQCghzdG9yZV9pZBgBIAEoCRIiChVsYXN0X2FwcGxpZWRfc2VxdWVuY2UYAiABKANIAIgBARINCgVlcG9jaBgDIAEoCRIRCglsZWRnZXJfaWQYBCABKAkSHwoXbGFzdF9hcHBsaWVkX2NvbW1hbmRfaWQYBSABKAkSGQoRYW5zd2Vyc19xdWVzdGlvbnMYBiABKAhCGAoWX2xhc3RfYXBwbGllZF9zZXF1ZW5jZSKWAQoMQ2xvdWRDb21tYW5kEhIKCmNvbW1hbmRfaWQYASABKAkSDAoEdHlwZRgCIAEoCRIUCgxwYXlsb2FkX2pzb24YAyABKAkSEAoIc2VxdWVuY2UYBCABKAMSEQoJaXNzdWVkX2F0GAUgASgDEikKCHF1ZXN0aW9uGAYgASgLMhcuc3luYy52MS5EaWdlc3RRdWVzdGlvbiJKCg5EaWdlc3RRdWVzdGlvbhITCgtxdWVzdGlvbl9pZBgBIAEoCRIjCgVyYW5nZRgCIAEoCzIULnN5bmMudjEuRGlnZXN0UmFuZ2UixQEKClN0b3JlRXZlbnQSEAoIZXZlbnRfaWQYASABKAkSEAoIc3RvcmVfaWQYAiABKAkSDAoEdHlwZRgDIAEoCRIPCgdwYXlsb2FkGAQgASgJEhEKCXRpbWVzdGFtcBgFIAEoAxILCgNzZXEYBiABKAMSDQoFZXBvY2gYByABKAkSIQoEbW9yZRgIIAMoCzITLnN5bmMudjEuU3RvcmVFdmVudBIVCghjaGVja3N1bRgJIAEoB0gAiAEBQgsKCV9jaGVja3N1bSJ8Cg1VcGxvYWRTdW1tYXJ5EhAKCGFjY2VwdGVkGAEgASgFEhAKCHJlamVjdGVkGAIgASgFEhIKCmR1cGxpY2F0ZXMYAyABKAUSDwoHcmVmdXNlZBgEIAEoBRIiCghyZWZ1c2FscxgFIAMoCzIQLnN5bmMudjEuUmVmdXNhbCJiCgdSZWZ1c2FsEhAKCGV2ZW50X2lkGAEgASgJEiIKBGNvZGUYAiABKA4yFC5zeW5jLnYxLlJlZnVzYWxDb2RlEg4KBnJlYXNvbhgDIAEoCRIRCglyZXRyeWFibGUYBCABKAgiqAEKCEV2ZW50QWNrEhAKCGV2ZW50X2lkGAEgASgJEgoKAm9rGAIgASgIEg4KBnJlYXNvbhgDIAEoCRIRCglkdXBsaWNhdGUYBCABKAgSEQoJcmV0cnlhYmxlGAUgASgIEhYKDnJldHJ5X2FmdGVyX21zGAYgASgFEiIKBGNvZGUYByABKA4yFC5zeW5jLnYxLlJlZnVzYWxDb2RlEgwKBGFsc28YCCADKAkiwAIKE1JlcG9ydFN0YXR1c1JlcXVlc3QSEAoIc3RvcmVfaWQYASABKAkSDQoFZGVwdGgYAiABKAMSDQoFYnl0ZXMYAyABKAMSFgoOb2xkZXN0X3VuYWNrZWQYBCABKAMSDgoGcGFya2VkGAUgASgDEg0KBWVwb2NoGAYgASgJEg8KB3NlbnRfYXQYByABKAMSDwoHdmVyc2lvbhgIIAEoCRIRCglsZWRnZXJfaWQYCSABKAkSGQoRcmVjZWl2ZWRfc2VxdWVuY2UYCiABKAMSGAoQYXBwbGllZF9zZXF1ZW5jZRgLIAEoAxIXCg9jb21tYW5kc19wYXJrZWQYDCABKAMSLwoPcGFya2VkX2NvbW1hbmRzGA0gAygLMhYuc3luYy52MS5QYXJrZWRDb21tYW5kEg4KBmFsYXJtcxgOIAMoCSIzCg1QYXJrZWRDb21tYW5kEhIKCmNvbW1hbmRfaWQYASABKAkSDgoGcmVhc29uGAIgASgJIlUKFFJlcG9ydFN0YXR1c1Jlc3BvbnNlEhEKCWxlZGdlcl9pZBgBIAEoCRIXCg9jbG9ja19vZmZzZXRfbXMYAiABKAMSEQoJb3RoZXJfYm94GAMgASgJIp8BChNBbnN3ZXJEaWdlc3RSZXF1ZXN0EhMKC3F1ZXN0aW9uX2lkGAEgASgJEiMKBGNlbGwYAiABKAsyEy5zeW5jLnYxLkRpZ2VzdENlbGxIABIlCgVldmVudBgDIAEoCzIULnN5bmMudjEuRXZlbnREaWdlc3RIABIPCgVmYXVsdBgEIAEoCUgAEg4KBGxvc3MYBSABKAlIAEIGCgRwYXJ0IhYKFEFuc3dlckRpZ2VzdFJlc3BvbnNlKrIBCgtSZWZ1c2FsQ29kZRIcChhSRUZVU0FMX0NPREVfVU5TUEVDSUZJRUQQABIYChRSRUZVU0FMX0NPREVfSU5WQUxJRBABEhkKFVJFRlVTQUxfQ09ERV9DT05GTElDVBACEhoKFlJFRlVTQUxfQ09ERV9TRVFfVEFLRU4QAxIaChZSRUZVU0FMX0NPREVfVFJZX0xBVEVSEAQSGAoUUkVGVVNBTF9DT0RFX0NPUlJVUFQQBTL0AgoKU3luY0VuZ2luZRJBCg1XYXRjaENvbW1hbmRzEhcuc3luYy52MS5TdG9yZUhhbmRzaGFrZRoVLnN5bmMudjEuQ2xvdWRDb21tYW5kMAESRQoUVXBsb2FkQnVmZmVyZWRFdmVudHMSEy5zeW5jLnYxLlN0b3JlRXZlbnQaFi5zeW5jLnYxLlVwbG9hZFN1bW1hcnkoARJAChJPcGVyYXRpb25hbENoYW5uZWwSEy5zeW5jLnYxLlN0b3JlRXZlbnQaES5zeW5jLnYxLkV2ZW50QWNrKAEwARJLCgxSZXBvcnRTdGF0dXMSHC5zeW5jLnYxLlJlcG9ydFN0YXR1c1JlcXVlc3QaHS5zeW5jLnYxLlJlcG9ydFN0YXR1c1Jlc3BvbnNlEk0KDEFuc3dlckRpZ2VzdBIcLnN5bmMudjEuQW5zd2VyRGlnZXN0UmVxdWVzdBodLnN5bmMudjEuQW5zd2VyRGlnZXN0UmVzcG9uc2UoAWIGcHJvdG8z", [file_sync_v1_digest]);
 
 /**
  * @generated from message sync.v1.StoreHandshake
@@ -217,6 +217,18 @@ export type StoreEvent = Message<"sync.v1.StoreEvent"> & {
    * @generated from field: repeated sync.v1.StoreEvent more = 8;
    */
   more: StoreEvent[];
+
+  /**
+   * The CRC-32 (IEEE, as in zlib) of the UTF-8 of event_id, type, payload,
+   * timestamp, store_id, epoch and seq, in this order, with a NUL between each two
+   * and the numbers in decimal digits. A store computes the part up to the
+   * timestamp when it records the event and continues it when it sends the event.
+   * An event whose checksum is wrong is refused as corrupt. An event without one is
+   * not checked, unless the client says `brewctl-checksums` in its metadata.
+   *
+   * @generated from field: optional fixed32 checksum = 9;
+   */
+  checksum?: number | undefined;
 };
 
 /**
@@ -525,6 +537,14 @@ export type ReportStatusResponse = Message<"sync.v1.ReportStatusResponse"> & {
    * @generated from field: int64 clock_offset_ms = 2;
    */
   clockOffsetMs: bigint;
+
+  /**
+   * Another box that speaks for this store now, as its id and address; empty for
+   * none. Only for a client that names its own box with `brewctl-box`.
+   *
+   * @generated from field: string other_box = 3;
+   */
+  otherBox: string;
 };
 
 /**
@@ -639,6 +659,15 @@ export const RefusalCode = {
    * @generated from enum value: REFUSAL_CODE_TRY_LATER = 4;
    */
   TRY_LATER: 4,
+
+  /**
+   * The event does not have the checksum that came with it, or has lost it:
+   * something has changed the message on the way, and the event_id may be wrong
+   * too. Retryable; the store sends its own copy again.
+   *
+   * @generated from enum value: REFUSAL_CODE_CORRUPT = 5;
+   */
+  CORRUPT: 5,
 } as const;
 
 /**
@@ -667,7 +696,12 @@ export const RefusalCodeSchema: GenEnum<RefusalCode> = /*@__PURE__*/
  * answer has, beside the ledger's id (`brewctl-ledger`), the highest seq that
  * the ledger has seen of that epoch (`brewctl-seen`), which tells a store that
  * the cloud has lost what it had acknowledged. `brewctl-bundles` there says that
- * a StoreEvent may carry further ones. Clients that know none of this are served
+ * a StoreEvent may carry further ones. A client whose metadata has
+ * `brewctl-checksums` promises that each of its events carries a checksum. A
+ * bridge that runs as a daemon also sends `brewctl-box`, a random id of 1 to 64
+ * letters and digits that it makes at its start: a box whose id comes back after
+ * another id was seen shows that two boxes speak for one store. Clients that
+ * know none of this are served
  * all the same: fields 1 to 5 of StoreEvent, 1 to 3 of EventAck and
  * CloudCommand, 1 and 2 of UploadSummary and 1 of StoreHandshake are all that
  * the original contract has.
