@@ -192,7 +192,7 @@ function renameToFreeName(from: string, to: string): void {
   }
 }
 
-/** Whether anything has this name, be it a link to nothing. */
+/** Returns whether anything has this name, be it a link to nothing. */
 export function isTaken(path: string): boolean {
   return lstatSync(path, { throwIfNoEntry: false }) !== undefined;
 }

@@ -13,6 +13,7 @@ import { bytesOf, Database, takeLock } from "../sqlite.ts";
 import { bufferKind, lockPath } from "./buffer-file.ts";
 import { handedOver } from "./hand-over-mark.ts";
 
+/** Describes a take-over that is about to end. */
 interface Arrival {
   /** The path of the old buffer. */
   readonly from: string;
@@ -20,26 +21,28 @@ interface Arrival {
   readonly epoch: string;
 }
 
-/** The name under which a new buffer is made. */
+/** Returns the name under which a new buffer is made. */
 export function importingPath(path: string): string {
   return `${path}-importing`;
 }
 
+/** Returns the name of the file that holds the intention. */
 function arrivalPath(path: string): string {
   return `${path}-arriving`;
 }
 
-/** Whether a take-over to this place was begun, and has not been seen to end. The look costs little. */
+/** Returns whether a take-over to this place was begun and has not been seen to end. */
 export function isArriving(path: string): boolean {
   return existsSync(arrivalPath(path));
 }
 
-/** The intention, and the names of all files in the folder, are on the disk when this returns. */
+/** Notes the intention. It and the names of all files in the folder are on the disk when this returns. */
 export function announceArrival(path: string, { from, epoch }: Arrival): void {
   const text = `${JSON.stringify({ from: resolve(from), epoch })}\n`;
   onDisk(path, () => replaceFile(arrivalPath(path), text));
 }
 
+/** Removes the intention, which was carried out or given up. */
 export function forgetArrival(path: string): void {
   rmSync(arrivalPath(path), { force: true });
 }
@@ -92,7 +95,7 @@ export function finishArrival(path: string): void {
   }
 }
 
-/** Whether the new buffer has got its name, which it may have beside the one under which it was made. */
+/** Returns whether the new buffer has its name. It may have the one under which it was made as well. */
 function isInPlace(path: string): boolean {
   const [made, there] = [importingPath(path), path].map((name) =>
     statSync(name, { bigint: true, throwIfNoEntry: false }),
@@ -100,6 +103,7 @@ function isInPlace(path: string): boolean {
   return made === undefined || made.ino === there?.ino;
 }
 
+/** Returns whether the old buffer says that this take-over is where the store has gone. */
 function isMarked(path: string, { from, epoch }: Arrival): boolean {
   const again = { hint: "nothing was changed; put it back and try again, or import it again" };
   const message = `the import of ${from} into ${path} was interrupted`;
@@ -142,7 +146,7 @@ function replace(path: string, there: Database): void {
         hint: "nothing was changed; try again",
       });
     }
-    // Of the old file, and empty: beside the new one they would be taken for its own.
+    // The log of the old file is empty, and SQLite would take it for that of the new one.
     for (const suffix of ["-wal", "-shm"]) {
       rmSync(path + suffix, { force: true });
     }
@@ -169,7 +173,7 @@ export function insistOnEmpty(database: Database): void {
   }
 }
 
-/** Throws what the disk refuses as a `StatusError`: RESOURCE_EXHAUSTED if it is full. */
+/** Runs `act` and throws what the disk refuses as a `StatusError`: RESOURCE_EXHAUSTED if it is full. */
 export function onDisk<T>(path: string, act: () => T): T {
   try {
     return act();

@@ -12,6 +12,7 @@ import { messageOf, StatusError } from "../errors.ts";
 import { makePrivateFile, readPrivateFile, replaceFile } from "../private-file.ts";
 import { DamagedError, Database, type Kind, salvage, suspicionPath, takeLock } from "../sqlite.ts";
 import { faultOfName } from "../store-event.ts";
+import { highWaterOf } from "./high-water.ts";
 import { commandsSchema, commandsUpgrade } from "./inbox.ts";
 import { lastPositionIn, lossOf } from "./salvage-loss.ts";
 import { parseSalvaged, type Salvaged } from "./salvage-mark.ts";
@@ -364,7 +365,11 @@ function fillFrom(database: Database, damaged: string, owner: string, at: number
   );
   copy(database, "pruned", readable(damaged, "pruned", "number"));
   const [outbox] = readable(damaged, "outbox", "one");
-  const loss = lossOf(database, { outbox, epochs, lastPosition }, { at, strays: current });
+  const loss = lossOf(
+    database,
+    { outbox, epochs, lastPosition, highWater: highWaterOf(database.path) },
+    { at, strays: current },
+  );
   const earlier = parseSalvaged(String(outbox?.["salvaged"] ?? ""), damaged)?.losses ?? [];
   const losses = loss === undefined ? earlier : [...earlier, loss];
   const salvaged: Salvaged = { at, setAside: damaged, events, losses };

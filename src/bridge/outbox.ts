@@ -55,6 +55,7 @@ import {
   storeOf,
 } from "./buffer-file.ts";
 import { type HandedOver, handedOver, insistOnOurs } from "./hand-over-mark.ts";
+import { HighWaterMark, highWaterOf, noteLostTail } from "./high-water.ts";
 import { acknowledged, markSalvaged, type Salvaged, salvagedIn } from "./salvage-mark.ts";
 
 /**
@@ -225,8 +226,8 @@ export class Outbox {
   /** The inbox shares the file, so that a command and its cursor are one transaction. */
   readonly database: Database;
   /**
-   * Whether this opening has salvaged a damaged file, or finished a salvage that was interrupted; then
-   * `salvaged` tells what became of it. A later opening of the same file finds false here.
+   * Whether this opening has salvaged a damaged file, finished a salvage that was interrupted, or found
+   * that the last events are gone; then `salvaged` tells what became of it. A later opening of the same file finds false here.
    */
   readonly hasJustSalvaged: boolean;
   readonly #now: () => number;
@@ -234,6 +235,7 @@ export class Outbox {
   readonly #age: AgeClock;
   readonly #onCorrupt: (event: Recorded) => void;
   readonly #statements: Statements;
+  readonly #highWater: HighWaterMark;
   /** Of this connection, which does not see its own in SQLite's data version. */
   #appends = 0;
   /** The names of epochs, by their numbers here. */
@@ -272,6 +274,7 @@ export class Outbox {
     this.path = path;
     this.#now = now;
     this.#onCorrupt = onCorrupt;
+    const highWater = highWaterOf(path);
     const { database, isSalvaged } = salvages
       ? openOrSalvage(path, { storeId, now, probe: prepare })
       : { database: openWhole(path, prepare), isSalvaged: false };
@@ -281,14 +284,16 @@ export class Outbox {
       free: path === inMemory ? () => Number.POSITIVE_INFINITY : () => free(path),
     });
     this.#age = new AgeClock({ database, now, uptime });
-    this.hasJustSalvaged = hasResumed || isSalvaged;
     try {
       this.storeId = this.#belongTo(storeId);
+      const hasLost = noteLostTail(database, highWater, now());
+      this.hasJustSalvaged = hasResumed || isSalvaged || hasLost;
     } catch (error) {
       this.database.close();
       throw error;
     }
     this.#statements = prepare(this.database);
+    this.#highWater = new HighWaterMark(path);
   }
 
   /** The store id of the file; a new file is given one. */
@@ -361,7 +366,8 @@ export class Outbox {
 
   #append(events: readonly NewEvent[]): Appended[] {
     const { insert, advance } = this.#statements;
-    return this.database.write(() => {
+    let last = { epoch: "", seq: 0 };
+    const appended = this.database.write(() => {
       this.insistOnOurs();
       const { epoch, name, next } = this.#numbering();
       let seq = next;
@@ -398,8 +404,12 @@ export class Outbox {
       });
       advance.run(seq);
       this.#appends += 1;
+      last = { epoch: name, seq: seq - 1 };
       return appended;
     });
+    // After the commit: a number that was rolled back is not one that was given.
+    this.#highWater.note(last);
+    return appended;
   }
 
   /**
@@ -970,6 +980,7 @@ export class Outbox {
   }
 
   close(): void {
+    this.#highWater.close();
     this.database.close();
   }
 }

@@ -4,17 +4,20 @@
  */
 
 import type { Database } from "../sqlite.ts";
+import type { HighWater } from "./high-water.ts";
 import { type Loss, maxRanges, type NumberRange } from "./salvage-mark.ts";
 
 type Row = Readonly<Record<string, unknown>>;
 
-/** What could be read of a damaged file beside its events. */
+/** Holds what could be read of a damaged file beside its events. */
 export interface DamagedHead {
   /** The row of `outbox`. */
   readonly outbox: Row | undefined;
   readonly epochs: readonly Row[];
   /** The last position that was given; undefined if that cannot be read. */
   readonly lastPosition: number | undefined;
+  /** What the file beside the buffer says; it may be behind. */
+  readonly highWater: HighWater | undefined;
 }
 
 /**
@@ -31,7 +34,7 @@ export function lastPositionIn(sequences: readonly Row[], events: number): numbe
  */
 export function lossOf(
   database: Database,
-  { outbox, epochs, lastPosition }: DamagedHead,
+  { outbox, epochs, lastPosition, highWater }: DamagedHead,
   { at, strays }: { readonly at: number; readonly strays: number },
 ): Loss | undefined {
   const read = countIn(database);
@@ -40,21 +43,26 @@ export function lossOf(
   const { seqs, absent, last } = numbersOf(database, current);
   // A number that a broken page made up is below the events that are there, or above all positions.
   const given = counted((counted(outbox?.["next_seq"], 1) ?? 0) - 1, last, lastPosition);
-  const missing = (given ?? last) - seqs;
+  const noted = highWater?.epoch === row?.["epoch"] ? (highWater?.seq ?? 0) : 0;
+  // If so, the counters in the file are old ones, and the mark beside it may be behind as well.
+  const isLogGone = given !== undefined && noted > given;
+  const highest = Math.max(given ?? last, noted);
+  const missing = highest - seqs;
   const gone = counted(row?.["gone"], 0, missing);
   const atLeast = gone === undefined ? 0 : missing - gone;
   const isOnlyEpoch = epochs.length === 1 && row !== undefined && seqs === read;
   const removed = epochs.reduce((sum, { gone }) => sum + (counted(gone, 0) ?? 0), 0);
-  const atMost =
-    isOnlyEpoch && given !== undefined
-      ? missing - (gone ?? 0)
-      : lastPosition === undefined
-        ? undefined
-        : Math.max(atLeast, lastPosition - read - removed);
+  let atMost: number | undefined;
+  if (!isLogGone && isOnlyEpoch && given !== undefined) {
+    atMost = missing - (gone ?? 0);
+  } else if (!isLogGone && lastPosition !== undefined) {
+    // Each event of each epoch had a position, and so had some that were never recorded.
+    atMost = Math.max(atLeast, lastPosition - read - removed);
+  }
   if (atMost === 0) {
     return undefined;
   }
-  const tail: NumberRange[] = given === undefined || given === last ? [] : [[last + 1, given]];
+  const tail: NumberRange[] = highest === last ? [] : [[last + 1, highest]];
   const numbers = [...absent, ...tail];
   return {
     ...{ at, read, atLeast, ...(atMost === undefined ? {} : { atMost }) },
@@ -65,7 +73,7 @@ export function lossOf(
   };
 }
 
-/** The value if it is a whole number within these bounds. */
+/** Returns the value if it is a whole number within these bounds, and undefined otherwise. */
 function counted(value: unknown, min: number, max = Number.MAX_SAFE_INTEGER): number | undefined {
   const number = Number(value);
   return value !== null && Number.isSafeInteger(number) && number >= min && number <= max
@@ -77,7 +85,7 @@ function countIn(database: Database): number {
   return Number(database.prepare("SELECT count(*) AS n FROM events").get()?.["n"]);
 }
 
-/** The epoch of the last event, which is the current one if an event was recorded in it. */
+/** Returns the epoch of the last event, which is the current one if an event was recorded in it. */
 function newestEpoch(database: Database, strays: number): number {
   const newest = database
     .prepare("SELECT epoch FROM events WHERE epoch <> ? ORDER BY position DESC LIMIT 1")
@@ -85,7 +93,7 @@ function newestEpoch(database: Database, strays: number): number {
   return Number(newest?.["epoch"] ?? 0);
 }
 
-/** How many events of an epoch are there, the highest seq, and the ranges below it that are absent. */
+/** Counts the events of an epoch and finds the highest seq and the ranges below it that are absent. */
 function numbersOf(database: Database, epoch: number) {
   const absent: NumberRange[] = [];
   let seqs = 0;

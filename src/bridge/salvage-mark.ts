@@ -6,12 +6,12 @@
 import { basename, dirname, join } from "node:path";
 import type { Database } from "../sqlite.ts";
 
-/** The first and the last of some numbers that follow one another. */
+/** Stands for all numbers from the first to the last. */
 export type NumberRange = readonly [first: number, last: number];
 
-/** Events that were recorded and that a salvage could not read. */
+/** Describes events that were recorded and that the buffer does not have any more. */
 export interface Loss {
-  /** The time of the salvage, in Unix milliseconds. */
+  /** The time at which the loss was found, as by a salvage, in Unix milliseconds. */
   readonly at: number;
   /** The events that could be read. */
   readonly read: number;
@@ -26,15 +26,17 @@ export interface Loss {
   readonly isMore: boolean;
   /** Whether some of `numbers` are of events that were removed long before the damage. */
   readonly hasPruned: boolean;
+  /** True if no salvage found it: the last events are gone, as when SQLite's log was removed. */
+  readonly isTail?: boolean;
   /** The time at which a person took note of the loss, in Unix milliseconds. */
   readonly acknowledgedAt?: number;
 }
 
-/** What was done to a damaged file. */
+/** Tells what was done to a damaged file, and what is lost. */
 export interface Salvaged {
   /** Unix milliseconds. */
   readonly at: number;
-  /** Where the damaged file is now. */
+  /** Where the damaged file is now; empty if there was none, and the last events are gone. */
   readonly setAside: string;
   /** The events that could be read. */
   readonly events: number;
@@ -62,13 +64,19 @@ export function parseSalvaged(text: string, path: string): Salvaged | undefined 
     // Earlier versions counted no losses.
     const salvaged: Salvaged = { losses: [], ...JSON.parse(text) };
     return salvaged.losses.every(isLoss)
-      ? { ...salvaged, setAside: join(dirname(path), basename(salvaged.setAside)) }
+      ? { ...salvaged, setAside: besideOf(path, salvaged.setAside) }
       : undefined;
   } catch {
     return undefined;
   }
 }
 
+/** Returns the path of the file of this name that lies in the folder of `path`. */
+function besideOf(path: string, name: string): string {
+  return name === "" ? "" : join(dirname(path), basename(name));
+}
+
+/** Returns whether what was read from a file or an export can be told without a fault. */
 function isLoss({ at, read, atLeast, atMost = 0, epoch, numbers }: Loss): boolean {
   const counts = [read, atLeast, atMost, ...numbers.flat()];
   return (
@@ -83,19 +91,30 @@ export function markSalvaged(database: Database, salvaged: Salvaged): void {
   database.prepare("UPDATE outbox SET salvaged = ?").run(JSON.stringify(salvaged));
 }
 
-/** The losses that nobody has acknowledged yet. */
+/** Returns the losses that nobody has acknowledged yet. */
 export function openLosses(salvaged: Salvaged | undefined): readonly Loss[] {
   return (salvaged?.losses ?? []).filter(({ acknowledgedAt }) => acknowledgedAt === undefined);
 }
 
-/** The same mark after a person has taken note of all that it says. */
+/** Returns the mark as it is after a person has taken note of all that it says. */
 export function acknowledged(salvaged: Salvaged, at: number): Salvaged {
   const losses = salvaged.losses.map((loss) => ({ acknowledgedAt: at, ...loss }));
   return { ...salvaged, losses, acknowledgedAt: salvaged.acknowledgedAt ?? at };
 }
 
-/** Describes a loss in a sentence without its end. */
-export function tellLoss({ at, read, atLeast, atMost, ...loss }: Loss): string {
+/** Describes a loss and how it was found, in a sentence without its end. */
+export function tellLoss({ at, ...loss }: Loss): string {
+  const time = new Date(at).toISOString();
+  return loss.isTail === true
+    ? `${tellWhatIsLost(loss, "are gone")}; at ${time} the buffer's log was missing, or an older copy was in its place`
+    : tellWhatIsLost(loss, `could not be read in the salvage of ${time}`);
+}
+
+/** Says how many events are lost, which, and what has become of them: their `fate`. */
+export function tellWhatIsLost(
+  { read, atLeast, atMost, ...loss }: Omit<Loss, "at">,
+  fate: string,
+): string {
   const total = read + atLeast;
   const count =
     atMost === atLeast
@@ -105,7 +124,7 @@ export function tellLoss({ at, read, atLeast, atMost, ...loss }: Loss): string {
           ? `up to ${atMost} of ${read + atMost} events`
           : `${atLeast} to ${atMost} events`
         : atLeast > 0
-          ? `at least ${atLeast} of at least ${total} events`
+          ? `at least ${atLeast} of ${total} events`
           : "an unknown number of events";
   const ranges = loss.numbers.map(([first, last]) => (first === last ? first : `${first}-${last}`));
   const numbers = `${ranges.join(", ")}${loss.isMore ? ", ..." : ""}`;
@@ -114,7 +133,7 @@ export function tellLoss({ at, read, atLeast, atMost, ...loss }: Loss): string {
     ranges.length === 0
       ? ""
       : `${where} ${numbers}${loss.epoch === "" ? "" : ` of epoch ${loss.epoch}`}`;
-  return `${count} could not be read in the salvage of ${new Date(at).toISOString()}${which}`;
+  return `${count} ${fate}${which}`;
 }
 
 function isOne({ numbers: [range, ...others] }: Pick<Loss, "numbers">): boolean {

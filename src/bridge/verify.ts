@@ -10,9 +10,10 @@ import { DamagedError, Database } from "../sqlite.ts";
 import { faultOfEvent, maxRecordedPayloadBytes } from "../store-event.ts";
 import { bufferKind } from "./buffer-file.ts";
 import { type HandedOver, handedOver } from "./hand-over-mark.ts";
+import { highWaterOf, lostTail } from "./high-water.ts";
 import { type CommandState, commandStates, faultOfBounds } from "./inbox.ts";
 import { type EventState, eventStates } from "./outbox.ts";
-import { openLosses, salvagedIn, tellLoss } from "./salvage-mark.ts";
+import { openLosses, salvagedIn, tellLoss, tellWhatIsLost } from "./salvage-mark.ts";
 
 export interface Verdict {
   readonly storeId: string;
@@ -53,6 +54,7 @@ export interface VerifyOptions {
  * everything else that is wrong is a finding.
  */
 export async function verify(path: string, { pause }: VerifyOptions): Promise<Verdict> {
+  const highWater = highWaterOf(path);
   const database = new Database(path, bufferKind, { isReadOnly: true });
   const findings: string[] = [];
   let isMore = false;
@@ -88,6 +90,10 @@ export async function verify(path: string, { pause }: VerifyOptions): Promise<Ve
     head.handedOver = handedOver(database);
     for (const loss of openLosses(salvagedIn(database))) {
       find(`${tellLoss(loss)}, and nobody has acknowledged it`);
+    }
+    const tail = lostTail(database, highWater);
+    if (tail !== undefined) {
+      find(tellWhatIsLost(tail, "are gone"));
     }
     events = await verifyEvents(database, find, pause);
     commands = await verifyCommands(database, find, pause);

@@ -454,7 +454,11 @@ describe("compacting", () => {
     snapshot[Symbol.dispose]();
     other.close();
     outbox.close();
-    expect(readdirSync(folder.path).sort()).toEqual(["buffer.db", "buffer.db-drainer"]);
+    expect(readdirSync(folder.path).sort()).toEqual([
+      "buffer.db",
+      "buffer.db-drainer",
+      "buffer.db-high-water",
+    ]);
     expect(statSync(folder.file("buffer.db")).size).toBeLessThan(200_000);
     // SQLite waits for the other one for 5 s.
   }, 20_000);

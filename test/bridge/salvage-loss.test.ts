@@ -30,6 +30,7 @@ function told(read: readonly number[], head: Partial<DamagedHead> = {}): string 
       outbox: { epoch: 1, next_seq: 11 },
       epochs: [{ number: 1, epoch: "abc", gone: 0 }],
       lastPosition: 10,
+      highWater: undefined,
     };
     const loss = lossOf(outbox.database, { ...whole, ...head }, { at, strays });
     return loss === undefined
@@ -87,8 +88,20 @@ test.each<[string, string, readonly number[], Partial<DamagedHead>]>([
     { outbox: undefined },
   ],
   [
+    "the next number cannot be read, and the file beside the buffer can",
+    "4 of 10 events could not be read: numbers 1-2, 9-10 of epoch abc",
+    [3, 4, 5, 6, 7, 8],
+    { outbox: undefined, highWater: { epoch: "abc", seq: 10 } },
+  ],
+  [
+    "SQLite's log is gone as well",
+    "at least 4 of 14 events could not be read: numbers 11-14 of epoch abc",
+    all,
+    { highWater: { epoch: "abc", seq: 14 } },
+  ],
+  [
     "no counter can be read",
-    "at least 2 of at least 8 events could not be read: numbers 1-2 of epoch abc",
+    "at least 2 of 8 events could not be read: numbers 1-2 of epoch abc",
     [3, 4, 5, 6, 7, 8],
     { outbox: undefined, lastPosition: undefined },
   ],

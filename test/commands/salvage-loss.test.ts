@@ -112,8 +112,9 @@ test("head office is told of a loss and certifies nothing until it is acknowledg
   const told = await reconcile("--receipt", receipt, "--force");
   expect(told.code).toBe(0);
   expect(JSON.parse(readFileSync(receipt, "utf8"))).toMatchObject({ same: true, losses: [] });
-  // A change has the bridge report at once.
-  expect((await sync("record", "--type", "Sale")).code).toBe(0);
+  // A command that arrives has the bridge report at once.
+  const command = ["--type", "StockAlert", "--payload", "{}"];
+  expect((await office("command", ...command)).code).toBe(0);
   await using watch = start([
     "head-office",
     "stores",

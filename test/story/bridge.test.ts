@@ -284,7 +284,9 @@ describe("copies of a store's buffer", () => {
       await using drain = drainBy(box, cloud);
       await drain.done;
     }
+    const mark = "-high-water";
     cpSync(path, copy);
+    cpSync(path + mark, copy + mark);
     {
       using box = openBox({ path });
       box.record(idsOf("lost", 3));
@@ -292,6 +294,7 @@ describe("copies of a store's buffer", () => {
       await drain.done;
     }
     cpSync(copy, path);
+    cpSync(copy + mark, path + mark);
     using box = openBox({ path });
     const epoch = box.outbox.epoch();
     box.record(idsOf("new", 7));
@@ -306,6 +309,29 @@ describe("copies of a store's buffer", () => {
     // All of them have new numbers, in the order of recording: none overtook those that were taken.
     const anew = ledger.filter((event) => event.epoch === box.outbox.epoch());
     expect(anew).toMatchObject(idsOf("new", 7).map((eventId, i) => ({ eventId, seq: i + 1 })));
+  });
+
+  test("an old copy of the file alone is restored: the numbers go on after the lost ones, and it is told", async () => {
+    using folder = tempFolder();
+    await using cloud = await serveCloud();
+    const [path, copy] = [folder.file("a.db"), folder.file("copy.db")];
+    const recordAll = async (ids: string[]) => {
+      using box = openBox({ path });
+      box.record(ids);
+      await using drain = box.flush(cloud.address);
+      await drain.done;
+      return { epoch: box.outbox.epoch(), losses: box.outbox.salvaged()?.losses };
+    };
+    const { epoch } = await recordAll(idsOf("old", 5));
+    cpSync(path, copy);
+    await recordAll(idsOf("lost", 3));
+    cpSync(copy, path);
+    const { losses } = await recordAll(idsOf("new", 2));
+    expect(losses).toMatchObject([{ epoch, atLeast: 3, numbers: [[6, 8]] }]);
+    const all = [...idsOf("old", 5), ...idsOf("lost", 3), ...idsOf("new", 2)];
+    expect(await ledgerOf(cloud)).toMatchObject(
+      all.map((eventId, i) => ({ eventId, epoch, seq: i + 1 })),
+    );
   });
 
   test.each(ways)("a clone on a second box records on its own: %s", async (_, drainBy) => {

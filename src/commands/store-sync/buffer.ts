@@ -169,7 +169,7 @@ export function tidy(outbox: Outbox): void {
 /** Describes what the salvage did, and the losses that nobody has acknowledged. */
 export function tellSalvage(salvaged: Salvaged): string[] {
   const { acknowledgedAt, events, setAside } = salvaged;
-  const kept = existsSync(setAside) ? `; the file is kept as ${setAside}` : "";
+  const kept = setAside !== "" && existsSync(setAside) ? `; the file is kept as ${setAside}` : "";
   return [
     // A person who has taken the file away has seen to it.
     acknowledgedAt !== undefined || kept === ""

@@ -132,6 +132,7 @@ function checkPlace(path: string, { force }: ExportFlags): void {
   }
 }
 
+/** Returns the error for a file that is there and that --force does not allow to replace. */
 function alreadyThere(path: string): UsageError {
   return new UsageError(`${path} is there already, and was left as it is`, {
     hint: "write over it with --force, or choose another name",
