@@ -24,7 +24,7 @@ const rooms: Readonly<Record<string, Room>> = {
   vocabulary: {
     imports: ["node:"],
     except: {
-      "disk-room.ts": ["./sqlite.ts"],
+      "disk-room.ts": ["./errors.ts", "./sqlite.ts"],
       "sqlite.ts": ["./errors.ts", "./private-file.ts"],
       "event-digest.ts": ["./store-event.ts"],
       "version.ts": ["../package.json"],

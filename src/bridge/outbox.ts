@@ -320,16 +320,10 @@ export class Outbox {
    * FAILED_PRECONDITION when the buffer was handed over to another box.
    */
   append(events: readonly NewEvent[]): Appended[] {
-    const { free, log, unused, isEnough } = this.#room.look();
-    if (!isEnough) {
-      throw new StatusError(
-        "RESOURCE_EXHAUSTED",
-        `the disk of ${this.path} is full: ${free} bytes are left, with ${log} in its log and ${unused} in its free pages, and ${reserveBytes} are kept for what the cloud acknowledges`,
-        {
-          hint: "nothing was recorded, nothing was lost; make room, or remove what is acknowledged: brewctl store-sync prune",
-        },
-      );
-    }
+    this.#room.insistOnEnough({
+      keptFor: "what the cloud acknowledges",
+      hint: "nothing was recorded, nothing was lost; make room, or remove what is acknowledged: brewctl store-sync prune",
+    });
     for (;;) {
       try {
         return this.#append(events);
