@@ -416,7 +416,7 @@ export class Outbox {
       this.#keepAge();
     }
     for (let from = 0; from < settlements.length; from += step) {
-      this.#settleWhatFits(settlements.slice(from, from + step));
+      inPartsThatFit(settlements.slice(from, from + step), (part) => this.#settle(part));
     }
   }
 
@@ -427,21 +427,6 @@ export class Outbox {
   #keepAge(): void {
     if (this.#age.isUnsaved()) {
       this.database.write(() => this.#age.save());
-    }
-  }
-
-  /** A transaction that is too large for the room of the log is made in halves. */
-  #settleWhatFits(settlements: readonly Settlement[]): void {
-    try {
-      this.#settle(settlements);
-    } catch (error) {
-      const isFull = error instanceof StatusError && error.code === "RESOURCE_EXHAUSTED";
-      if (!isFull || settlements.length === 1) {
-        throw error;
-      }
-      const half = Math.ceil(settlements.length / 2);
-      this.#settleWhatFits(settlements.slice(0, half));
-      this.#settleWhatFits(settlements.slice(half));
     }
   }
 
@@ -709,7 +694,7 @@ export class Outbox {
    * takes a few milliseconds, of which a till waits for the removal alone.
    */
   prune({ after = 0, keepMs = retentionMs }: PruneOptions = {}): PruneStep | undefined {
-    const { ages, byPosition, removeAcked, addGone, redate } = this.#statements;
+    const { ages, byPosition, redate } = this.#statements;
     if (this.#room.look().isEnough) {
       this.#keepAge();
     }
@@ -744,7 +729,25 @@ export class Outbox {
     const events = old
       .flatMap((position) => Array.from(byPosition.iterate(position), this.#read))
       .map((event) => ({ ...event, day: dayOf(event.timestamp), digest: digestOf(event) }));
-    const removed = this.database.write(() => {
+    let removed = 0;
+    inPartsThatFit(events, (part) => {
+      removed += this.#remove(part, before);
+    });
+    inPartsThatFit(future, (part) =>
+      this.database.write(() => {
+        this.insistOnOurs();
+        for (const position of part) {
+          redate.run(age, position, age);
+        }
+      }),
+    );
+    return { removed, next };
+  }
+
+  /** Removes these acknowledged events, and adds them to the sums; returns how many were still there. */
+  #remove(events: readonly DatedEvent[], before: number): number {
+    const { removeAcked, addGone } = this.#statements;
+    return this.database.write(() => {
       this.insistOnOurs();
       const cells = new DigestCells();
       const gone = new Map<string, number>();
@@ -757,16 +760,12 @@ export class Outbox {
           count += 1;
         }
       }
-      for (const position of future) {
-        redate.run(age, position, age);
-      }
       addPruned(this.database, cells.all());
       for (const [epoch, n] of gone) {
         addGone.run(n, epoch);
       }
       return count;
     });
-    return { removed, next };
   }
 
   /** What was pruned, summed up by type and day, by day and then by type. */
@@ -865,6 +864,34 @@ export class Outbox {
 
   close(): void {
     this.database.close();
+  }
+}
+
+/** An event that is to be removed, with what it adds to the sums. */
+interface DatedEvent extends Recorded {
+  readonly day: string;
+  readonly digest: Uint8Array;
+}
+
+/**
+ * Runs `write` for all items, or for halves of them, and so on, when the transaction is too large for
+ * what a full disk has left for the log. Throws what `write` throws for one item, and then the parts
+ * before it are written.
+ */
+function inPartsThatFit<T>(items: readonly T[], write: (part: readonly T[]) => void): void {
+  if (items.length === 0) {
+    return;
+  }
+  try {
+    write(items);
+  } catch (error) {
+    const isFull = error instanceof StatusError && error.code === "RESOURCE_EXHAUSTED";
+    if (!isFull || items.length === 1) {
+      throw error;
+    }
+    const half = Math.ceil(items.length / 2);
+    inPartsThatFit(items.slice(0, half), write);
+    inPartsThatFit(items.slice(half), write);
   }
 }
 
