@@ -8,6 +8,8 @@
  * needs is counted apart.
  */
 
+import { formatBytes } from "./bytes.ts";
+import { StatusError } from "./errors.ts";
 import type { Database } from "./sqlite.ts";
 
 export interface Room {
@@ -55,5 +57,22 @@ export class DiskRoom {
     const unused = database.unusedBytes();
     const isEnough = free + log + unused >= reserveBytes && free + log >= reserveBytes / 2;
     return { free, log, unused, isShort, isEnough };
+  }
+
+  /**
+   * Throws RESOURCE_EXHAUSTED, with the numbers, if new rows may not be written now. `keptFor` says what
+   * the reserve is for, and `hint` what a person can do.
+   */
+  insistOnEnough({ keptFor, hint }: { readonly keptFor: string; readonly hint: string }): void {
+    const { database, reserveBytes } = this.#options;
+    const { free, log, unused, isEnough } = this.look();
+    if (!isEnough) {
+      const left = `${formatBytes(free)} are left, with ${formatBytes(log)} in its log and ${formatBytes(unused)} in its free pages`;
+      throw new StatusError(
+        "RESOURCE_EXHAUSTED",
+        `the disk of ${database.path} is full: ${left}, and ${formatBytes(reserveBytes)} are kept for ${keptFor}`,
+        { hint },
+      );
+    }
   }
 }

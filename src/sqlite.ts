@@ -417,14 +417,6 @@ export class Database {
   }
 
   /**
-   * Brings the log into the file as far as readers allow, and waits for nobody. The next commit writes
-   * over a log that is all in the file. Throws RESOURCE_EXHAUSTED when the file cannot grow.
-   */
-  checkpoint(): void {
-    this.prepare("PRAGMA wal_checkpoint(PASSIVE)").get();
-  }
-
-  /**
    * The bytes that `compact` takes of the disk for a while: those of the pages in use go through the log,
    * and through a file beside it if they are too many for memory.
    */

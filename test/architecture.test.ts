@@ -25,7 +25,7 @@ const rooms: Readonly<Record<string, Room>> = {
     imports: ["node:"],
     except: {
       "disk-error.ts": ["./errors.ts"],
-      "disk-room.ts": ["./sqlite.ts"],
+      "disk-room.ts": ["./bytes.ts", "./errors.ts", "./sqlite.ts"],
       "sqlite.ts": ["./disk-error.ts", "./errors.ts", "./private-file.ts", "./read-only-disk.ts"],
       "event-checksum.ts": ["./store-event.ts"],
       "event-digest.ts": ["./store-event.ts"],

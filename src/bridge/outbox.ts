@@ -342,16 +342,10 @@ export class Outbox {
    * FAILED_PRECONDITION when the buffer was handed over to another box.
    */
   append(events: readonly NewEvent[]): Appended[] {
-    const { free, log, unused, isEnough } = this.#room.look();
-    if (!isEnough) {
-      throw new StatusError(
-        "RESOURCE_EXHAUSTED",
-        `the disk of ${this.path} is full: ${formatBytes(free)} are left, with ${formatBytes(log)} in its log and ${formatBytes(unused)} in its free pages, and ${formatBytes(reserveBytes)} are kept for what the cloud acknowledges`,
-        {
-          hint: "nothing was recorded, nothing was lost; make room, or remove what is acknowledged: brewctl store-sync prune",
-        },
-      );
-    }
+    this.#room.insistOnEnough({
+      keptFor: "what the cloud acknowledges",
+      hint: "nothing was recorded, nothing was lost; make room, or remove what is acknowledged: brewctl store-sync prune",
+    });
     for (;;) {
       try {
         return this.#append(events);
@@ -495,7 +489,7 @@ export class Outbox {
       this.#keepAge();
     }
     for (let from = 0; from < settlements.length; from += step) {
-      this.#settleWhatFits(settlements.slice(from, from + step));
+      inPartsThatFit(settlements.slice(from, from + step), (part) => this.#settle(part));
     }
   }
 
@@ -506,21 +500,6 @@ export class Outbox {
   #keepAge(): void {
     if (this.#age.isUnsaved()) {
       this.database.write(() => this.#age.save());
-    }
-  }
-
-  /** A transaction that is too large for the room of the log is made in halves. */
-  #settleWhatFits(settlements: readonly Settlement[]): void {
-    try {
-      this.#settle(settlements);
-    } catch (error) {
-      const isFull = error instanceof StatusError && error.code === "RESOURCE_EXHAUSTED";
-      if (!isFull || settlements.length === 1) {
-        throw error;
-      }
-      const half = Math.ceil(settlements.length / 2);
-      this.#settleWhatFits(settlements.slice(0, half));
-      this.#settleWhatFits(settlements.slice(half));
     }
   }
 
@@ -803,7 +782,7 @@ export class Outbox {
    * takes a few milliseconds, of which a till waits for the removal alone.
    */
   prune({ after = 0, keepMs = retentionMs }: PruneOptions = {}): PruneStep | undefined {
-    const { ages, byPosition, removeAcked, addGone, redate } = this.#statements;
+    const { ages, byPosition, redate } = this.#statements;
     if (this.#room.look().isEnough) {
       this.#keepAge();
     }
@@ -838,7 +817,25 @@ export class Outbox {
     const events = old
       .flatMap((position) => Array.from(byPosition.iterate(position), this.#read))
       .map((event) => ({ ...event, day: dayOf(event.timestamp), digest: digestOf(event) }));
-    const removed = this.database.write(() => {
+    let removed = 0;
+    inPartsThatFit(events, (part) => {
+      removed += this.#remove(part, before);
+    });
+    inPartsThatFit(future, (part) =>
+      this.database.write(() => {
+        this.insistOnOurs();
+        for (const position of part) {
+          redate.run(age, position, age);
+        }
+      }),
+    );
+    return { removed, next };
+  }
+
+  /** Removes these acknowledged events, and adds them to the sums; returns how many were still there. */
+  #remove(events: readonly DatedEvent[], before: number): number {
+    const { removeAcked, addGone } = this.#statements;
+    return this.database.write(() => {
       this.insistOnOurs();
       const cells = new DigestCells();
       const gone = new Map<string, number>();
@@ -851,16 +848,12 @@ export class Outbox {
           count += 1;
         }
       }
-      for (const position of future) {
-        redate.run(age, position, age);
-      }
       addPruned(this.database, cells.all());
       for (const [epoch, n] of gone) {
         addGone.run(n, epoch);
       }
       return count;
     });
-    return { removed, next };
   }
 
   /** What was pruned, summed up by type and day, by day and then by type. */
@@ -982,6 +975,34 @@ export class Outbox {
   close(): void {
     this.#highWater.close();
     this.database.close();
+  }
+}
+
+/** An event that is to be removed, with what it adds to the sums. */
+interface DatedEvent extends Recorded {
+  readonly day: string;
+  readonly digest: Uint8Array;
+}
+
+/**
+ * Runs `write` for all items, or for halves of them, and so on, when the transaction is too large for
+ * what a full disk has left for the log. Throws what `write` throws for one item, and then the parts
+ * before it are written.
+ */
+function inPartsThatFit<T>(items: readonly T[], write: (part: readonly T[]) => void): void {
+  if (items.length === 0) {
+    return;
+  }
+  try {
+    write(items);
+  } catch (error) {
+    const isFull = error instanceof StatusError && error.code === "RESOURCE_EXHAUSTED";
+    if (!isFull || items.length === 1) {
+      throw error;
+    }
+    const half = Math.ceil(items.length / 2);
+    inPartsThatFit(items.slice(0, half), write);
+    inPartsThatFit(items.slice(half), write);
   }
 }
 

@@ -71,6 +71,7 @@ export class Dispatch {
   readonly #database: Database;
   readonly #ledgerId: string;
   readonly #now: () => number;
+  readonly #insistOnRoom: () => void;
   /** Of each store that watches, how many do. */
   readonly #watching = new Map<string, number>();
   readonly #news = new Bell();
@@ -79,23 +80,36 @@ export class Dispatch {
   /** Of each store, the sequence up to which its commands were sent since this process started. */
   readonly #sent = new Map<string, number>();
 
-  /** `database` and `ledgerId`: a ledger's. `now`: Unix milliseconds. */
+  /**
+   * `database` and `ledgerId` are those of a ledger, and `insistOnRoom` throws when its disk is full.
+   * `now` returns Unix milliseconds.
+   */
   constructor(
     database: Database,
-    { ledgerId, now }: { readonly ledgerId: string; readonly now: () => number },
+    {
+      ledgerId,
+      now,
+      insistOnRoom,
+    }: {
+      readonly ledgerId: string;
+      readonly now: () => number;
+      readonly insistOnRoom: () => void;
+    },
   ) {
     this.#database = database;
     this.#batches = new CommandBatches(database);
     this.#cancellations = new Cancellations(database);
     this.#ledgerId = ledgerId;
     this.#now = now;
+    this.#insistOnRoom = insistOnRoom;
   }
 
   /**
    * Queues a command for each of these stores, for all or for none: on the disk when this resolves. A
    * store that has the same command already keeps the one that is there. Rejects with `StatusError`,
    * and then nothing was queued: INVALID_ARGUMENT, RESOURCE_EXHAUSTED for more bytes than may be
-   * delivered, ALREADY_EXISTS for a command_id with another content; and with the signal's reason.
+   * delivered and while the disk is full, ALREADY_EXISTS for a command_id with another content; and with
+   * the signal's reason.
    */
   async issue(
     storeIds: readonly string[],
@@ -114,6 +128,7 @@ export class Dispatch {
     const targets = Array.from(new Set(storeIds));
     insistOnDeliverable(targets.length, Buffer.byteLength(payloadJson));
     this.#insistOnHeardOf(targets);
+    this.#insistOnRoom();
     const command = { commandId, type, payloadJson, issuedAt: this.#now() };
     const queued = await this.#batches.issue(targets, command, { signal });
     this.#news.ring();

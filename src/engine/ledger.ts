@@ -13,11 +13,13 @@
 
 import { randomBytes } from "node:crypto";
 import { join } from "node:path";
+import { DiskRoom } from "../disk-room.ts";
 import { StatusError } from "../errors.ts";
 import { checksumOf, messageChecksum } from "../event-checksum.ts";
 import {
   Database,
   databaseFile,
+  freeBytes,
   inMemory,
   type Kind,
   type Lock,
@@ -145,7 +147,15 @@ export interface LedgerOptions {
   readonly folder: string;
   /** Unix milliseconds. */
   readonly now: () => number;
+  /** What the disk has left; a test has its own. */
+  readonly free?: (path: string) => number;
 }
+
+/**
+ * What new events and commands leave on the disk for what the stores report and for checkpoints, in
+ * bytes. The largest batch of events takes about 5 MB of the log.
+ */
+export const ledgerReserveBytes = 16 * 1024 * 1024;
 
 /** Between two times that it is written down when stores were seen, in milliseconds. */
 const saveSeenEveryMs = 10_000;
@@ -291,6 +301,7 @@ export class Ledger {
   readonly boxes: Boxes;
   readonly #now: () => number;
   readonly #lock: Lock | undefined;
+  readonly #room: DiskRoom;
   readonly #statements: Statements;
   readonly #newcomers: Newcomers;
   readonly #stores = new Map<string, Store>();
@@ -305,7 +316,7 @@ export class Ledger {
    * Opens the ledger, making it if it is not there. Throws `StatusError`: FAILED_PRECONDITION, with
    * the process's id, if another server has it; what `Database` throws.
    */
-  constructor({ folder, now }: LedgerOptions) {
+  constructor({ folder, now, free = freeBytes }: LedgerOptions) {
     const path = folder === inMemory ? inMemory : databaseFile(join(folder, "ledger.db"));
     this.#now = now;
     this.presence = new Presence({
@@ -320,6 +331,10 @@ export class Ledger {
     try {
       database = new Database(path, kind);
       this.database = database;
+      this.#room = new DiskRoom({
+        ...{ database, reserveBytes: ledgerReserveBytes },
+        free: path === inMemory ? () => Number.POSITIVE_INFINITY : () => free(path),
+      });
       // We have the lock, so nobody has it open: the last server did not close it, or could not
       // read it. Its log alone would not tell that: it is gone when a damaged ledger was refused.
       const last = database.prepare("SELECT server_pid FROM ledger").get();
@@ -358,9 +373,11 @@ export class Ledger {
 
   /**
    * Takes a batch, in order, in one transaction; the outcomes are in the same order. An event that is
-   * refused costs no other. Throws what the disk throws, and then nothing of the batch was taken.
+   * refused costs no other. Throws RESOURCE_EXHAUSTED while the disk is full and what the disk throws,
+   * and then nothing of the batch was taken.
    */
   take(events: readonly OfferedEvent[]): Outcome[] {
+    this.insistOnRoom();
     const at = this.#now();
     try {
       return this.database.write(() => {
@@ -380,6 +397,14 @@ export class Ledger {
     } finally {
       this.#forgetOldEpochs();
     }
+  }
+
+  /** Throws RESOURCE_EXHAUSTED if events and commands that are new have no room on the disk. */
+  insistOnRoom(): void {
+    this.#room.insistOnEnough({
+      keptFor: "what stores report",
+      hint: "nothing was stored, and stores keep their events until they are; make room",
+    });
   }
 
   /** For a transaction that was rolled back: what was counted beside the database did not happen. */
@@ -813,6 +838,7 @@ export class Ledger {
    * store is with its commands counts only if they are this ledger's.
    */
   report(reports: readonly StatusReport[]): (number | TryLater)[] {
+    this.#room.look();
     try {
       return this.database.write(() => {
         const results = reports.map((report) => this.#keepReport(report));

@@ -120,7 +120,10 @@ export class Cloud {
       });
       this.#open = {
         ledger,
-        dispatch: new Dispatch(ledger.database, { ledgerId: ledger.id, now }),
+        dispatch: new Dispatch(ledger.database, {
+          ...{ ledgerId: ledger.id, now },
+          insistOnRoom: () => ledger.insistOnRoom(),
+        }),
         commits,
         async report(report) {
           const result = await reports.add({ ...report, cameAt: now() });

@@ -114,3 +114,28 @@ test("a mark takes no page of the file, and one page of the log, however large t
   ]);
   outbox.close();
 });
+
+test("of marks that are too many for the room that is left, those that fit are made", () => {
+  using folder = memoryFolder();
+  let free = Number.POSITIVE_INFINITY;
+  const { outbox } = opened(folder, () => free);
+  const pragma = (text: string) => outbox.database.prepare(`PRAGMA ${text}`).get();
+  outbox.append(sales(0, 300, "x"));
+  free = 0;
+  // A reason makes its event larger, and so the file.
+  const reason = "r".repeat(400);
+  const parked = Array.from({ length: 300 }, (_, i) => ({
+    ...({ kind: "parked", position: i + 1, reason } as const),
+  }));
+  pragma(`max_page_count = ${Number(pragma("page_count")?.["page_count"]) + 8}`);
+  expect(() => outbox.settle(parked)).toThrow(
+    expect.objectContaining({ code: "RESOURCE_EXHAUSTED" }),
+  );
+  const made = outbox.counts().parked;
+  expect(made).toBeGreaterThan(20);
+  expect(made).toBeLessThan(300);
+  pragma("max_page_count = 100000");
+  outbox.settle(parked);
+  expect(outbox.counts()).toMatchObject({ pending: 0, parked: 300 });
+  outbox.close();
+});

@@ -2,7 +2,12 @@
 
 import { cpSync, existsSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { afterEach, describe, expect, test, vi } from "vitest";
-import type { Ledger, OfferedEvent, StatusReport } from "../../src/engine/ledger.ts";
+import {
+  type Ledger,
+  ledgerReserveBytes,
+  type OfferedEvent,
+  type StatusReport,
+} from "../../src/engine/ledger.ts";
 import { checksumOf, messageChecksum } from "../../src/event-checksum.ts";
 import { DamagedError, Database } from "../../src/sqlite.ts";
 import {
@@ -611,6 +616,39 @@ describe("the events of one store", () => {
 });
 
 describe("a disk that is full", () => {
+  test("keeps room for reports, and takes events and commands again when there is more", async () => {
+    using folder = tempFolder();
+    let free = ledgerReserveBytes;
+    using box = openLedger(folder.path, undefined, () => free);
+    const { ledger, dispatch } = box;
+    ledger.take(sales(1, 3));
+    const bell = { type: "Bell", payloadJson: "{}", commandId: "cmd-1" };
+    const issue = () => dispatch.issue(["store-01"], bell, { signal: never });
+    free = ledgerReserveBytes - ledger.database.keptLogBytes() - 1;
+    const full = expect.objectContaining({
+      code: "RESOURCE_EXHAUSTED",
+      message: expect.stringMatching(
+        `ledger.db is full: ${formatBytes(free)} are left, .* ${formatBytes(ledgerReserveBytes)} are kept for what stores report`,
+      ),
+    });
+    expect(() => ledger.take([sale(4)])).toThrow(full);
+    await expect(issue()).rejects.toThrow(full);
+    expect(idsOf(ledger)).toEqual(["sale-1", "sale-2", "sale-3"]);
+    expect(ledger.report([report()])).toEqual([0]);
+    free += 1;
+    expect(ledger.take([sale(4)])).toEqual([accepted]);
+    await expect(issue()).resolves.toHaveLength(1);
+  });
+
+  test("is written to without the log growing, whatever comes", () => {
+    using folder = tempFolder();
+    using box = openLedger(folder.path, undefined, () => ledgerReserveBytes);
+    for (let first = 1; first < 4000; first += 100) {
+      box.ledger.take(sales(first, first + 99, { payload: "x".repeat(1000) }));
+    }
+    expect(statSync(folder.file("ledger.db-wal")).size).toBeLessThan(1024 * 1024);
+  });
+
   /** As if the disk had room for so many more pages. */
   const allow = ({ database }: Ledger, pages: number) => {
     const { page_count: used } = database.prepare("PRAGMA page_count").get() ?? {};

@@ -12,12 +12,19 @@ export interface OpenLedger extends Disposable {
   readonly dispatch: Dispatch;
 }
 
-export function openLedger(folder: string = inMemory, now: () => number = () => noon): OpenLedger {
-  const ledger = new Ledger({ folder, now });
+export function openLedger(
+  folder: string = inMemory,
+  now: () => number = () => noon,
+  free?: () => number,
+): OpenLedger {
+  const ledger = new Ledger({ folder, now, ...(free === undefined ? {} : { free }) });
   let isOpen = true;
   return {
     ledger,
-    dispatch: new Dispatch(ledger.database, { ledgerId: ledger.id, now }),
+    dispatch: new Dispatch(ledger.database, {
+      ...{ ledgerId: ledger.id, now },
+      insistOnRoom: () => ledger.insistOnRoom(),
+    }),
     [Symbol.dispose]() {
       if (isOpen) {
         isOpen = false;
