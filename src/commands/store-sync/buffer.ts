@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { type Command, Option } from "commander";
 import { applierPath, type Salvaged } from "../../bridge/buffer-file.ts";
 import { tellHandedOver } from "../../bridge/hand-over-mark.ts";
+import { removeLinkNote } from "../../bridge/link-note.ts";
 import { Outbox, reserveBytes } from "../../bridge/outbox.ts";
 import { StatusError, UsageError } from "../../errors.ts";
 import { plain } from "../../plain.ts";
@@ -103,7 +104,9 @@ export function placeOf(flags: BufferFlags): {
 /** Throws, with the buffer closed, if another process drains it. */
 export function becomeDrainer(outbox: Outbox): Lock {
   try {
-    return outbox.drain();
+    const lock = outbox.drain();
+    removeLinkNote(outbox.path);
+    return lock;
   } catch (error) {
     outbox.close();
     throw error;

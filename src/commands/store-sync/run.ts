@@ -13,6 +13,7 @@ import { Command, InvalidArgumentError, Option } from "commander";
 import { type Address, formatAddress, parseAddress } from "../../address.ts";
 import { Bridge, type BridgeNews } from "../../bridge/bridge.ts";
 import { Inbox } from "../../bridge/inbox.ts";
+import { LinkNotes, removeLinkNote } from "../../bridge/link-note.ts";
 import { type Appended, type NewEvent, retentionMs } from "../../bridge/outbox.ts";
 import { reportOf } from "../../bridge/reporting.ts";
 import { formatDuration, formatElapsed } from "../../duration.ts";
@@ -220,6 +221,11 @@ export async function run(flags: RunFlags, context: CommandContext): Promise<Exi
     if (flags.exec === undefined && waiting > 0) {
       log.warn("commands wait for a program that applies them; start with --exec", { waiting });
     }
+    const say = newsLog(log);
+    const notes = new LinkNotes({
+      ...{ path: outbox.path, cloud: formatAddress(addr), now },
+      onFailure: (why) => log.warn("store-sync status cannot tell of the link", { why }),
+    });
     bridge = new Bridge({
       ...{ outbox, inbox, events, control, clock, random, alarms },
       maxAttempts: flags.execAttempts,
@@ -234,7 +240,15 @@ export async function run(flags: RunFlags, context: CommandContext): Promise<Exi
               onOutput: ({ commandId }, said) =>
                 log.debug(() => `[${plain(commandId)}] the program says: ${said}`),
             }),
-      tell: newsLog(log),
+      tell(news) {
+        if (news.kind === "link") {
+          notes.note(news.state);
+        } else if (news.kind === "failed" && news.part === "events") {
+          const { error, waitMs } = news;
+          notes.note({ kind: "offline", why: messageOf(error), attempt: 1, waitMs });
+        }
+        say(news);
+      },
     });
     const stopped = new Promise<void>((resolve) => {
       interrupted.addEventListener("abort", () => resolve(), { once: true });
@@ -259,6 +273,8 @@ export async function run(flags: RunFlags, context: CommandContext): Promise<Exi
       }
     } finally {
       applier?.release();
+      // Before the next drainer can have one.
+      removeLinkNote(outbox.path);
       lock.release();
       outbox.close();
     }
