@@ -113,7 +113,8 @@ export class Liveness {
     let unheardMs = 0;
     /** Resets when bytes move in either direction, and when a PING is sent. */
     let stillMs = 0;
-    let ping: { isAnswered: boolean } | undefined;
+    /** The PING under way, and how many bytes may have to arrive before it does. */
+    let ping: { isAnswered: boolean; readonly bytesBefore: number } | undefined;
     let lookedAt = systemClock.monotonic();
     while ((this.#calls.get(session) ?? 0) > 0 && !session.destroyed) {
       await systemClock.sleep(lookMs, { signal: never });
@@ -128,7 +129,7 @@ export class Liveness {
         ping = undefined;
       }
       if (ping === undefined && unheardMs >= silenceMs) {
-        const sent = { isAnswered: false };
+        const sent = { isAnswered: false, bytesBefore: counters.outstanding };
         const { written } = counters;
         ping = sent;
         stillMs = 0;
@@ -140,8 +141,7 @@ export class Liveness {
           }
         });
       }
-      const patienceMs = path.timeoutMs + counters.outstanding / slowestBytesPerMs;
-      if (ping !== undefined && stillMs > patienceMs) {
+      if (ping !== undefined && stillMs > path.timeoutMs + ping.bytesBefore / slowestBytesPerMs) {
         return false;
       }
     }
