@@ -60,9 +60,6 @@ const maxInFlightSize = 16 * 1024 * 1024;
 
 export const defaultAckTimeoutMs = 5_000;
 
-/** The first answer on a path that nothing is known of may take so many times `ackTimeoutMs`. */
-const firstAckTimeouts = 3;
-
 /** Without any answer, though one is due; in milliseconds. Doubled with each lost call in a row. */
 const progressTimeoutMs = 10_000;
 
@@ -393,18 +390,21 @@ class Session {
 
   /** What happens by the clock alone, until the call is over. */
   async #keepLooking(): Promise<void> {
-    const { clock, outbox, pace, failures, ackTimeoutMs = defaultAckTimeoutMs } = this.#options;
+    const { uplink, clock, outbox, pace, failures } = this.#options;
+    const { ackTimeoutMs = defaultAckTimeoutMs } = this.#options;
     const baseMs = Math.min(maxProgressTimeoutMs, progressTimeoutMs * 2 ** failures);
     try {
       for (;;) {
         await clock.sleep(lookMs, { signal: this.#signal });
         const now = clock.monotonic();
         const silentMs = now - this.#dueSince;
-        if (this.#inFlight.size > 0 && silentMs > baseMs + pace.expectedMs) {
+        // Before the first answer only the wire knows how far the cloud is.
+        const expectedMs = pace.expectedMs + 2 * (uplink.roundTripMs ?? 0);
+        if (this.#inFlight.size > 0 && silentMs > baseMs + expectedMs) {
           throw new StatusError("UNAVAILABLE", `no answer for ${Math.floor(silentMs / 1000)} s`);
         }
-        const silenceMs = ackTimeoutMs * (pace.isKnown ? 1 : firstAckTimeouts) + pace.expectedMs;
-        this.#findOverdue(now - ackTimeoutMs, { isSilent: silentMs >= silenceMs });
+        const isSilent = silentMs >= ackTimeoutMs + expectedMs;
+        this.#findOverdue(now - ackTimeoutMs, { isSilent });
         const version = outbox.version();
         if (version !== this.#seenVersion) {
           this.#seenVersion = version;

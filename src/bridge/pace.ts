@@ -48,11 +48,6 @@ export class Pace {
   /** What will have been delivered when the present round trip is over. */
   #roundEnd = 0;
 
-  /** Whether any answer has come yet. */
-  get isKnown(): boolean {
-    return this.#rate !== undefined;
-  }
-
   /** How much may be in flight now, in characters. An event may be sent as long as less is. */
   room(now: number): number {
     if (this.#rate === undefined || this.#roundTripMs === undefined) {

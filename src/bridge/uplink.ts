@@ -87,6 +87,8 @@ export interface StoreReport extends CommandProgress {
 
 /** All reject with `StatusError`, or with the signal's reason. */
 export interface Uplink {
+  /** The last round trip that the wire has measured, in milliseconds; 0 or left out if it has not. */
+  readonly roundTripMs?: number;
   /** Resolves when the cloud answers. */
   connect(options: { readonly signal: AbortSignal }): Promise<void>;
   /** Sends these events, and resolves with what became of them. */

@@ -74,7 +74,7 @@ export interface DialOptions {
    * connection whose client pings so often; then it pings half as often, as they demand.
    */
   readonly isWatchful?: boolean;
-  /** How long a silence lasts before a ping of a watchful connection, in milliseconds; 5,000 by default. */
+  /** How long after one answer a watchful connection sends its next ping, in milliseconds; 5,000 by default. */
   readonly keepaliveMs?: number;
 }
 

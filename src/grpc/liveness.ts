@@ -1,8 +1,8 @@
 /**
  * Notices a connection that died without a word: a router that lost its state, a cable that was pulled.
  *
- * A silence proves nothing, so after one a PING is sent. Neither does a PING without an answer: it
- * queues after everything that was sent before it, and on a slow line that takes many seconds. So a
+ * A silence proves nothing, so every few seconds a PING is sent. Neither does a PING without an answer:
+ * it queues after everything that was sent before it, and on a slow line that takes many seconds. So a
  * connection is taken for dead only when no byte has moved for as long as the peer may need: the round
  * trips that were measured, and the time that the bytes on their way take on the slowest line we expect.
  *
@@ -21,6 +21,9 @@ const roundTripsToWait = 3;
 
 /** The slowest line on which bytes are given the time they need, in bytes per millisecond: 32 kbit/s. */
 const slowestBytesPerMs = 4;
+
+/** The most that is on its way to a peer with the default flow-control window, in bytes. */
+const defaultWindow = 64 * 1024;
 
 /** How often the counters of a connection are compared at most, in milliseconds. */
 const maxLookMs = 250;
@@ -56,7 +59,7 @@ export class PathTimes {
 
 export interface LivenessOptions {
   readonly path: PathTimes;
-  /** Returns how long a silence lasts before a PING, in milliseconds. It is asked once per connection. */
+  /** Returns how long after one answer the next PING is sent, in milliseconds. It is asked with each call. */
   readonly silenceMs: () => number;
 }
 
@@ -109,11 +112,12 @@ export class Liveness {
   ): Promise<boolean> {
     const { path } = this.#options;
     const counters = new Counters(session);
-    /** Resets when bytes are received, which is what a PING would ask for. */
-    let unheardMs = 0;
+    /** Counts from the last answer to a PING. */
+    let unaskedMs = 0;
     /** Resets when bytes move in either direction, and when a PING is sent. */
     let stillMs = 0;
-    let ping: { isAnswered: boolean } | undefined;
+    /** The PING under way, and how many bytes may have to arrive before it does. */
+    let ping: { isAnswered: boolean; readonly bytesBefore: number } | undefined;
     let lookedAt = systemClock.monotonic();
     while ((this.#calls.get(session) ?? 0) > 0 && !session.destroyed) {
       await systemClock.sleep(lookMs, { signal: never });
@@ -122,13 +126,14 @@ export class Liveness {
       const passedMs = Math.min(now - lookedAt, 2 * lookMs);
       lookedAt = now;
       const moved = counters.look();
-      unheardMs = moved.received ? 0 : unheardMs + passedMs;
-      stillMs = moved.received || moved.taken ? 0 : stillMs + passedMs;
+      unaskedMs += passedMs;
+      stillMs = moved ? 0 : stillMs + passedMs;
       if (ping?.isAnswered === true) {
         ping = undefined;
+        unaskedMs = 0;
       }
-      if (ping === undefined && unheardMs >= silenceMs) {
-        const sent = { isAnswered: false };
+      if (ping === undefined && unaskedMs >= silenceMs) {
+        const sent = { isAnswered: false, bytesBefore: counters.outstanding };
         const { written } = counters;
         ping = sent;
         stillMs = 0;
@@ -140,8 +145,7 @@ export class Liveness {
           }
         });
       }
-      const patienceMs = path.timeoutMs + counters.outstanding / slowestBytesPerMs;
-      if (ping !== undefined && stillMs > patienceMs) {
+      if (ping !== undefined && stillMs > path.timeoutMs + ping.bytesBefore / slowestBytesPerMs) {
         return false;
       }
     }
@@ -160,8 +164,6 @@ class Counters {
   #unsent = 0;
   /** What was written before the last PING that has its answer: all of that has arrived. */
   #arrived = 0;
-  #widest = 0;
-  #window = 0;
 
   constructor(session: Http2Session) {
     this.#session = session;
@@ -178,15 +180,15 @@ class Counters {
     this.#arrived = bytes;
   }
 
-  /** At most so many bytes are on their way: what the peer has not confirmed in either manner. */
+  /** At most so many bytes are on their way. */
   get outstanding(): number {
-    const unconfirmed = this.#widest - this.#window;
-    return Math.min(unconfirmed, this.#written - this.#arrived);
+    return Math.min(defaultWindow, this.#written - this.#arrived);
   }
 
-  look(): { readonly received: boolean; readonly taken: boolean } {
+  /** Returns whether bytes have moved in either direction since the last look. */
+  look(): boolean {
     if (this.#session.destroyed) {
-      return { received: false, taken: false };
+      return false;
     }
     const { bytesRead, bytesWritten } = this.#session.socket;
     const unsent = unsentBytes(this.#session);
@@ -198,9 +200,6 @@ class Counters {
     this.#written = bytesWritten;
     this.#unsent = unsent;
     this.#taken = bytesWritten - unsent;
-    // The peer gives back of the flow-control window what it has received, half a window at a time.
-    this.#window = this.#session.state.remoteWindowSize ?? 0;
-    this.#widest = Math.max(this.#widest, this.#window);
-    return { received, taken };
+    return received || taken;
   }
 }

@@ -48,13 +48,13 @@ export const clientOptions = {
   "grpc.per_rpc_retry_buffer_size": 0,
 } satisfies ChannelOptions;
 
-/** How long a silence lasts on a watched connection before the peer is asked for a sign of life, in milliseconds. */
+/** How long after its last answer the peer of a watched connection is asked for the next one, in milliseconds. */
 export const livenessSilenceMs = 5_000;
 
 /**
  * How long a peer that was asked may say nothing, in milliseconds, as long as nothing is known of the
- * path. With the silence before it, a connection that died without a word is noticed within eight
- * seconds. liveness.ts says when it takes longer.
+ * path. With the wait before it, a connection that died without a word is noticed within eight seconds.
+ * liveness.ts says when it takes longer.
  */
 export const livenessTimeoutMs = 3_000;
 

@@ -71,6 +71,28 @@ test("a backlog goes in batches of 500, in order", async () => {
   expect(outbox.counts()).toMatchObject({ pending: 0, acked: 1200 });
 });
 
+test("a disk that takes no marks is left by all events, each once, and only the marks are tried again", async () => {
+  const waits: number[] = [];
+  const { clock, outbox, batches, states, run } = open(
+    1200,
+    {},
+    { onUnmarked: (_, waitMs) => waits.push(waitMs) },
+  );
+  const { settle } = outbox;
+  const healsAt = clock.monotonic() + 20_000;
+  outbox.settle = (settlements) => {
+    if (clock.monotonic() < healsAt) {
+      throw new StatusError("RESOURCE_EXHAUSTED", "the disk is full");
+    }
+    settle.call(outbox, settlements);
+  };
+  await run();
+  expect(batches).toEqual([500, 500, 200]);
+  expect(waits.slice(0, 4)).toEqual([500, 1_000, 2_000, 4_000]);
+  expect(states.some(({ kind }) => kind === "offline")).toBe(false);
+  expect(outbox.counts()).toMatchObject({ pending: 0, acked: 1200 });
+});
+
 test("at most three calls are under way together", async () => {
   let underWay = 0;
   let most = 0;

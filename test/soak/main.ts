@@ -136,10 +136,10 @@ async function runFuzz(): Promise<void> {
 
 async function runLinks(): Promise<void> {
   for (const run of linkRuns.filter(({ name }) => link === undefined || name === link)) {
-    const { name, seconds, idealSeconds, limitSeconds, duplicates, losses } = await drainOver(run);
+    const { name, seconds, idealSeconds, limitSeconds, sentTimes, losses } = await drainOver(run);
     const ideal = idealSeconds > 0 ? `, ideal ${idealSeconds.toFixed(1)} s` : "";
     console.log(
-      `${name}: ${seconds.toFixed(1)} s of ${limitSeconds.toFixed(0)} s${ideal}, ${duplicates} duplicates, ${losses} losses`,
+      `${name}: ${seconds.toFixed(1)} s of ${limitSeconds.toFixed(0)} s${ideal}, ${sentTimes.toFixed(2)} times the payloads sent, ${losses} losses`,
     );
   }
 }

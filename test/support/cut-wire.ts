@@ -7,6 +7,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 export interface CutWire extends AsyncDisposable {
   /** Dial this instead of the server. */
   readonly port: number;
+  /** How many bytes have come from those who dialled. */
+  readonly bytesUp: number;
   /** Breaks the connections there are, with a reset; new ones are refused until `heal`. */
   cut(): void;
   /** From now on nothing passes in either direction, and nobody is told. */
@@ -34,6 +36,7 @@ const slowChunks = 8;
 export async function cutWire(target: number | string): Promise<CutWire> {
   const sockets = new Set<Socket>();
   let mode: "pass" | "cut" | "blackhole" = "pass";
+  let bytesUp = 0;
   let delayMs = 0;
   let altered = (chunk: Buffer) => chunk;
   let bytesPerMs = Number.POSITIVE_INFINITY;
@@ -96,6 +99,7 @@ export async function cutWire(target: number | string): Promise<CutWire> {
       let holding = 0;
       from.on("data", (original: Buffer) => {
         const chunk = changed(original);
+        bytesUp += way === "up" ? chunk.length : 0;
         isSwallowed ||= mode === "blackhole";
         if (isSwallowed) {
           return;
@@ -133,6 +137,9 @@ export async function cutWire(target: number | string): Promise<CutWire> {
 
   return {
     port: (server.address() as { port: number }).port,
+    get bytesUp() {
+      return bytesUp;
+    },
     cut() {
       mode = "cut";
       for (const socket of sockets) {

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { type Command, Option } from "commander";
 import { applierPath, ownerOf } from "../../bridge/buffer-file.ts";
 import { tellHandedOver } from "../../bridge/hand-over-mark.ts";
+import { removeLinkNote } from "../../bridge/link-note.ts";
 import { corruptHere, Outbox, type OutboxOptions } from "../../bridge/outbox.ts";
 import { openLosses, type Salvaged, tellLoss } from "../../bridge/salvage-mark.ts";
 import { messageOf, StatusError, UsageError } from "../../errors.ts";
@@ -117,7 +118,9 @@ export function placeOf(
 /** Throws, with the buffer closed, if another process drains it. */
 export function becomeDrainer(outbox: Outbox): Lock {
   try {
-    return outbox.drain();
+    const lock = outbox.drain();
+    removeLinkNote(outbox.path);
+    return lock;
   } catch (error) {
     outbox.close();
     throw error;

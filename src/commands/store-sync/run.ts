@@ -14,6 +14,7 @@ import { Command, InvalidArgumentError, Option } from "commander";
 import { type Address, formatAddress, parseAddress } from "../../address.ts";
 import { Bridge, type BridgeNews } from "../../bridge/bridge.ts";
 import { Inbox } from "../../bridge/inbox.ts";
+import { LinkNotes, removeLinkNote } from "../../bridge/link-note.ts";
 import { type Appended, corruptHere, type NewEvent, retentionMs } from "../../bridge/outbox.ts";
 import { reportOf } from "../../bridge/reporting.ts";
 import { formatDuration, formatElapsed } from "../../duration.ts";
@@ -240,6 +241,10 @@ export async function run(flags: RunFlags, context: CommandContext): Promise<Exi
     }
     warnOfWaiting();
     const say = newsLog(log);
+    const notes = new LinkNotes({
+      ...{ path: outbox.path, cloud: formatAddress(addr), now },
+      onFailure: (why) => log.warn("store-sync status cannot tell of the link", { why }),
+    });
     bridge = new Bridge({
       ...{ outbox, inbox, events, control, clock, random, alarms },
       maxAttempts: flags.execAttempts,
@@ -254,7 +259,13 @@ export async function run(flags: RunFlags, context: CommandContext): Promise<Exi
               onOutput: ({ commandId }, said) =>
                 log.debug(() => `[${plain(commandId)}] the program says: ${said}`),
             }),
-      tell: (news) => {
+      tell(news) {
+        if (news.kind === "link") {
+          notes.note(news.state);
+        } else if (news.kind === "failed" && news.part === "events") {
+          const { error, waitMs } = news;
+          notes.note({ kind: "offline", why: messageOf(error), attempt: 1, waitMs });
+        }
         say(news);
         if (news.kind === "command") {
           warnOfWaiting();
@@ -284,6 +295,8 @@ export async function run(flags: RunFlags, context: CommandContext): Promise<Exi
       }
     } finally {
       applier?.release();
+      // Before the next drainer can have one.
+      removeLinkNote(outbox.path);
       lock.release();
       outbox.close();
     }

@@ -2,6 +2,7 @@
 
 import { Command } from "commander";
 import { Inbox } from "../../bridge/inbox.ts";
+import { type Drainer, drainerOf } from "../../bridge/link-note.ts";
 import { formatBrief } from "../../duration.ts";
 import { plain } from "../../plain.ts";
 import type { Exit } from "../../shutdown.ts";
@@ -33,6 +34,7 @@ export async function run(flags: StatusFlags, context: CommandContext): Promise<
     const wrong = alarmsOf(outbox);
     const pruned = outbox.pruned().reduce((sum, { count }) => sum + count, 0);
     const bytes = outbox.bytes();
+    const drainer = drainerOf(outbox);
     if (flags.output === "ndjson") {
       await terminal.print(
         JSON.stringify({
@@ -44,6 +46,7 @@ export async function run(flags: StatusFlags, context: CommandContext): Promise<
           commandsApplied: commands.applied,
           commandsParked: commands.parked,
           ...{ bytes, epoch: outbox.epoch(), wrong },
+          drainer: drainer === undefined ? null : { pid: drainer.pid, ...drainer.note },
         }),
       );
     } else if (!(flags.check && flags.quiet)) {
@@ -56,6 +59,7 @@ export async function run(flags: StatusFlags, context: CommandContext): Promise<
       const lines = [
         ["store", plain(outbox.storeId)],
         ["buffer", `${outbox.path} (${Math.ceil(bytes / 1024)} KiB)`],
+        ["bridge", plain(describeDrainer(drainer, clock.now()))],
         ["pending", pending > 0 ? yellow(`${pending}${age}`) : "0"],
         ["parked", parked > 0 ? red(`${parked}: see store-sync events --state parked`) : "0"],
         ["acked", `${acked}, kept for a week`],
@@ -84,4 +88,19 @@ export async function run(flags: StatusFlags, context: CommandContext): Promise<
   } finally {
     outbox.close();
   }
+}
+
+/** Who brings this buffer's events to the cloud, and whether the cloud is there. */
+function describeDrainer(drainer: Drainer | undefined, now: number): string {
+  if (drainer === undefined) {
+    return "none runs; start one with: brewctl store-sync run";
+  }
+  const { pid, note } = drainer;
+  if (note === undefined) {
+    return `process ${pid} has the buffer, and says nothing of its link`;
+  }
+  const { cloud, link, since, why } = note;
+  const duration = formatBrief(Math.max(0, now - since));
+  const reason = why === "" ? "" : `: ${why}`;
+  return `process ${pid}; its link to ${cloud} has been ${link} for ${duration}${reason}`;
 }

@@ -122,6 +122,9 @@ export function uplinkTo(
   }
 
   return {
+    get roundTripMs() {
+      return connection.roundTripMs;
+    },
     connect: ({ signal }) => ready({ signal }),
     waitReady: ({ signal, waitMs }) => ready({ signal, waitMs }),
     async upload(bundles, options) {
