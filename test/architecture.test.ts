@@ -25,6 +25,7 @@ const rooms: Readonly<Record<string, Room>> = {
     imports: ["node:"],
     except: {
       "sqlite.ts": ["./errors.ts", "./private-file.ts"],
+      "event-checksum.ts": ["./store-event.ts"],
       "event-digest.ts": ["./store-event.ts"],
       "version.ts": ["../package.json"],
     },
