@@ -55,6 +55,58 @@ export function messageChecksum(checksum: number, { storeId, epoch, seq }: Event
   return crc32(`\0${storeId}\0${epoch}\0${seq}`, checksum);
 }
 
+/** What decides what becomes of events, in an answer for each or for a bundle: an EventAck. */
+export interface CheckedAck {
+  readonly eventId: string;
+  readonly ok: boolean;
+  readonly duplicate: boolean;
+  readonly retryable: boolean;
+  readonly retryAfterMs: number;
+  readonly code: number;
+  readonly also: readonly string[];
+}
+
+/** Returns the CRC-32 of an answer: its fields in this order, with a NUL between each two. */
+export function ackChecksum({
+  eventId,
+  ok,
+  duplicate,
+  retryable,
+  retryAfterMs,
+  code,
+  also,
+}: CheckedAck): number {
+  const fields = [eventId, Number(ok), Number(duplicate), Number(retryable), retryAfterMs, code];
+  return crc32([...fields, ...also].join("\0"));
+}
+
+/** What decides what becomes of a batch: an UploadSummary. */
+export interface CheckedSummary {
+  readonly accepted: number;
+  readonly rejected: number;
+  readonly duplicates: number;
+  readonly refused: number;
+  readonly refusals: readonly {
+    readonly eventId: string;
+    readonly code: number;
+    readonly retryable: boolean;
+  }[];
+}
+
+/** Returns the CRC-32 of a summary: its counts and each refusal, with a NUL between each two fields. */
+export function summaryChecksum({
+  accepted,
+  rejected,
+  duplicates,
+  refused,
+  refusals,
+}: CheckedSummary): number {
+  const named = refusals.flatMap(({ eventId, code, retryable }) => [
+    ...[eventId, code, Number(retryable)],
+  ]);
+  return crc32([accepted, rejected, duplicates, refused, ...named].join("\0"));
+}
+
 /** Returns whether an event is not as it was recorded. One without a checksum is believed. */
 export function isCorrupt(event: ChecksummedEvent): boolean {
   return event.checksum !== undefined && event.checksum !== checksumOf(event);

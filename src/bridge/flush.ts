@@ -156,6 +156,18 @@ async function flushBatches(options: FlushOptions): Promise<void> {
       const upload = async (batch: readonly Recorded[], sent: () => void) => {
         try {
           const summary = await uploadBatch(batch, { sent, onLedger }, options);
+          const corrupt = summary.refusals.filter(({ isCorrupt }) => isCorrupt).length;
+          if (corrupt > 0) {
+            if (summary.accepted > 0) {
+              // Those are duplicates the next time.
+              progressed();
+            }
+            // The ids of these may be wrong, so that another event would count as accepted.
+            throw new StatusError(
+              "UNAVAILABLE",
+              `${corrupt} of ${batch.length} events were changed on their way to the cloud, and were not taken`,
+            );
+          }
           const { settlements, refused, isSeqTaken } = read(summary, batch, options);
           const mark = marks.add(settlements).then(() => {
             if (settlements.length > 0 && !isOver) {
@@ -302,13 +314,6 @@ function read(
   if (duplicates + refused === 0 && rejected > 0 && accepted + rejected === batch.length) {
     throw new UnnamedError(
       `the cloud has rejected ${rejected} of ${batch.length} events and does not say which, or whether it has them already`,
-    );
-  }
-  if (refusals.some(({ isCorrupt }) => isCorrupt)) {
-    // The ids of these may be wrong, so that another event would count as accepted.
-    throw new StatusError(
-      "UNAVAILABLE",
-      `${refusals.filter(({ isCorrupt }) => isCorrupt).length} of ${batch.length} events were changed on their way to the cloud, and were not taken`,
     );
   }
   const answers = new Map(refusals.map((refusal) => [refusal.eventId, refusal]));

@@ -95,6 +95,7 @@ export const syncEngineAnswers: AnswerBounds<typeof SyncEngine> = {
     rejected: count,
     duplicates: count,
     refused: count,
+    checksum: anyInteger,
     refusals: list(maxRefusals, { eventId: repeatedId, code: anyInteger, reason }),
   },
   operationalChannel: {
@@ -103,6 +104,7 @@ export const syncEngineAnswers: AnswerBounds<typeof SyncEngine> = {
     retryAfterMs: count,
     code: anyInteger,
     also: list(maxFurtherEvents, name),
+    checksum: anyInteger,
   },
   reportStatus: {
     ledgerId: name,

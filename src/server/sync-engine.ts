@@ -10,6 +10,7 @@ import { create } from "@bufbuild/protobuf";
 import type { Box } from "../engine/boxes.ts";
 import { type OfferedEvent, type Outcome, refusalOf } from "../engine/ledger.ts";
 import { messageOf, StatusError } from "../errors.ts";
+import { ackChecksum, summaryChecksum } from "../event-checksum.ts";
 import {
   type CloudCommand,
   CloudCommandSchema,
@@ -188,8 +189,9 @@ export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions)
   }
 
   /** What the store should know of the ledger, before the first answer. */
-  function introduce({ ledger }: OpenCloud, context: CallContext): void {
-    const { store, epoch, box } = callerOf(context);
+  function introduce({ ledger }: OpenCloud, context: CallContext): Caller {
+    const caller = callerOf(context);
+    const { store, epoch, box, hasChecksums } = caller;
     if (store !== undefined && box !== undefined) {
       ledger.boxes.hear(store, box);
     }
@@ -197,7 +199,13 @@ export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions)
       store === undefined || epoch === undefined
         ? {}
         : { "brewctl-seen": String(ledger.highestSeen(store, epoch)) };
-    context.sendHeaders({ "brewctl-ledger": ledger.id, "brewctl-bundles": "1", ...seen });
+    const promised = hasChecksums ? { "brewctl-checksums": "1" } : {};
+    context.sendHeaders({
+      ...{ "brewctl-ledger": ledger.id, "brewctl-bundles": "1" },
+      ...seen,
+      ...promised,
+    });
+    return caller;
   }
 
   const handlers: Handlers<typeof SyncEngine> = {
@@ -245,7 +253,7 @@ export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions)
 
     async uploadBufferedEvents(events, context) {
       const open = cloud.forCall();
-      introduce(open, context);
+      const { hasChecksums } = introduce(open, context);
       const { bundles, noted, tally, ended } = taking(events, context, open);
       const refusals = [];
       let why = "";
@@ -269,7 +277,9 @@ export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions)
         }
         const { accepted, duplicates, refused } = tally;
         const rejected = duplicates + refused;
-        return create(UploadSummarySchema, { accepted, rejected, duplicates, refused, refusals });
+        const summary = { accepted, rejected, duplicates, refused, refusals };
+        const checksum = hasChecksums ? { checksum: summaryChecksum(summary) } : {};
+        return create(UploadSummarySchema, { ...summary, ...checksum });
       } catch (error) {
         why ||= messageOf(error);
         throw error;
@@ -280,7 +290,9 @@ export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions)
 
     async *operationalChannel(events, context) {
       const open = cloud.forCall();
-      introduce(open, context);
+      const { hasChecksums } = introduce(open, context);
+      const sealed = (ack: EventAck): EventAck =>
+        hasChecksums ? Object.assign(ack, { checksum: ackChecksum(ack) }) : ack;
       const { bundles, noted, ended } = taking(events, context, open);
       let why = "store closed send";
       try {
@@ -297,17 +309,17 @@ export function syncEngine({ cloud, questions, faults, log }: SyncEngineOptions)
               continue;
             }
             if (ack !== undefined) {
-              yield ack;
+              yield sealed(ack);
               ack = undefined;
             }
             if (answer.kind === "accepted") {
               ack = ackOf(eventId, answer);
             } else {
-              yield ackOf(eventId, answer);
+              yield sealed(ackOf(eventId, answer));
             }
           }
           if (ack !== undefined) {
-            yield ack;
+            yield sealed(ack);
           }
           if (failure !== undefined) {
             throw failure;

@@ -209,6 +209,38 @@ test("refusals are parked or wait, the others are acked, by name", async () => {
   expect(outbox.event("e3")).toMatchObject({ state: "acked" });
 });
 
+test("a summary with a corrupt event marks nothing, since the event's id may be another's", async () => {
+  let calls = 0;
+  const seen: string[][] = [];
+  const { outbox, states, run } = open(4, {
+    upload(batch) {
+      calls += 1;
+      seen.push(batch.map(({ eventId }) => eventId));
+      // What came as e2 was e1, and e2 was taken beside it.
+      return calls <= 3
+        ? {
+            ...{ accepted: batch.length - 1, duplicates: 0, refused: 1 },
+            refusals: [refusal("e2", { isRetryable: true, isCorrupt: true })],
+          }
+        : accepted(batch);
+    },
+  });
+  await run();
+  expect(seen).toEqual([
+    ["e1", "e2", "e3", "e4"],
+    ["e1", "e2"],
+    ["e1"],
+    ["e1"],
+    ["e2"],
+    ["e3"],
+    ["e4"],
+  ]);
+  expect(outbox.counts()).toMatchObject({ pending: 0, acked: 4, parked: 0 });
+  const waits = states.flatMap((state) => (state.kind === "offline" ? [state.waitMs] : []));
+  // The first two calls had brought something; random is 0.5.
+  expect(waits).toEqual([500, 500, 1000]);
+});
+
 test("taken seqs mint an epoch, and are sent under new numbers", async () => {
   const sent: Recorded[][] = [];
   const { outbox, run } = open(3, {

@@ -1,5 +1,6 @@
 /** `brewctl head-office`: stores as a table and live, commands to many, events that go on. */
 
+import { DatabaseSync } from "node:sqlite";
 import { describe, expect, test } from "vitest";
 import { brewctl, start } from "../support/brewctl.ts";
 import { ctrlC, onTerminal } from "../support/pty.ts";
@@ -20,14 +21,18 @@ const startOffice = (cloud: TestCloud, ...args: string[]) =>
 const report = ({ client }: TestCloud, storeId: string, changes: object = {}) =>
   client.reportStatus({ storeId, sentAt: BigInt(Date.now()), ...changes }, { signal: never });
 
-async function sell({ client }: TestCloud, first: number, last: number, storeId = "store-01") {
+async function sell(
+  { client }: TestCloud,
+  first: number,
+  last: number,
+  storeId = "store-01",
+  outcome: object = { accepted: last - first + 1 },
+) {
   const events = Array.from({ length: last - first + 1 }, (_, i) => ({
     ...{ storeId, eventId: `sale-${first + i}`, type: "Sale", payload: "{}", epoch: "aa" },
     ...{ timestamp: 1n, seq: BigInt(first + i) },
   }));
-  expect(await client.uploadBufferedEvents(each(events), { signal: never })).toMatchObject({
-    accepted: events.length,
-  });
+  expect(await client.uploadBufferedEvents(each(events), { signal: never })).toMatchObject(outcome);
 }
 
 /** A store that is there for as long as the test's scope. */
@@ -475,6 +480,26 @@ describe("events", () => {
     const { code, stderr } = await following.ended;
     expect(stderr).toMatch(/^stream cancelled by client, got \d+ events · reader gone · /);
     expect(code).toBe(0);
+  });
+
+  test("an event that is corrupt in the ledger ends the list with exit 79, and can be left out", async () => {
+    using folder = tempFolder();
+    await using cloud = await serveCloud({ dataDir: folder.path });
+    await sell(cloud, 1, 3);
+    const sqlite = new DatabaseSync(folder.file("ledger.db"));
+    sqlite.exec("UPDATE events SET payload = CAST('[]' AS BLOB) WHERE position = 2");
+    sqlite.close();
+    const all = await office(cloud, "events", "-o", "ndjson");
+    expect(lines(all.stdout).map((line) => JSON.parse(line).eventId)).toEqual(["sale-1"]);
+    expect(all.stderr).toContain(
+      'event "sale-2" of store store-01 at position 2 does not have its checksum',
+    );
+    expect(all.code).toBe(79);
+    const rest = await office(cloud, "events", "--after", "2", "-o", "ndjson");
+    expect(lines(rest.stdout).map((line) => JSON.parse(line).eventId)).toEqual(["sale-3"]);
+    // The store sends it again: the ledger has the checksum of the whole one.
+    await sell(cloud, 2, 2, "store-01", { duplicates: 1 });
+    expect(await office(cloud, "events")).toMatchObject({ code: 0 });
   });
 
   test("the list ends at the newest event; stop rules end a follow", async () => {

@@ -13,6 +13,7 @@ import { Outbox, retentionMs } from "../../src/bridge/outbox.ts";
 import { systemUptime } from "../../src/clock.ts";
 import { brewctl, cleanEnv, launcher, serve, start } from "../support/brewctl.ts";
 import { reap } from "../support/reaper.ts";
+import { serveCloud } from "../support/serve-cloud.ts";
 import { tempFolder } from "../support/temp.ts";
 
 /** A state folder of the test's own, the program with it, and a way to fill its buffer. */
@@ -199,6 +200,34 @@ test("verify says that all is well, and what is not", async () => {
   expect(other.stderr).toContain("is the buffer of store store-01, not of store-02");
   expect(other.code).toBe(73);
   expect((await box.sync("verify --store nobody")).code).toBe(2);
+});
+
+test("an event that is corrupt on the disk is named by verify, events, flush and status", async () => {
+  using box = shop();
+  await using cloud = await serveCloud();
+  box.open((outbox) => outbox.append(events(3)));
+  const sqlite = new DatabaseSync(box.buffer);
+  sqlite.exec("UPDATE events SET payload = CAST('sale 7' AS BLOB) WHERE event_id = 'e2'");
+  sqlite.close();
+  const why = "corrupt on the store's disk: it does not have its checksum";
+  const verified = await box.sync("verify");
+  expect(verified.stdout).toMatch(
+    /^WRONG {5}event 2: it is corrupt: event "e2" does not have its/m,
+  );
+  expect(verified.code).toBe(79);
+  expect((await box.sync("events")).stdout).toMatch(
+    new RegExp(`^#2 pending .* e2 .* — ${why}$`, "m"),
+  );
+  const flushed = await box.sync(`flush --addr 127.0.0.1:${cloud.port} -o ndjson`);
+  expect(flushed.stderr).toContain(`brewctl: event e2 is ${why}. Parked.`);
+  expect(objects(flushed.stdout)).toMatchObject([{ accepted: 2 }]);
+  expect(flushed.code).toBe(5);
+  const status = await box.sync("status --check");
+  expect(status.stdout).toMatch(/^WRONG {5}1 parked event is corrupt on this disk/m);
+  expect(status.code).toBe(5);
+  const retried = await box.sync("retry e2 --new-id");
+  expect(retried.stderr).toContain(`event "e2" is ${why}`);
+  expect(retried.code).toBe(79);
 });
 
 test("export has everything, between a first and a last line", async () => {

@@ -2,6 +2,7 @@
 
 import { cpSync, existsSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { afterEach, describe, expect, test, vi } from "vitest";
+import { formatBytes } from "../../src/bytes.ts";
 import {
   type Ledger,
   ledgerReserveBytes,

@@ -3,17 +3,26 @@
 import { create, fromBinary, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import { describe, expect, test } from "vitest";
 import type { Recorded } from "../../src/bridge/outbox.ts";
-import { checksumOf, messageChecksum } from "../../src/event-checksum.ts";
 import {
+  ackChecksum,
+  checksumOf,
+  messageChecksum,
+  summaryChecksum,
+} from "../../src/event-checksum.ts";
+import {
+  EventAckSchema,
   RefusalCode,
   type StoreEvent,
   StoreEventSchema,
+  SyncEngine,
 } from "../../src/gen/sync/v1/sync_engine_pb.ts";
+import { type Handlers, implement } from "../../src/grpc/serve.ts";
+import { syncEngineBounds } from "../../src/server/bounds.ts";
 import { cutWire } from "../support/cut-wire.ts";
 import { noon } from "../support/open-ledger.ts";
 import { serveCloud, type TestCloud } from "../support/serve-cloud.ts";
 import { collect, each } from "../support/serve-handlers.ts";
-import { loopback, never } from "../support/start-server.ts";
+import { loopback, never, serveImplementations } from "../support/start-server.ts";
 import { openBox } from "../support/store-box.ts";
 import { tempFolder } from "../support/temp.ts";
 
@@ -123,6 +132,62 @@ describe("the cloud", () => {
   });
 });
 
+describe("an answer of the cloud", () => {
+  test("has a checksum for a client that says it knows them, and none for any other", async () => {
+    await using cloud = await serveCloud();
+    const bundle = sale(1, { more: [sale(2), sale(2, { type: "" })] });
+    const { messages } = await channel(cloud, [bundle], promised);
+    expect(messages).toMatchObject([{ also: ["sale-2"] }, { code: RefusalCode.CORRUPT }]);
+    expect(messages.map(({ checksum }) => checksum)).toEqual(messages.map(ackChecksum));
+    const [other] = (await channel(cloud, [sale(3)])).messages;
+    expect(other?.checksum).toBeUndefined();
+    const upload = (metadata: Record<string, string>) =>
+      cloud.client.uploadBufferedEvents(each([bundle]), { signal: never, metadata });
+    const summary = await upload(promised);
+    expect(summary).toMatchObject({ duplicates: 2, refused: 1 });
+    expect(summary.checksum).toBe(summaryChecksum(summary));
+    expect((await upload({})).checksum).toBeUndefined();
+  });
+
+  test("has another checksum with any other field that decides something", () => {
+    const ack = {
+      ...{ eventId: "e1", ok: false, duplicate: false, retryable: true, retryAfterMs: 200 },
+      ...{ code: RefusalCode.TRY_LATER, also: ["e2"] },
+    };
+    const acks = [
+      ...[ack, { ...ack, eventId: "e2" }, { ...ack, ok: true }, { ...ack, duplicate: true }],
+      ...[
+        { ...ack, retryable: false },
+        { ...ack, retryAfterMs: 0 },
+        { ...ack, code: 1 },
+      ],
+      ...[
+        { ...ack, also: [] },
+        { ...ack, also: ["e3"] },
+        { ...ack, also: ["e2", "e2"] },
+      ],
+    ];
+    expect(new Set(acks.map(ackChecksum)).size).toBe(acks.length);
+    const summary = {
+      ...{ accepted: 2, rejected: 1, duplicates: 0, refused: 1 },
+      refusals: [{ eventId: "e1", code: 4, retryable: true }],
+    };
+    const summaries = [
+      ...[summary, { ...summary, accepted: 1 }, { ...summary, rejected: 2 }],
+      ...[
+        { ...summary, duplicates: 1 },
+        { ...summary, refused: 0 },
+        { ...summary, refusals: [] },
+      ],
+      ...[{ eventId: "e2" }, { code: 1 }, { retryable: false }].map((changes) => ({
+        ...summary,
+        refusals: [{ eventId: "e1", code: 4, retryable: true, ...changes }],
+      })),
+    ];
+    expect(new Set(summaries.map(summaryChecksum)).size).toBe(summaries.length);
+  });
+});
+
 describe("a store", () => {
   /** The message that the store sends for an event alone. */
   const messageOf = ({ eventId, type, payload, timestamp, epoch, seq }: Recorded) =>
@@ -175,6 +240,71 @@ describe("a store", () => {
       }),
     );
     expect(await ledgerOf(cloud)).toHaveLength(1);
+  });
+
+  /** A cloud whose first answer names the second event instead of the first, under the first one's sum. */
+  async function serveMistaken({ promises, checksum }: { promises: boolean; checksum: boolean }) {
+    let answers = 0;
+    const unused = () => {
+      throw new Error("not to be called");
+    };
+    const promised: Record<string, string> = promises ? { "brewctl-checksums": "1" } : {};
+    const handlers: Handlers<typeof SyncEngine> = {
+      ...{ watchCommands: unused, reportStatus: unused, answerDigest: unused },
+      async uploadBufferedEvents(events, { sendHeaders }) {
+        sendHeaders(promised);
+        const { length: accepted } = (await collect(events)).messages;
+        const summary = {
+          accepted: 0,
+          rejected: 0,
+          duplicates: 0,
+          refused: accepted,
+          refusals: [],
+        };
+        answers += 1;
+        return answers === 1
+          ? { accepted, ...(checksum ? { checksum: summaryChecksum(summary) } : {}) }
+          : { accepted, checksum: summaryChecksum({ ...summary, accepted, refused: 0 }) };
+      },
+      async *operationalChannel(events, { sendHeaders }) {
+        sendHeaders(promised);
+        for await (const { eventId } of events) {
+          const ack = create(EventAckSchema, { eventId, ok: true });
+          answers += 1;
+          yield answers === 1
+            ? create(EventAckSchema, {
+                ...{ eventId: "sale-2", ok: true },
+                ...(checksum ? { checksum: ackChecksum(ack) } : {}),
+              })
+            : Object.assign(ack, { checksum: ackChecksum(ack) });
+        }
+      },
+    };
+    return serveImplementations(implement(SyncEngine, handlers, { bounds: syncEngineBounds }));
+  }
+
+  test.each([
+    ["channel", "has another checksum", { promises: false, checksum: true }],
+    ["channel", "has lost the checksum that was promised", { promises: true, checksum: false }],
+    ["flush", "has another checksum", { promises: false, checksum: true }],
+    ["flush", "has lost the checksum that was promised", { promises: true, checksum: false }],
+  ] as const)("takes no answer of a %s that %s", async (verb, _, faults) => {
+    using folder = tempFolder();
+    await using cloud = await serveMistaken(faults);
+    using box = openBox({ path: folder.file("buffer.db") });
+    box.record(["sale-1", "sale-2"]);
+    await using drain =
+      verb === "flush"
+        ? box.flush(cloud.address)
+        : box.channel(cloud.address, { untilDrained: true });
+    await drain.done;
+    expect(drain.told.states).toContainEqual(
+      expect.objectContaining({
+        kind: "offline",
+        why: expect.stringMatching(/^an answer of the cloud does not have its checksum/),
+      }),
+    );
+    expect(box.outbox.counts()).toMatchObject({ pending: 0, parked: 0, acked: 2 });
   });
 
   const fields: [field: keyof Sent, value: (event: Recorded) => Sent][] = [

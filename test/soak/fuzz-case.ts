@@ -202,7 +202,15 @@ function writeField(
     writer.tag(field.number, WireType.LengthDelimited).bytes(text);
     return;
   }
-  // All numbers of the contract are varints: int32, int64, bool and enums.
+  if (field.scalar === ScalarType.FIXED32) {
+    // A checksum, which is wrong whatever number it is: a tame message has none.
+    if (wildness > 0) {
+      const number = Number(BigInt.asUintN(32, BigInt(pick(oddNumbers))));
+      writer.tag(field.number, WireType.Bit32).fixed32(number);
+    }
+    return;
+  }
+  // All other numbers of the contract are varints: int32, int64, bool and enums.
   writer.tag(field.number, WireType.Varint).int64(pick(isOdd ? oddNumbers : tameNumbers));
 }
 

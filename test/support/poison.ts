@@ -20,7 +20,7 @@ const longs = { "-1": -1n, "2^53": 2n ** 53n, "2^63 - 1": 2n ** 63n - 1n, "-2^63
 const ints = { "-1": -1, "2^31 - 1": 2 ** 31 - 1, "-2^31": -(2 ** 31) };
 const blobs = { "1 MB": Buffer.from(megabyte), "33 bytes": Buffer.alloc(33) };
 
-/** The values of a scalar that are poison; true and false are not. */
+/** The values of a scalar that are poison. Every value of a flag or a checksum is within its bounds. */
 function valuesOf(scalar: ScalarType): Readonly<Record<string, unknown>> {
   switch (scalar) {
     case ScalarType.STRING:
@@ -34,6 +34,7 @@ function valuesOf(scalar: ScalarType): Readonly<Record<string, unknown>> {
     case ScalarType.UINT32:
       return ints;
     case ScalarType.BOOL:
+    case ScalarType.FIXED32:
       return {};
     default:
       throw new Error(`no poison for a field of type ${ScalarType[scalar]}`);

@@ -7,7 +7,7 @@ import type { LedgerSeen, Recorded } from "../../bridge/outbox.ts";
 import type { Answer, Bundle, StoreReport, Uplink, UplinkOptions } from "../../bridge/uplink.ts";
 import type { Clock } from "../../clock.ts";
 import { messageOf, StatusError } from "../../errors.ts";
-import { checksumOf, messageChecksum } from "../../event-checksum.ts";
+import { ackChecksum, checksumOf, messageChecksum, summaryChecksum } from "../../event-checksum.ts";
 import { DigestRangeSchema } from "../../gen/sync/v1/digest_pb.ts";
 import {
   type AnswerDigestRequestSchema,
@@ -84,6 +84,7 @@ export function uplinkTo(
       },
       onHeaders(headers) {
         takesBundles = headers.get("brewctl-bundles").length > 0;
+        sendsChecksums = headers.get("brewctl-checksums").length > 0;
         const ledger = ledgerOf(headers, current);
         if (ledger !== undefined) {
           onLedger(ledger);
@@ -94,9 +95,20 @@ export function uplinkTo(
 
   /** Whether the cloud takes bundles, as the headers of this connection's last answer said. */
   let takesBundles = false;
+  /** Whether each answer has a checksum, as the same headers said. */
+  let sendsChecksums = false;
+  const checkAnswer = (checksum: number | undefined, expected: number) => {
+    if (checksum === undefined ? sendsChecksums : checksum !== expected) {
+      throw new StatusError(
+        "DATA_LOSS",
+        "an answer of the cloud does not have its checksum: it was changed on the way",
+      );
+    }
+  };
   const ready = (options: ReadyOptions) => {
     // It may be another cloud now, which would lose them.
     takesBundles = false;
+    sendsChecksums = false;
     return connection.ready(options);
   };
 
@@ -131,13 +143,13 @@ export function uplinkTo(
       const patience = new Patience(clock, options);
       const { signal } = patience;
       const sending = onWire(patience.renewedBy(bundles));
-      const summary = client.uploadBufferedEvents(sending, {
+      const answer = client.uploadBufferedEvents(sending, {
         ...callOptions({ ...options, signal }),
         onSent: options.onSent,
       });
-      const { accepted, rejected, duplicates, refused, refusals } = await summary.finally(() =>
-        patience.end(),
-      );
+      const summary = await answer.finally(() => patience.end());
+      checkAnswer(summary.checksum, summaryChecksum(summary));
+      const { accepted, rejected, duplicates, refused, refusals } = summary;
       return {
         ...{ accepted, rejected, duplicates, refused },
         refusals: refusals.map(({ eventId, code, reason, retryable }) => ({
@@ -151,7 +163,10 @@ export function uplinkTo(
       };
     },
     channel: (bundles, options) =>
-      mapped(client.operationalChannel(onWire(bundles), callOptions(options)), answersOf),
+      mapped(client.operationalChannel(onWire(bundles), callOptions(options)), (ack) => {
+        checkAnswer(ack.checksum, ackChecksum(ack));
+        return answersOf(ack);
+      }),
     async *watch(cursor, options) {
       const handshake = {
         storeId,
