@@ -10,7 +10,7 @@
 import { closeSync, existsSync, openSync, readSync, rmSync, statfsSync, statSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { DatabaseSync, type StatementSync } from "node:sqlite";
-import { messageOf, StatusError } from "./errors.ts";
+import { codeOfErrno, messageOf, StatusError } from "./errors.ts";
 import {
   isDanglingLink,
   isPlainFile,
@@ -674,12 +674,10 @@ function makeLockFile(path: string): void {
 }
 
 function refusedByDisk(error: unknown, what: string, hint?: string): StatusError {
-  const { code } = error as NodeJS.ErrnoException;
-  return new StatusError(
-    code === "ENOSPC" || code === "EDQUOT" ? "RESOURCE_EXHAUSTED" : "PERMISSION_DENIED",
-    `${what}: ${messageOf(error)}`,
-    { cause: error, ...(hint === undefined ? {} : { hint }) },
-  );
+  return new StatusError(codeOfErrno(error), `${what}: ${messageOf(error)}`, {
+    cause: error,
+    ...(hint === undefined ? {} : { hint }),
+  });
 }
 
 /** Whether a file says that it is a database. */

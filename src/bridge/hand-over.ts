@@ -10,7 +10,7 @@
 import { existsSync, linkSync, realpathSync, renameSync, rmSync } from "node:fs";
 import { hostname } from "node:os";
 import { dirname, resolve } from "node:path";
-import { messageOf, StatusError } from "../errors.ts";
+import { codeOfErrno, messageOf, StatusError } from "../errors.ts";
 import type { DigestCell } from "../event-digest.ts";
 import { syncPath } from "../private-file.ts";
 import { bytesOf, Database, type Lock, type Statement, takeLock } from "../sqlite.ts";
@@ -302,7 +302,7 @@ export class NewBuffer {
         });
       }
       throw new StatusError(
-        "PERMISSION_DENIED",
+        codeOfErrno(error),
         `cannot put the buffer at ${this.path}: ${messageOf(error)}`,
       );
     }

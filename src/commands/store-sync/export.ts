@@ -12,7 +12,7 @@ import { Command, Option } from "commander";
 import { headOf, type Kept, keptIn } from "../../bridge/hand-over.ts";
 import { Inbox } from "../../bridge/inbox.ts";
 import { type EventState, eventStates, type Outbox } from "../../bridge/outbox.ts";
-import { messageOf, StatusError, UsageError } from "../../errors.ts";
+import { codeOfErrno, messageOf, StatusError, UsageError } from "../../errors.ts";
 import { openPending } from "../../private-file.ts";
 import { type Exit, Stop } from "../../shutdown.ts";
 import { isSqliteFile } from "../../sqlite.ts";
@@ -132,11 +132,7 @@ function openFile(path: string) {
     try {
       return act();
     } catch (error) {
-      const { code } = error as NodeJS.ErrnoException;
-      throw new StatusError(
-        code === "ENOSPC" ? "RESOURCE_EXHAUSTED" : "PERMISSION_DENIED",
-        `${path} cannot be written: ${messageOf(error)}`,
-      );
+      throw new StatusError(codeOfErrno(error), `${path} cannot be written: ${messageOf(error)}`);
     }
   };
   const file = attempt(() => openPending(path));
