@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
 BREWCTL := bin/brewctl
 SOURCES := $(shell find src -name '*.ts') package.json rolldown.config.ts
-# As in: make run-subscribe ARGS="-limit=0"
+# Flags, as in: make run-subscribe ARGS="--limit 0"
 ARGS ?=
 
 .PHONY: help
@@ -30,32 +30,39 @@ dist/brewctl.cjs: node_modules/.installed $(SOURCES)
 
 # ── the lesson ──
 
-.PHONY: demo run-server run-subscribe run-upload run-chat run-store-sync
+.PHONY: demo run-server run-subscribe run-upload run-chat run-backpressure run-store-sync
 demo: build ## play the lessons: a server, its clients, a store's morning
 	@$(BREWCTL) demo $(ARGS)
 
-# What looks like a flag of the lesson, make takes for its own: -limit=0 is -l imit=0.
+# make reads a word that begins with a dash as an option of its own, before it reads this file. After
+# `--` it takes -count=20 for a variable, and those are the lesson's flags: make run-chat -- -count=20
+FLAGS = $(filter -%,$(MAKEOVERRIDES)) $(ARGS)
+
+# Of what comes without `--`, only -limit=0 gets here, as make's own -l imit=0.
 .PHONY: flags-are-ours
 run-server run-subscribe run-upload run-chat run-store-sync: flags-are-ours
 flags-are-ours:
 	@case " $(MAKEFLAGS)" in *" -l"*) \
-	  echo 'make took that flag for its own; write: make run-subscribe ARGS="-limit=0"' >&2; exit 2;; \
+	  echo 'make took that flag for its own; write: make run-subscribe -- -limit=0' >&2; exit 2;; \
 	esac
 
 run-server: build ## the server, on :50052 until Ctrl+C
-	@exec $(BREWCTL) serve $(ARGS)
+	@exec $(BREWCTL) serve $(FLAGS)
 
 run-subscribe: build ## server stream: five orders, one a second
-	@exec $(BREWCTL) subscribe $(ARGS)
+	@exec $(BREWCTL) subscribe $(FLAGS)
 
 run-upload: build ## client stream: 20 records, 3 of them bad
-	@exec $(BREWCTL) upload $(ARGS)
+	@exec $(BREWCTL) upload $(FLAGS)
 
 run-chat: build ## bidirectional stream: five pings
-	@exec $(BREWCTL) chat $(ARGS)
+	@exec $(BREWCTL) chat $(FLAGS)
+
+run-backpressure: build ## a client that is faster than its server, as a picture; needs no server
+	@sh scripts/run-scenarios slow-server
 
 run-store-sync: build ## the store bridge: a store's morning, with an outage; needs no server
-	@exec $(BREWCTL) demo store $(ARGS)
+	@exec $(BREWCTL) demo store $(FLAGS)
 
 # ── checks ──
 

@@ -15,7 +15,7 @@ import {
   statfsSync,
 } from "node:fs";
 import { dirname, resolve } from "node:path";
-import { messageOf, StatusError } from "./errors.ts";
+import { codeOfErrno, messageOf, StatusError } from "./errors.ts";
 
 /** The file is one of ours, but cannot be read as one. Nothing was changed in it. */
 export class DamagedError extends StatusError {
@@ -189,8 +189,13 @@ function fromErrno(error: unknown, what: string, path: string): StatusError {
     case "ESTALE":
     case "ETIMEDOUT":
       return failing(error, what);
-    default:
-      return denied(error, `${what}: cannot be written: ${messageOf(error)}`);
+    default: {
+      const code = codeOfErrno(error);
+      const why = `${what}: cannot be written: ${messageOf(error)}`;
+      return code === "PERMISSION_DENIED"
+        ? denied(error, why)
+        : new StatusError(code, why, { cause: error });
+    }
   }
 }
 

@@ -81,3 +81,25 @@ export function isTransient(error: unknown): boolean {
 export function messageOf(thrown: unknown): string {
   return thrown instanceof Error ? thrown.message : String(thrown);
 }
+
+/**
+ * The status code for an error of the operating system about a file. Only what a change of rights would
+ * mend is PERMISSION_DENIED; a path that leads nowhere is FAILED_PRECONDITION.
+ */
+export function codeOfErrno(error: unknown): Exclude<StatusCode, "OK"> {
+  switch ((error as NodeJS.ErrnoException).code) {
+    case "EACCES":
+    case "EPERM":
+    case "EROFS":
+      return "PERMISSION_DENIED";
+    case "ENOSPC":
+    case "EDQUOT":
+    case "EMFILE":
+    case "ENFILE":
+      return "RESOURCE_EXHAUSTED";
+    case "EIO":
+      return "UNAVAILABLE";
+    default:
+      return "FAILED_PRECONDITION";
+  }
+}

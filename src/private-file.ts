@@ -36,12 +36,41 @@ type FileMode = "private" | "umask";
 const fileMode = 0o600;
 const folderMode = 0o700;
 
-/** Makes the folder and those above it that are missing, for their owner alone. An old one stays as it is. */
+/**
+ * Makes the folder and those above it that are missing, for their owner alone. An old one stays as it is.
+ *
+ * Not by the `recursive` of node:fs, which tries for ever where a folder is there and a new one in it
+ * is answered with ENOENT, as in /proc.
+ */
 export function makePrivateFolder(path: string): void {
-  const first = mkdirSync(path, { recursive: true, mode: folderMode });
+  const parent = dirname(resolve(path));
+  try {
+    if (!makeOneFolder(path)) {
+      return;
+    }
+  } catch (error) {
+    if (errorCode(error) !== "ENOENT") {
+      throw error;
+    }
+    makePrivateFolder(parent);
+    if (!makeOneFolder(path)) {
+      return;
+    }
+  }
   // A new folder lasts only when its name in its parent is on the disk.
-  for (let made = path; first !== undefined && made.length >= first.length; made = dirname(made)) {
-    syncPath(dirname(made));
+  syncPath(parent);
+}
+
+/** Returns false if the folder is there already. Throws what node:fs throws, ENOENT without a parent. */
+function makeOneFolder(path: string): boolean {
+  try {
+    mkdirSync(path, { mode: folderMode });
+    return true;
+  } catch (error) {
+    if (statSync(path, { throwIfNoEntry: false })?.isDirectory()) {
+      return false;
+    }
+    throw error;
   }
 }
 
@@ -210,7 +239,7 @@ function targetOf(path: string): string {
     return path;
   }
   if (there.uid !== process.geteuid?.()) {
-    throw new Error("it is a link that another user has made");
+    throw Object.assign(new Error("it is a link that another user has made"), { code: "EPERM" });
   }
   return existsSync(path) ? realpathSync(path) : path;
 }

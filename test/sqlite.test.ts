@@ -19,7 +19,7 @@ import {
 import { DatabaseSync } from "node:sqlite";
 import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
-import { StatusError } from "../src/errors.ts";
+import { codeOfErrno, StatusError } from "../src/errors.ts";
 import { Database, inMemory, type Kind, salvage, takeLock } from "../src/sqlite.ts";
 import { interruptTransaction } from "./support/hot-journal.ts";
 import { reap } from "./support/reaper.ts";
@@ -197,10 +197,30 @@ test("a folder that this user may not write to is said so", () => {
   }
 });
 
+test.runIf(existsSync("/proc/self"))(
+  "a place where no folder can be made is said so at once",
+  () => {
+    const error = refusal(() => open("/proc/brewctl/more/list.db"));
+    expect(error.message).toMatch(/^cannot make the folder \/proc\/brewctl\/more: ENOENT/);
+    expect(error.code).toBe("FAILED_PRECONDITION");
+  },
+);
+
+test.each([
+  ["EACCES", "PERMISSION_DENIED"],
+  ["EROFS", "PERMISSION_DENIED"],
+  ["ENOSPC", "RESOURCE_EXHAUSTED"],
+  ["EIO", "UNAVAILABLE"],
+  ["ENOENT", "FAILED_PRECONDITION"],
+  ["ENOTDIR", "FAILED_PRECONDITION"],
+])("%s of the operating system is %s", (code, status) => {
+  expect(codeOfErrno(Object.assign(new Error("no"), { code }))).toBe(status);
+});
+
 test("a folder cannot be made below a file, and a folder is no file", () => {
   using folder = tempFolder();
   writeFileSync(folder.file("file"), "");
-  expect(refusal(() => open(folder.file("file/list.db"))).code).toBe("PERMISSION_DENIED");
+  expect(refusal(() => open(folder.file("file/list.db"))).code).toBe("FAILED_PRECONDITION");
   expect(refusal(() => open(folder.path)).message).toContain(folder.path);
 });
 

@@ -40,7 +40,11 @@ export interface ChatFlags extends ClientFlags, StopFlags, ObserveFlags {
   readonly halfClose: boolean;
 }
 
-const defaultIntervalMs = 50;
+/**
+ * The lesson's own, in milliseconds: with the server's default of 200 ms before an echo, five pings have
+ * left long before the first echo comes, so that the directions are seen to be independent.
+ */
+const defaultIntervalMs = 20;
 
 export const command = withStopFlags(
   withObserveFlags(
@@ -53,7 +57,7 @@ export const command = withStopFlags(
         )
         .option(
           "--interval <duration>",
-          "time from one message to the next (default: 50ms; 0 with --input)",
+          "time from one message to the next (default: 20ms; 0 with --input)",
           duration,
         )
         .addOption(
@@ -131,7 +135,7 @@ export async function run(flags: ChatFlags, context: CommandContext): Promise<Ex
           lastSendMs = sinceStart();
           sent += 1;
           if (flags.output === "text") {
-            await terminal.print(`${terminal.out.dim(">")} sent: ${plain(message.text)}`);
+            await terminal.print(`${terminal.out.cyan(">")} sent: ${plain(message.text)}`);
           }
         }
         hasHalfClosed = flags.halfClose;
@@ -149,7 +153,7 @@ export async function run(flags: ChatFlags, context: CommandContext): Promise<Ex
         await terminal.print(
           flags.output === "ndjson"
             ? ndjson(ChatMessageSchema, echo)
-            : `${terminal.out.cyan("<")} echo from ${plain(echo.from)}: ${plain(echo.text)}`,
+            : `${terminal.out.green("<")} echo from ${plain(echo.from)}: ${plain(echo.text)}`,
         );
         call.count();
         if (received === flags.limit) {

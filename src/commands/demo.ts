@@ -131,6 +131,7 @@ export async function run(
   };
 
   terminal.say(bold("brewctl demo: gRPC streams, over a real socket"));
+  terminal.say(dim('To type its lines in a checkout: export PATH="$PWD/bin:$PATH"'));
   let exit: Exit = 0;
   try {
     if (part !== "store") {
@@ -158,7 +159,8 @@ export async function run(
   terminal.say(
     part === "store"
       ? `\n${bold("That was the bridge.")} Now by hand: brewctl serve, and brewctl help store-sync`
-      : `\n${bold("That was the lesson.")} Now in two terminals: make run-server, and make run-subscribe`,
+      : `\n${bold("That was the lesson.")} Now in two terminals: make run-server, and make run-subscribe
+Backpressure, when a client is faster than its server: make run-backpressure`,
   );
   return exit;
 }

@@ -60,6 +60,8 @@ export interface Terminal {
   readonly showsData: boolean;
   /** How many columns it has for data; without end where that is no terminal. */
   readonly columns: number;
+  /** How many columns it has for talk; infinite where that is not a terminal. */
+  readonly talkColumns: number;
   /** Whether a terminal for data shows more than ASCII. */
   readonly isUnicode: boolean;
   /** For how long `print` has waited for a slow reader so far, in milliseconds. */
@@ -145,6 +147,9 @@ export function openTerminal(
     showsData: isTerminal(stdout),
     get columns() {
       return isTerminal(stdout) ? columnsOf(stdout, env) : Number.POSITIVE_INFINITY;
+    },
+    get talkColumns() {
+      return isTerminal(stderr) ? columnsOf(stderr, env) : Number.POSITIVE_INFINITY;
     },
     isUnicode,
     get blockedMs() {

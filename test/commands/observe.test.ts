@@ -335,7 +335,7 @@ describe("--stats", () => {
     ]);
     client.child.stdout?.pause();
     // Meanwhile the pipe fills, and the program has to wait.
-    await brewctl(["chat", "--addr", addr, "-n", "20"]);
+    await brewctl(["chat", "--addr", addr, "-n", "20", "--interval", "100ms"]);
     client.child.stdout?.resume();
     await client.output(/orderId/);
     client.child.kill("SIGTERM");

@@ -87,3 +87,27 @@ export class Explainer {
     return `  The call ends with ${status}: ${message} (A status comes in the trailers; where none came, our side makes one up.)`;
   }
 }
+
+/** How far the further lines of a sentence are indented: as far as its text, after the time and the arrow. */
+const indent = " ".repeat(11);
+
+/**
+ * Breaks a sentence at its spaces into lines of at most `columns`. A word that is longer stays whole, and
+ * the terminal breaks it.
+ */
+export function wrapSentence(sentence: string, columns: number): string[] {
+  const lines: string[] = [];
+  let rest = sentence;
+  while (rest.length > columns) {
+    const lead = lines.length === 0 ? 0 : indent.length;
+    const last = rest.lastIndexOf(" ", columns);
+    const isBlank = rest.slice(lead, Math.max(lead, last)).trim() === "";
+    const at = isBlank ? rest.indexOf(" ", Math.max(columns, lead + 1)) : last;
+    if (at === -1) {
+      break;
+    }
+    lines.push(rest.slice(0, at));
+    rest = indent + rest.slice(at + 1);
+  }
+  return [...lines, rest];
+}

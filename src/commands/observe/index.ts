@@ -7,7 +7,7 @@ import type { CallEvent, WatchCall } from "../../grpc/call-events.ts";
 import { plain } from "../../plain.ts";
 import { replaceFile } from "../../private-file.ts";
 import type { CommandContext } from "../client-call.ts";
-import { Explainer } from "./explain.ts";
+import { Explainer, wrapSentence } from "./explain.ts";
 import type { ObserveFlags } from "./flags.ts";
 import { drawPicture } from "./picture.ts";
 import { describeReport, Stats } from "./stats.ts";
@@ -83,7 +83,9 @@ export function observe(options: ObserveOptions): Observing {
       terminal.complain(terminal.err.dim(`  … ${untold} events that nobody was there to read`));
       untold = 0;
     }
-    terminal.complain(terminal.err.dim(plain(sentence)));
+    for (const line of wrapSentence(plain(sentence), terminal.talkColumns)) {
+      terminal.complain(terminal.err.dim(line));
+    }
   };
 
   let seenBlockedMs = 0;

@@ -213,6 +213,9 @@ export function roundStep(ms: number, parts: number): number {
   return unit * power * ([1, 2, 5].find((factor) => factor * power * unit >= least) ?? 10);
 }
 
+/** How long an upload's server works after the half-close before the picture says so, in milliseconds. */
+const longWorkMs = 500;
+
 /** What the lanes show, in words. */
 export function facts(timeline: Timeline, { unit }: { unit: Unit }): string[] {
   const { at, sent, received, peak, status, blockedTimes, blockedMs, outputBlockedMs, lost } =
@@ -222,6 +225,13 @@ export function facts(timeline: Timeline, { unit }: { unit: Unit }): string[] {
   ];
   if (at.halfClosed !== undefined) {
     facts.push(`half-close at ${formatBrief(at.halfClosed)}`);
+    const workedMs = (at.firstReceived ?? at.ended ?? Number.POSITIVE_INFINITY) - at.halfClosed;
+    if (unit.name === "waiting" && at.ended === undefined && received === 0) {
+      facts.push("the server still works through what is buffered on the way");
+    } else if (unit.name === "waiting" && received > 0 && workedMs >= longWorkMs) {
+      const rest = formatBrief(workedMs);
+      facts.push(`the server worked for another ${rest} through what was buffered on the way`);
+    }
   }
   if (received > 0 && at.firstReceived !== undefined && at.lastReceived !== undefined) {
     const from = formatBrief(at.firstReceived);

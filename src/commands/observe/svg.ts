@@ -66,6 +66,7 @@ export function drawSvg(timeline: Timeline, options: SvgOptions): string {
       : [],
   );
 
+  const endClass = timeline.status === "OK" ? "received" : "end";
   const marks = [
     ...(at.halfClosed === undefined
       ? []
@@ -75,7 +76,7 @@ export function drawSvg(timeline: Timeline, options: SvgOptions): string {
       : [mark(xAt(at.cancelled), laneY.received, "end", "cancelled")]),
     ...parts.flatMap(({ lost }, i) => (lost > 0 ? mark(x(i), laneY.received, "end", "lost") : [])),
     ...(at.ended !== undefined && at.cancelled === undefined
-      ? [mark(xAt(at.ended), laneY.received, "end", `end: ${timeline.status}`)]
+      ? [mark(xAt(at.ended), laneY.received, endClass, `end: ${timeline.status}`)]
       : []),
   ];
 

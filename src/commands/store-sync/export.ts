@@ -12,7 +12,8 @@ import { Command, Option } from "commander";
 import { headOf, type Kept, keptIn } from "../../bridge/hand-over.ts";
 import { Inbox } from "../../bridge/inbox.ts";
 import { type EventState, eventStates, type Outbox } from "../../bridge/outbox.ts";
-import { messageOf, StatusError, UsageError } from "../../errors.ts";
+import { diskError, errnoOf } from "../../disk-error.ts";
+import { UsageError } from "../../errors.ts";
 import { isTaken, openPending } from "../../private-file.ts";
 import { type Exit, Stop } from "../../shutdown.ts";
 import { isSqliteFile } from "../../sqlite.ts";
@@ -145,14 +146,10 @@ function openFile(path: string, { force = false }: ExportFlags) {
     try {
       return act();
     } catch (error) {
-      const { code } = error as NodeJS.ErrnoException;
-      if (code === "EEXIST") {
+      if (errnoOf(error) === "EEXIST") {
         throw alreadyThere(path);
       }
-      throw new StatusError(
-        code === "ENOSPC" ? "RESOURCE_EXHAUSTED" : "PERMISSION_DENIED",
-        `${path} cannot be written: ${messageOf(error)}`,
-      );
+      throw diskError(error, path, path);
     }
   };
   const file = attempt(() => openPending(path, { overwrites: force }));

@@ -253,3 +253,21 @@ test.each([
 ])("%d ms in at most %d parts are steps of %d", (ms, parts, step) => {
   expect(roundStep(ms, parts)).toBeCloseTo(step, 9);
 });
+
+test("an upload's picture says that the server still works through what was buffered", () => {
+  const waiting = { name: "waiting", full: 0 };
+  const timeline = new Timeline();
+  timeline.record({ kind: "requested", path: "/x", deadline: undefined }, 0, still(0));
+  timeline.record(sent, 1, still(1));
+  timeline.record({ kind: "half-closed" }, 2, still(0));
+  const words = (untilMs: number) =>
+    drawPicture(timeline, { columns: 200, isUnicode: true, untilMs, unit: waiting, colours }).at(
+      -1,
+    );
+  expect(words(1_000)).toContain("the server still works through what is buffered on the way");
+  timeline.record(received, 6_600, still(0));
+  timeline.record({ kind: "ended", code: "OK", message: "" }, 6_601, still(0));
+  expect(words(6_601)).toContain(
+    "the server worked for another 6.6 s through what was buffered on the way",
+  );
+});

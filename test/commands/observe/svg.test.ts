@@ -96,3 +96,15 @@ test("nothing at all is a document, too, and so are a hundred thousand messages,
   elements(svg);
   expect(svg.length).toBeLessThan(200_000);
 });
+
+test.each([
+  ["OK", "received"],
+  ["UNAVAILABLE", "end"],
+] as const)("the end with %s is drawn as %s", (code, name) => {
+  const timeline = new Timeline();
+  timeline.record(sent, 0, still(1));
+  timeline.record({ kind: "ended", code, message: "" }, 10, still(0));
+  expect(draw(timeline)).toMatch(
+    new RegExp(`class="(mark )?${name}( mark)?"[^>]*>(?:(?!<line).)*end: ${code}`, "s"),
+  );
+});
