@@ -546,7 +546,7 @@ test("commands lists what came from the cloud, and retry lets parked ones be tri
   );
   const parked = await box.sync("commands --state parked -o ndjson");
   expect(objects(parked.stdout)).toMatchObject([
-    { commandId: "cmd-2", type: "Dance", sequence: "2", payloadJson: '{"n":1}', state: "parked" },
+    { commandId: "cmd-2", type: "Dance", sequence: 2, payloadJson: '{"n":1}', state: "parked" },
   ]);
   expect((await box.sync("commands --limit 1")).stdout.split("\n")).toHaveLength(2);
   const status = await box.sync("status");

@@ -241,7 +241,7 @@ function thingOf(line: Line, json: { [name: string]: JsonValue }, storeId: strin
   return { kind: "event", event };
 }
 
-/** What a field must be: a text, a whole number from 0 on, that as a text, or one of these. */
+/** What a field must be: a text, a whole number from 0 on, one that may be a text, or one of these. */
 type Shape = "text" | "number" | "int64" | readonly string[];
 type Value<S extends Shape> = S extends "text"
   ? string
@@ -338,7 +338,7 @@ function describe(shape: Shape): string {
     case "number":
       return "a whole number";
     case "int64":
-      return "a whole number, as a text";
+      return "a whole number, or one as a text";
     default:
       return `one of ${shape.join(", ")}`;
   }
