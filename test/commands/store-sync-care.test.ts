@@ -307,11 +307,11 @@ test("import makes another box of an export, which delivers what the old one had
   expect((await box.sync("verify")).code).toBe(0);
   const states = objects((await box.sync("events -o ndjson")).stdout);
   expect(states.map(({ eventId, state, seq }) => [eventId, state, seq])).toEqual([
-    ["e1", "acked", "1"],
-    ["e2", "acked", "2"],
-    ["e3", "parked", "1"],
-    ["e4", "pending", "2"],
-    ["e5", "pending", "3"],
+    ["e1", "acked", 1],
+    ["e2", "acked", 2],
+    ["e3", "parked", 1],
+    ["e4", "pending", 2],
+    ["e5", "pending", 3],
   ]);
   expect(objects((await box.sync("commands -o ndjson")).stdout)).toEqual(
     objects((await old.sync("commands -o ndjson")).stdout),
