@@ -137,9 +137,15 @@ function spelledOut(json: string): string {
   );
 }
 
+/** A number where it is exact; else a text, since most readers would round it. */
+function numberOf(value: bigint): number | string {
+  const number = Number(value);
+  return Number.isSafeInteger(number) ? number : String(value);
+}
+
 function jsonLine(level: Level, message: string, fields: LogFields, now: () => number): string {
   const record = { time: new Date(now()).toISOString(), level, msg: message, ...fields };
   return spelledOut(
-    JSON.stringify(record, (_, value) => (typeof value === "bigint" ? String(value) : value)),
+    JSON.stringify(record, (_, value) => (typeof value === "bigint" ? numberOf(value) : value)),
   );
 }

@@ -95,7 +95,7 @@ describe("stores", () => {
       ...["stores", "--store", "c", "--store", "a,b", "-o", "ndjson"],
     );
     expect(lines(stdout).map((line) => JSON.parse(line))).toMatchObject([
-      { storeId: "a,b", isConnected: false, depth: "3", alarms: [] },
+      { storeId: "a,b", isConnected: false, depth: 3, alarms: [] },
       { storeId: "c" },
     ]);
   });
@@ -168,10 +168,10 @@ describe("stores --watch, not on a terminal", () => {
     await using cloud = await serveCloud();
     await report(cloud, "store-01", { depth: 3n });
     await using watching = startOffice(cloud, "stores", "--watch", "-o", "ndjson");
-    await watching.output(/"depth":"3"/);
+    await watching.output(/"depth":3/);
     await using back = await restart(cloud);
     await report(back, "store-01", { depth: 4n });
-    await watching.output(/"depth":"4"/);
+    await watching.output(/"depth":4/);
     expect(watching.stderr).toMatch(/; attempt 1 to reconnect in \d+\.\d\d s\n/);
     expect(watching.stderr).toMatch(/reconnected after \S+ s; here is how it is now\n/);
   });
@@ -312,8 +312,8 @@ describe("command", () => {
     const { stdout } = await office(cloud, ...all);
     expect(JSON.parse(stdout)).toMatchObject({
       queued: [
-        { storeId: "store-01", sequence: "1", isWatching: false, isKnown: true },
-        { storeId: "store-02", sequence: "1" },
+        { storeId: "store-01", sequence: 1, isWatching: false, isKnown: true },
+        { storeId: "store-02", sequence: 1 },
       ],
     });
   });
@@ -341,7 +341,7 @@ test("commands: what was queued and what has become of it", async () => {
   expect(await shown("--store", "nobody")).toEqual([]);
   const [parked = ""] = await shown("--state", "parked", "-o", "ndjson");
   expect(JSON.parse(parked)).toMatchObject({
-    ...{ storeId: "store-01", commandId: "one", state: "COMMAND_STATE_PARKED" },
+    ...{ storeId: "store-01", commandId: "one", state: "parked" },
     reason: "no such\nitem",
   });
 });

@@ -73,7 +73,7 @@ describe("live", () => {
 
   test("no input at all is a short call", async () => {
     const { stdout, code } = await uploadWith("", "-o", "ndjson");
-    expect(stdout).toBe('{"received":0,"accepted":0,"rejected":0,"totalCents":"0"}\n');
+    expect(stdout).toBe('{"received":0,"accepted":0,"rejected":0,"totalCents":0}\n');
     expect(code).toBe(0);
   });
 

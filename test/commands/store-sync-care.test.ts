@@ -348,11 +348,11 @@ test("import makes another box of an export, which delivers what the old one had
   expect((await box.sync("verify")).code).toBe(0);
   const states = objects((await box.sync("events -o ndjson")).stdout);
   expect(states.map(({ eventId, state, seq }) => [eventId, state, seq])).toEqual([
-    ["e1", "acked", "1"],
-    ["e2", "acked", "2"],
-    ["e3", "parked", "1"],
-    ["e4", "pending", "2"],
-    ["e5", "pending", "3"],
+    ["e1", "acked", 1],
+    ["e2", "acked", 2],
+    ["e3", "parked", 1],
+    ["e4", "pending", 2],
+    ["e5", "pending", 3],
   ]);
   expect(objects((await box.sync("commands -o ndjson")).stdout)).toEqual(
     objects((await old.sync("commands -o ndjson")).stdout),
@@ -587,7 +587,7 @@ test("commands lists what came from the cloud, and retry lets parked ones be tri
   );
   const parked = await box.sync("commands --state parked -o ndjson");
   expect(objects(parked.stdout)).toMatchObject([
-    { commandId: "cmd-2", type: "Dance", sequence: "2", payloadJson: '{"n":1}', state: "parked" },
+    { commandId: "cmd-2", type: "Dance", sequence: 2, payloadJson: '{"n":1}', state: "parked" },
   ]);
   expect((await box.sync("commands --limit 1")).stdout.split("\n")).toHaveLength(2);
   const status = await box.sync("status");

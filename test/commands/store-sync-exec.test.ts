@@ -75,7 +75,7 @@ describe("the program", () => {
     const [json = "", ...env] = readFileSync(file, "utf8").trimEnd().split("\n");
     expect(JSON.parse(json)).toEqual({
       ...{ commandId: "cmd-1", type: "PriceUpdate", payloadJson: '{"sku":"☕","newPrice":299}' },
-      ...{ sequence: "7", issuedAt: "1700000000000" },
+      ...{ sequence: 7, issuedAt: 1_700_000_000_000 },
     });
     expect(env).toEqual([
       "BREWCTL_COMMAND_ATTEMPT=3",

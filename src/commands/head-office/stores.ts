@@ -44,7 +44,7 @@ export const command = withClientFlags(
 export const examples = `\
   brewctl head-office stores
   brewctl head-office stores --watch               until Ctrl+C, also if the server restarts
-  brewctl head-office stores --store store-01 -o ndjson | jq '.depth | tonumber'
+  brewctl head-office stores --store store-01 -o ndjson | jq .depth
   brewctl head-office stores --check -q || echo "a store needs somebody"`;
 
 export const notes = `\

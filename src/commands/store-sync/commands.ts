@@ -1,6 +1,6 @@
 /** `brewctl store-sync commands`: what the cloud has told this store, command by command, in order. */
 
-import { create, toJson } from "@bufbuild/protobuf";
+import { create } from "@bufbuild/protobuf";
 import { Command, Option } from "commander";
 import {
   type CommandState,
@@ -13,6 +13,7 @@ import { plain } from "../../plain.ts";
 import type { Exit } from "../../shutdown.ts";
 import type { CommandContext } from "../client-call.ts";
 import { integer, maxInt32 } from "../flags.ts";
+import { jsonOf } from "../output.ts";
 import { type LocalFlags, openBuffer, withLocalFlags } from "./buffer.ts";
 
 export interface CommandsFlags extends LocalFlags {
@@ -83,7 +84,7 @@ function json(command: ReceivedCommand): string {
   const { state, attempts, reason, notBefore, receivedAt } = command;
   const numbers = { sequence: BigInt(sequence), issuedAt: BigInt(issuedAt) };
   const message = create(CloudCommandSchema, { commandId, type, payloadJson, ...numbers });
-  const printed = toJson(CloudCommandSchema, message, { alwaysEmitImplicit: true });
+  const printed = jsonOf(CloudCommandSchema, message);
   const beside = { state, attempts, reason, notBefore, receivedAt };
-  return plain(JSON.stringify({ ...(printed as object), ...beside }));
+  return plain(JSON.stringify({ ...printed, ...beside }));
 }

@@ -1,10 +1,11 @@
 /** An event of a store's buffer as a line of data. */
 
-import { create, toJson } from "@bufbuild/protobuf";
+import { create } from "@bufbuild/protobuf";
 import type { Recorded } from "../../bridge/outbox.ts";
 import { isCorrupt } from "../../event-checksum.ts";
 import { StoreEventSchema } from "../../gen/sync/v1/sync_engine_pb.ts";
 import { plain } from "../../plain.ts";
+import { jsonOf } from "../output.ts";
 
 /**
  * ProtoJSON of sync.v1.StoreEvent, with what the buffer knows of it beside. The checksum is that of the
@@ -19,9 +20,7 @@ export function eventJson(event: Omit<Recorded, "position">, storeId: string): s
     seq: BigInt(seq),
   });
   // One event, and no bundle.
-  const { more: _, ...json } = toJson(StoreEventSchema, message, {
-    alwaysEmitImplicit: true,
-  }) as Record<string, unknown>;
+  const { more: _, ...json } = jsonOf(StoreEventSchema, message);
   const beside = {
     ...{ state, attempts, reason, notBefore, settledAt, checksum },
     // Only if it is so: a program that takes the payload must look for it.

@@ -252,7 +252,7 @@ function thingOf(line: Line, json: { [name: string]: JsonValue }, storeId: strin
 }
 
 /**
- * What a field must be: a text, a whole number from 0 on, that as a text, or one of these. One with a
+ * What a field must be: a text, a whole number from 0 on, one that may be a text, or one of these. One with a
  * question mark may be missing, as it is in an export of an older version.
  */
 type Shape = "text" | "number" | "number?" | "int64" | readonly string[];
@@ -359,7 +359,7 @@ function describe(shape: Shape): string {
     case "number?":
       return "a whole number";
     case "int64":
-      return "a whole number, as a text";
+      return "a whole number, or one as a text";
     default:
       return `one of ${shape.join(", ")}`;
   }

@@ -13,7 +13,7 @@ import { headOf, type Kept, keptIn } from "../../bridge/hand-over.ts";
 import { Inbox } from "../../bridge/inbox.ts";
 import { type EventState, eventStates, type Outbox } from "../../bridge/outbox.ts";
 import { diskError, errnoOf } from "../../disk-error.ts";
-import { UsageError } from "../../errors.ts";
+import { messageOf, StatusError, UsageError } from "../../errors.ts";
 import { isTaken, openPending } from "../../private-file.ts";
 import { type Exit, Stop } from "../../shutdown.ts";
 import { isSqliteFile } from "../../sqlite.ts";
@@ -149,7 +149,10 @@ function openFile(path: string, { force = false }: ExportFlags) {
       if (errnoOf(error) === "EEXIST") {
         throw alreadyThere(path);
       }
-      throw diskError(error, path, path);
+      const told = diskError(error, path, path);
+      throw told instanceof StatusError
+        ? told
+        : new StatusError("PERMISSION_DENIED", `${path} cannot be written: ${messageOf(error)}`);
     }
   };
   const file = attempt(() => openPending(path, { overwrites: force }));
