@@ -47,7 +47,8 @@ export class DiskRoom {
    */
   look(): Room {
     const { database, reserveBytes } = this.#options;
-    const free = this.#options.free();
+    // A disk that does not answer is not full. Whoever writes to it learns what is wrong.
+    const free = this.#free() ?? Number.POSITIVE_INFINITY;
     const isShort = free < 2 * reserveBytes;
     database.checkpointEachCommit(isShort);
     if (free >= reserveBytes) {
@@ -57,6 +58,14 @@ export class DiskRoom {
     const unused = database.unusedBytes();
     const isEnough = free + log + unused >= reserveBytes && free + log >= reserveBytes / 2;
     return { free, log, unused, isShort, isEnough };
+  }
+
+  #free(): number | undefined {
+    try {
+      return this.#options.free();
+    } catch {
+      return undefined;
+    }
   }
 
   /**

@@ -534,18 +534,22 @@ export class Database {
  * that counts from 1. Where a page is broken its rows are left out. Reading changes nothing.
  *
  * Each row is asked for by its key: whoever walks from row to row is led astray by the first broken
- * page, past rows that are whole or back to those that he has seen.
+ * page, past rows that are whole or back to those that he has seen. `isClosed` says that nobody has the
+ * file open and it has no log: then SQLite makes no files beside it.
  */
 export function* salvage(
   path: string,
   table: string,
   key: string,
+  { isClosed = false }: { readonly isClosed?: boolean } = {},
 ): Generator<Record<string, unknown>, void> {
   if (sizeOf(path) === 0) {
     // SQLite would delete the log of an empty file.
     return;
   }
-  const sqlite = openToRead(path);
+  const sqlite = isClosed
+    ? new DatabaseSync(`${pathToFileURL(path)}?immutable=1`, { readOnly: true })
+    : openToRead(path);
   try {
     const row = sqlite.prepare(`SELECT ${key} AS at, * FROM ${table} NOT INDEXED WHERE ${key} = ?`);
     const next = sqlite.prepare(

@@ -6,7 +6,6 @@
 import { randomBytes } from "node:crypto";
 import { existsSync, renameSync, rmSync, statSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
-import { pathToFileURL } from "node:url";
 import { diskError } from "../disk-error.ts";
 import { messageOf, StatusError } from "../errors.ts";
 import { makePrivateFile, readPrivateFile, replaceFile } from "../private-file.ts";
@@ -446,11 +445,10 @@ function copy(database: Database, table: string, rows: Record<string, unknown>[]
  * Undefined if that cannot be read. Nothing is changed in the file.
  */
 export function ownerOf(path: string): string | undefined {
-  // SQLite makes files beside a database that it reads, unless it is told that nobody writes to it. A
-  // buffer without a log was closed by everybody.
-  const place = existsSync(`${path}-wal`) ? path : `${pathToFileURL(path)}?immutable=1`;
+  // A buffer without a log was closed by everybody.
+  const isClosed = !existsSync(`${path}-wal`);
   try {
-    for (const { store_id: storeId } of salvage(place, "outbox", "one")) {
+    for (const { store_id: storeId } of salvage(path, "outbox", "one", { isClosed })) {
       return typeof storeId === "string" ? storeId : undefined;
     }
   } catch {

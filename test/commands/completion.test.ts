@@ -70,7 +70,10 @@ describe("in bash", () => {
     ["help ex", ["exit-codes"]],
     ["help sub", ["subscribe"]],
     ["help store-sync fl", ["flush"]],
-    ["help head-office ", ["command", "commands", "events", "reconcile", "stores"]],
+    [
+      "help head-office ",
+      ["cancel", "command", "commands", "events", "forget", "reconcile", "stores"],
+    ],
     ["help chat ", []],
     ["demo ", ["lesson", "store"]],
     ["demo --no-c", ["--no-color"]],

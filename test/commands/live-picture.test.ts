@@ -150,7 +150,7 @@ describe("on a real terminal", () => {
     const lines = screenOf(client.screen);
     expect(lines.filter((line) => line.startsWith("> sent: ping"))).toHaveLength(5);
     expect(lines.filter((line) => line.startsWith("< echo from server"))).toHaveLength(5);
-    expect(lines.filter((line) => line.startsWith("sent "))).toHaveLength(1);
+    expect(lines.filter((line) => /^sent {2}/.test(line))).toHaveLength(1);
     expect(lines.filter((line) => /^received {3}.*■$/.test(line))).toHaveLength(1);
     expect(lines.at(-1)).toMatch(/^stream closed by server, got 5 echoes/);
     expect(client.screen).not.toContain("\x1b[?25l");
@@ -182,7 +182,7 @@ describe("on a real terminal", () => {
     client.type(ctrlC);
     await client.ended;
     const lines = screenOf(client.screen);
-    expect(lines.filter((line) => line.startsWith("sent "))).toHaveLength(1);
+    expect(lines.filter((line) => /^sent {2}/.test(line))).toHaveLength(1);
     expect(lines.filter((line) => /^ +0 ms/.test(line))).toHaveLength(1);
     expect(lines.at(-1)).toMatch(/^stream cancelled by client, .* · Ctrl\+C/);
   });

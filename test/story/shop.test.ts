@@ -23,12 +23,15 @@ const lines = (ids: readonly string[]) =>
 /** A till: it repeats until all of its events are recorded, as their ids allow. */
 async function till(box: Shop, bridge: string, ids: readonly string[]): Promise<void> {
   for (;;) {
-    const { code, stdout } = await box.sync(`record --bridge ${bridge} --input - -q`, lines(ids));
+    const { code, stdout, stderr } = await box.sync(
+      `record --bridge ${bridge} --input - -q`,
+      lines(ids),
+    );
     if (code === 0) {
       expect(stdout.trimEnd().split("\n")).toHaveLength(ids.length);
       return;
     }
-    expect(code).toBe(78);
+    expect(code, stderr).toBe(78);
   }
 }
 
