@@ -55,3 +55,15 @@ test.each(found)("$title", async ({ path, headers = {}, messages, kinds }) => {
   expect(server.stderr).not.toMatch(/^ERROR/m);
   await stillServes(server);
 });
+
+test("a call that breaks off with a false length after the headers of its answer does not stop the server", async () => {
+  await using server = await serveProbed();
+  // Node forgot the stream before nghttp2 had its trailers, more often than not.
+  for (let i = 0; i < 8; i++) {
+    using peer = new Peer(server);
+    const body = frame(Buffer.alloc(44), { flag: 1, length: 2 ** 32 - 1 });
+    const call = peer.open(SyncEngine.method.operationalChannel, { body });
+    expect(await call.ended).toMatchObject({ kind: expect.stringMatching(/EXHAUSTED|UNIMPL/) });
+    await stillServes(server);
+  }
+});
