@@ -24,7 +24,7 @@ import type {
 } from "@grpc/grpc-js";
 import { StreamDecoder } from "@grpc/grpc-js/build/src/stream-decoder.js";
 import { systemClock } from "../clock.ts";
-import { StatusError } from "../errors.ts";
+import type { StatusError } from "../errors.ts";
 import { FrameDecoder, framed, headerBytes } from "./frames.ts";
 import type { OpenStream } from "./open-stream.ts";
 import { maxMessageBytes } from "./options.ts";
@@ -107,10 +107,6 @@ export class InnerCall {
       } catch (error) {
         base.sendStatus(toWireStatus(error));
         this.discardInput();
-        if (error instanceof StatusError && error.code === "RESOURCE_EXHAUSTED") {
-          // Each of many small pieces would cost as much as a large one: they wait, at most a window of them.
-          base.stream.pause();
-        }
         // The stream is reset a little later if its peer goes on sending. Not now: Node may forget it while
         // nghttp2 still asks for its trailers, and then sends empty frames without end.
         this.openStream?.ended();

@@ -17,8 +17,9 @@ export function eventOf(eventId: string): StoreEvent {
     eventId,
     type: types[number % types.length] ?? "",
     payload: JSON.stringify({ digest, note: "☕".repeat(number % 40) }),
-    // Anywhere between 2001 and 2137: the order of the timestamps is not that of the events.
-    timestamp: 1_000_000_000_000 + number * 1000,
+    // Anywhere between 1970 and 2106: the order of the timestamps is not that of the events. None of the
+    // first months, where a number of milliseconds looks like today in seconds.
+    timestamp: Math.max(number * 1000, 10_000_000_000 + (number % 1000)),
   };
 }
 
