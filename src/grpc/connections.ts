@@ -5,7 +5,6 @@
  *
  * - A connection too many takes the place of one that has made no call yet: the oldest one of the peer
  *   that has most connections. If every connection is in use, the new one is closed.
- * - A connection is given to HTTP/2 when it sends its first bytes, so one that never does costs little.
  * - A call too many is answered with RESOURCE_EXHAUSTED. A connection that opens more in one turn of the
  *   event loop than it may have at a time, twice over, resets them itself as fast, and is closed.
  * - When too many bytes wait, the call that holds most of them ends with RESOURCE_EXHAUSTED: of the
@@ -63,16 +62,13 @@ export class Connections implements StreamCounts {
     this.#clock = clock;
   }
 
-  /**
-   * Counts an accepted socket until it closes, and passes it to `onGreeted` when its first bytes have
-   * come, which it then still holds. A socket for which there is no room is closed.
-   */
-  accept(socket: Socket, { onGreeted }: { readonly onGreeted: () => void }): void {
+  /** Counts an accepted socket until it closes. Returns false if there is no room, and closes it then. */
+  accept(socket: Socket): boolean {
     const address = peerAddress(socket.remoteAddress);
     const peer = address === undefined ? undefined : this.#peer(address);
     if (!this.#hasRoom(peer)) {
       socket.destroy();
-      return;
+      return false;
     }
     if (peer !== undefined) {
       peer.connections += 1;
@@ -84,23 +80,7 @@ export class Connections implements StreamCounts {
     this.#silent.add(connection);
     peer?.silent.add(connection);
     socket.once("close", () => this.#forget(connection));
-    // What goes wrong with it closes it, and that is heard.
-    socket.on("error", () => {});
-    socket.once("readable", () => {
-      if (socket.readableLength > 0) {
-        connection.hasGreeted = true;
-        onGreeted();
-      }
-    });
-  }
-
-  /** Closes the connections that have sent nothing, of which HTTP/2 does not know. */
-  closeUngreeted(): void {
-    for (const { socket, hasGreeted } of this.#silent) {
-      if (!hasGreeted) {
-        socket.destroy();
-      }
-    }
+    return true;
   }
 
   /** Counts a call until its `close`. A StatusError says why there is no room for it. */

@@ -52,8 +52,6 @@ export class Connection {
   readonly acceptedAt: number;
   readonly streams = new Set<Stream>();
   waitingBytes = 0;
-  /** Whether it has sent anything. */
-  hasGreeted = false;
   /** What was handled in this turn of the event loop: DATA frames, and calls that it opened. */
   frames = 0;
   opened = 0;

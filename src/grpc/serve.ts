@@ -120,7 +120,9 @@ export async function listen(options: ListenOptions): Promise<RunningServer> {
   const listener = await openListener(address, {
     socketMode,
     onConnection(socket: Socket) {
-      connections.accept(socket, { onGreeted: () => injector.injectConnection(socket) });
+      if (connections.accept(socket)) {
+        injector.injectConnection(socket);
+      }
     },
     onError: (error) =>
       refusals.note("connection not accepted", { limit: "open files", why: error.message }),
@@ -133,7 +135,6 @@ export async function listen(options: ListenOptions): Promise<RunningServer> {
     async stop({ graceMs, force }) {
       const shuttingDown = new StatusError("UNAVAILABLE", "server shutting down");
       listener.close();
-      connections.closeUngreeted();
       calls.stop("streaming", shuttingDown);
       // Connections close when their last call has its status; what tells us that is not the callback,
       // which does not wait for connections that were handed to it.

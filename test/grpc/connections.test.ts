@@ -88,7 +88,7 @@ describe("a connection too many", () => {
     const connections = new Connections({ limits, refusals, clock: systemClock });
     const from = (remoteAddress: string) => {
       const socket = Object.defineProperty(new Socket(), "remoteAddress", { value: remoteAddress });
-      connections.accept(socket, { onGreeted() {} });
+      connections.accept(socket);
       return socket;
     };
     const first = from("192.0.2.1");
