@@ -56,11 +56,14 @@ function expectOnDisk(
 const pipe = /^(pipe|UNIX)/;
 const socket = /^TCP/;
 
-/** A message as gRPC has it on the wire, in the text of a trace. */
+/** What the checksum takes that follows in an answer: its tag and four bytes. */
+const checksumBytes = 5;
+
+/** An answer as gRPC has it on the wire up to its checksum, in the text of a trace. */
 function onWire<D extends DescMessage>(schema: D, message: MessageShape<D>): string {
   const bytes = Buffer.from(toBinary(schema, message));
   const head = Buffer.alloc(5);
-  head.writeUInt32BE(bytes.length, 1);
+  head.writeUInt32BE(bytes.length + checksumBytes, 1);
   return Buffer.concat([head, bytes]).toString("latin1");
 }
 
