@@ -9,6 +9,7 @@
 import { existsSync, rmSync } from "node:fs";
 import { messageOf } from "../errors.ts";
 import { readPrivateFile, replaceFile } from "../private-file.ts";
+import { isReadOnlyHere } from "../read-only-disk.ts";
 import { takeLock } from "../sqlite.ts";
 import { lockPath } from "./buffer-file.ts";
 import type { LinkState } from "./link.ts";
@@ -99,7 +100,8 @@ export function removeLinkNote(path: string): void {
 
 /** Returns who drains this buffer now; undefined if nobody does. Throws what taking a lock throws. */
 export function drainerOf(outbox: Outbox): Drainer | undefined {
-  if (!existsSync(lockPath(outbox.path))) {
+  // Nobody drains a buffer that nobody can write to.
+  if (!existsSync(lockPath(outbox.path)) || isReadOnlyHere(outbox.path)) {
     return undefined;
   }
   const lock = takeLock(lockPath(outbox.path));
