@@ -28,14 +28,14 @@ const saveEveryMs = 60_000;
  */
 const maxAfterBootMs = 24 * 3_600_000;
 
-/** A version 2 buffer may lack this table, and is complete without it. */
-const schema = `
-  CREATE TABLE IF NOT EXISTS age_clock (
-    one      INTEGER PRIMARY KEY CHECK (one = 1),
-    reading  INTEGER NOT NULL,  -- milliseconds, as the age clock counts them
-    boot     TEXT NOT NULL,     -- which boot of which machine; empty if it does not say
-    uptime   INTEGER NOT NULL   -- milliseconds since then
-  ) STRICT;
+/** The table has no row until the first reading is saved. */
+export const ageClockSchema = `
+    CREATE TABLE age_clock (
+      one      INTEGER PRIMARY KEY CHECK (one = 1),
+      reading  INTEGER NOT NULL,  -- milliseconds, as the age clock counts them
+      boot     TEXT NOT NULL,     -- which boot of which machine; empty if it does not say
+      uptime   INTEGER NOT NULL   -- milliseconds since then
+    ) STRICT;
 `;
 
 interface Saved extends Uptime {
@@ -44,7 +44,6 @@ interface Saved extends Uptime {
 
 export class AgeClock {
   readonly #options: AgeClockOptions;
-  #hasTable = false;
   /** The first reading of a buffer that has none yet. */
   #first: Saved | undefined;
 
@@ -60,7 +59,7 @@ export class AgeClock {
     return this.#readingAfter(this.#saved() ?? this.#begin());
   }
 
-  /** Whether `save` should be called, so that a boot loses no more than a minute. */
+  /** Returns whether `save` should be called, so that a boot loses no more than a minute. */
   isUnsaved(): boolean {
     const saved = this.#saved();
     return saved === undefined || this.#readingAfter(saved) - saved.reading >= saveEveryMs;
@@ -71,7 +70,6 @@ export class AgeClock {
     const { database, uptime } = this.#options;
     const reading = this.reading();
     const { boot, ms } = uptime();
-    database.prepare(schema).run();
     database
       .prepare(
         `INSERT INTO age_clock (one, reading, boot, uptime) VALUES (1, ?, ?, ?)
@@ -106,11 +104,7 @@ export class AgeClock {
 
   #saved(): Saved | undefined {
     const { database } = this.#options;
-    this.#hasTable ||=
-      database.prepare("SELECT 1 FROM sqlite_schema WHERE name = 'age_clock'").get() !== undefined;
-    const row = this.#hasTable
-      ? database.prepare("SELECT reading, boot, uptime FROM age_clock").get()
-      : undefined;
+    const row = database.prepare("SELECT reading, boot, uptime FROM age_clock").get();
     return (
       row && {
         reading: Number(row["reading"]),

@@ -11,6 +11,7 @@ import { messageOf, StatusError } from "../errors.ts";
 import { makePrivateFile, readPrivateFile, replaceFile } from "../private-file.ts";
 import { DamagedError, Database, type Kind, salvage, suspicionPath, takeLock } from "../sqlite.ts";
 import { faultOfName } from "../store-event.ts";
+import { ageClockSchema } from "./age-clock.ts";
 import { highWaterOf } from "./high-water.ts";
 import { commandsSchema, commandsUpgrade } from "./inbox.ts";
 import { lastPositionIn, lossOf } from "./salvage-loss.ts";
@@ -43,7 +44,10 @@ export const bufferKind: Kind = {
     ${prunedSchema}
     ${commandsUpgrade}
     `,
-    "ALTER TABLE events ADD COLUMN checksum INTEGER",
+    `
+    ALTER TABLE events ADD COLUMN checksum INTEGER;
+    ${ageClockSchema}
+    `,
   ],
   schema: `
     -- One row: what is true of the whole buffer.
@@ -84,6 +88,7 @@ export const bufferKind: Kind = {
     CREATE INDEX pending ON events (position) WHERE state = 0;
     CREATE INDEX parked ON events (position) WHERE state = 2;
     CREATE INDEX retries ON events (not_before) WHERE state = 0 AND not_before > 0;
+    ${ageClockSchema}
     ${prunedSchema}
     ${commandsSchema}
   `,

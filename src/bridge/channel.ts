@@ -72,7 +72,7 @@ const lookMs = 50;
 /** Read from the outbox at a time. */
 const pageSize = 256;
 
-/** How marks are written together: the place of an event in the window is free before that. */
+/** Marks are written together, since an event leaves the window before its mark is on the disk. */
 const marksTogether = { maxItems: 2_000, lingerMs: 500 };
 
 /** After so many, a window that is small because a call was refused is doubled. */
@@ -113,7 +113,7 @@ export async function channel(options: ChannelOptions): Promise<void> {
 
 interface InFlight {
   readonly event: Recorded;
-  /** How the event was sent first. */
+  /** The first sending of the event, from which its round trip counts. */
   readonly departure: Departure;
   /** When it was sent last, by the monotonic clock. */
   readonly sentAt: number;
@@ -125,9 +125,9 @@ interface SessionOptions extends ChannelOptions {
   readonly firstWindow: number;
   readonly failures: number;
   readonly progressed: () => void;
-  /** What the sessions before this one have measured of the link. */
+  /** Keeps what earlier sessions have measured of the link. */
   readonly pace: Pace;
-  /** What is answered and not on the disk yet, also of the sessions before this one. */
+  /** Holds the answers that are not on the disk yet, including those to earlier sessions. */
   readonly marks: Marks;
 }
 

@@ -38,7 +38,7 @@ export interface BufferHead {
   readonly ledgerId: string;
   /** As `Outbox.alarm`. */
   readonly alarm: string;
-  /** What was salvaged into it, so that a loss that nobody has acknowledged goes with it. */
+  /** The salvages that made this buffer, which carry a loss that nobody has acknowledged. */
   readonly salvaged: Salvaged | undefined;
 }
 

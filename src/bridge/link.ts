@@ -122,9 +122,9 @@ export async function keepLinked(options: LinkOptions): Promise<void> {
       }
     } catch (error) {
       signal.throwIfAborted();
-      const isMalformed = mayBeMalformed(error, hasProgressed);
+      const isMalformed = suggestsCorruption(error, hasProgressed);
       malformed = isMalformed ? malformed + 1 : 0;
-      if (!mayPass(error, isFinal, isMalformed && malformed <= maxMalformed)) {
+      if (!isRetryable(error, isFinal, isMalformed && malformed <= maxMalformed)) {
         throw error;
       }
       failures += 1;
@@ -141,17 +141,17 @@ export async function keepLinked(options: LinkOptions): Promise<void> {
 }
 
 /**
- * Returns whether a cloud that answers this may have read something else than what it was sent. Where it
- * has taken something before, it also has every method that it is asked for.
+ * Returns whether the error suggests that the message was corrupted on its way to the cloud. UNIMPLEMENTED
+ * does only after the cloud has accepted something, which shows that it has the methods.
  */
-function mayBeMalformed(error: unknown, hasProgressed: boolean): boolean {
+function suggestsCorruption(error: unknown, hasProgressed: boolean): boolean {
   return (
     error instanceof StatusError &&
     (error.code === "INVALID_ARGUMENT" || (error.code === "UNIMPLEMENTED" && hasProgressed))
   );
 }
 
-function mayPass(
+function isRetryable(
   error: unknown,
   isFinal: LinkOptions["isFinal"],
   isMalformed: boolean,

@@ -24,7 +24,7 @@ export interface MarksOptions {
   /** Ends the attempts; what is kept then rejects with its reason. */
   readonly signal: AbortSignal;
   readonly onUnmarked?: OnUnmarked | undefined;
-  /** As in `GroupCommitOptions`. */
+  /** These two mean what they mean in `GroupCommitOptions`. */
   readonly maxItems: number;
   readonly lingerMs: number;
 }
@@ -61,7 +61,7 @@ export class Marks {
     });
   }
 
-  /** How many events wait for their marks to be written. */
+  /** Counts the events that wait for their marks to be written. */
   get size(): number {
     return this.#positions.size;
   }

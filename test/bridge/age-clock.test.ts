@@ -98,7 +98,7 @@ describe("a wall clock that jumps", () => {
     run((outbox) => {
       acknowledge(outbox);
       acknowledge(outbox);
-      outbox.database.prepare("DROP TABLE age_clock").run();
+      outbox.database.prepare("DELETE FROM age_clock").run();
       const date = "UPDATE events SET settled_at = ? WHERE position = ?";
       outbox.database.prepare(date).run(Date.UTC(2096, 0, 2), 1);
       outbox.database.prepare(date).run(before, 2);

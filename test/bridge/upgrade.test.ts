@@ -103,7 +103,9 @@ function makeBufferOfVersion2(path: string): void {
   outbox.append([{ eventId: "e1", type: "Sale", payload: "sale 1" }]);
   outbox.close();
   const sqlite = new DatabaseSync(path);
-  sqlite.exec("ALTER TABLE events DROP COLUMN checksum; PRAGMA user_version = 2");
+  sqlite.exec(
+    "ALTER TABLE events DROP COLUMN checksum; DROP TABLE age_clock; PRAGMA user_version = 2",
+  );
   sqlite.close();
 }
 
