@@ -60,8 +60,8 @@ export interface RunningServer {
  */
 const lastWordsMs = 1_000;
 
-/** How long the resets of calls that are cut off may take to leave, in milliseconds. */
-const resetMs = 50;
+/** The statuses of calls that are cut off get this long to leave, and then their resets, in milliseconds. */
+const cutOffMs = 50;
 
 const never = new AbortController().signal;
 
@@ -142,10 +142,14 @@ export async function listen(options: ListenOptions): Promise<RunningServer> {
       await isWithin(calls.idle(), graceMs, { signal: force });
       calls.stop("all", shuttingDown);
       const quiet = Promise.all([calls.idle(), connections.closed()]);
-      if (!(await isWithin(quiet, lastWordsMs, { signal: force }))) {
+      if (
+        !(await isWithin(quiet, lastWordsMs, { signal: force })) &&
+        // The statuses leave even if the stop is forced: a reset that overtakes one says CANCELLED instead.
+        !(await isWithin(quiet, cutOffMs, { signal: never }))
+      ) {
         // What is left of calls is reset, and then the sockets go, whatever their peers do.
         injector.drain(0);
-        await systemClock.sleep(resetMs, { signal: never });
+        await systemClock.sleep(cutOffMs, { signal: never });
       }
       connections.destroy();
       over.abort();
