@@ -6,7 +6,7 @@
 
 import { existsSync, linkSync, renameSync, rmSync, statSync } from "node:fs";
 import { dirname, resolve } from "node:path";
-import { diskError } from "../disk-error.ts";
+import { diskError, errnoOf } from "../disk-error.ts";
 import { StatusError } from "../errors.ts";
 import { readPrivateFile, replaceFile, syncPath } from "../private-file.ts";
 import { bytesOf, Database, takeLock } from "../sqlite.ts";
@@ -178,7 +178,7 @@ export function onDisk<T>(path: string, act: () => T): T {
   try {
     return act();
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "EEXIST") {
+    if (errnoOf(error) === "EEXIST") {
       throw new StatusError("ALREADY_EXISTS", `another process has just made ${path}`, {
         hint: "nothing was changed here",
       });

@@ -271,7 +271,11 @@ function fish(specs: readonly Spec[]): string {
     const { name, summary, flags, words } = spec;
     const [group = "", verb] = name.split(" ");
     const inCommand = complete(name.split(" ").map(seen).join("; and "));
-    const siblings = specs.find((other) => other.name === group)?.words.join(" ");
+    // `help` is among the words of `help`, where it is always on the line.
+    const siblings = specs
+      .find((other) => other.name === group)
+      ?.words.filter((word) => word !== group)
+      .join(" ");
     const offer =
       verb === undefined
         ? `${complete("__fish_use_subcommand")} -f -a ${name} -d ${quoted(summary)}`

@@ -19,7 +19,7 @@ export function eventOf(eventId: string): StoreEvent {
     payload: JSON.stringify({ digest, note: "☕".repeat(number % 40) }),
     // Anywhere between 1970 and 2106: the order of the timestamps is not that of the events. None of the
     // first months, where a number of milliseconds looks like today in seconds.
-    timestamp: Math.max(number * 1000, 10_000_000_000 + (number % 1000)),
+    timestamp: Math.max(number, 10_000_000) * 1000,
   };
 }
 
